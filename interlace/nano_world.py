@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'SIZE', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 'SIDES', 'DEPTHS', 'THINGS', 'LABELS', 'CORNERS', 'WORDS',
-           'FIELDS', 'DESCRIBE', 'BENCHMARKS', 'rng_for', 'split_of', 'Question', 'choice', 'Scene', 'family',
+           'FIELDS', 'DESCRIBE', 'BENCHMARKS', 'ROWS', 'rng_for', 'split_of', 'Question', 'choice', 'Scene', 'family',
            'objects', 'street', 'diagrams', 'chart_bars', 'chart_lines', 'chart_pies', 'text_words', 'text_letters',
            'text_numbers', 'text_fields', 'text_handwriting', 'science_magnets', 'science_thermometers',
-           'science_balance', 'science_solutions', 'science_circuits', 'UnknownName', 'scene', 'conversation',
-           'Benchmark', 'ask']
+           'science_balance', 'science_solutions', 'science_circuits', 'scene', 'conversation', 'Benchmark', 'ask',
+           'write_nano_data']
 
-# %% ../nbs/05_nano_world.ipynb #5b6dd835
-import hashlib, json, math
+# %% ../nbs/05_nano_world.ipynb #f09e9b77
+import hashlib, io, json, math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
+from .project import BadInput, finished, fingerprint, write_json
 
 # %% ../nbs/05_nano_world.ipynb #5f7fbee1
 def rng_for(
@@ -552,19 +553,15 @@ def science_circuits(rng, split):
           Question('What colour is the bulb?', spec['colour'], 'colour')]
     return Scene(spec, draw, caption, qs)
 
-# %% ../nbs/05_nano_world.ipynb #ec4a8b9c
-class UnknownName(KeyError):
-    "A subset, split or benchmark that does not exist"
-    def __str__(self): return self.args[0]
-
+# %% ../nbs/05_nano_world.ipynb #d117080f
 def scene(
     subset:str,   # a name from `FAMILIES`
     split:str,    # a name from `SPLITS`
     index:int,    # which one
 ) -> Scene:
     "Scene `index` of a subset's split; the same on every machine"
-    if subset not in FAMILIES: raise UnknownName(f"no subset '{subset}'; there are {', '.join(FAMILIES)}")
-    if split not in SPLITS: raise UnknownName(f"no split '{split}'; there are {', '.join(SPLITS)}")
+    if subset not in FAMILIES: raise BadInput(f"no subset '{subset}'; there are {', '.join(FAMILIES)}")
+    if split not in SPLITS: raise BadInput(f"no split '{split}'; there are {', '.join(SPLITS)}")
     for attempt in range(10_000):
         s = FAMILIES[subset](rng_for(subset, split, index, attempt), split)
         if split_of(s.key) == split: return s
@@ -612,7 +609,7 @@ def ask(
     index:int,       # which question
 ) -> dict:
     "Test question `index`: `image`, `question`, `answer`, `options`, `kind`, `subset`"
-    if benchmark not in BENCHMARKS: raise UnknownName(f"no benchmark '{benchmark}'; there are {', '.join(BENCHMARKS)}")
+    if benchmark not in BENCHMARKS: raise BadInput(f"no benchmark '{benchmark}'; there are {', '.join(BENCHMARKS)}")
     b = BENCHMARKS[benchmark]
     subsets = list(b.kinds)
     subset = subsets[index % len(subsets)]
@@ -624,3 +621,49 @@ def ask(
     else: raise RuntimeError(f'{benchmark}/{index}: no scene of {subset} has a question of kind {b.kinds[subset]}')
     q = _pick(rng_for(benchmark, index, 'question'), qs)
     return dict(image=s.draw(), question=q.text(), answer=q.reference(), options=list(q.options), kind=q.kind, subset=subset)
+
+# %% ../nbs/05_nano_world.ipynb #539535b1
+ROWS = 20_000    # rows that every subset of the nano world counts as having
+
+def _png(image):
+    "A picture as `datasets` stores it"
+    out = io.BytesIO()
+    image.save(out, 'PNG')
+    return dict(bytes=out.getvalue(), path=None)
+
+def _write_parquet(rows, path, image_columns):
+    "Rows as parquet that `datasets` reads with pictures; returns a fingerprint of the content"
+    from datasets import Dataset, Image as Picture, List
+    d = Dataset.from_list(rows)
+    for c in image_columns: d = d.cast_column(c, List(Picture()) if c == 'images' else Picture())
+    with finished(path) as part: d.to_parquet(part)
+    return fingerprint(*[json.dumps(r, sort_keys=True, default=lambda b: hashlib.sha256(b).hexdigest()) for r in rows])
+
+def write_nano_data(
+    folder:str|Path,
+    fraction:float=.01,        # share of every subset for fine-tuning
+    calibration:float=.1,      # size of the calibration set, as a share of the fine-tuning set
+    questions:int=200,         # per benchmark
+    benchmarks:list|None=None, # names from `BENCHMARKS`; all by default
+    subsets:list|None=None,    # names from `FAMILIES`; all by default
+) -> dict:
+    "Write train, calibration and benchmark files and a manifest; returns the manifest"
+    folder, benchmarks, subsets = Path(folder), benchmarks or list(BENCHMARKS), subsets or list(FAMILIES)
+    if not 0 < fraction <= 1: raise BadInput(f'fraction {fraction}: it must lie in (0, 1]; the paper takes 0.01')
+    if not 0 < calibration <= 1: raise BadInput(f'calibration {calibration}: it must lie in (0, 1]; the paper takes 0.1')
+    if unknown := [b for b in benchmarks if b not in BENCHMARKS]: raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
+    per = max(1, round(fraction*ROWS))
+    manifest = dict(fraction=fraction, questions=questions, subsets={}, files={})
+    for split, n in (('train', per), ('calibration', max(1, round(per*calibration)))):
+        rows = []
+        for name in subsets:
+            for i in range(n):
+                c = conversation(name, split, i)
+                rows.append(dict(id=f'{name}/{split}/{i}', source=name, texts=c['texts'], images=[_png(im) for im in c['images']]))
+            manifest['subsets'].setdefault(name, dict(rows=ROWS))[split] = n
+        manifest['files'][f'{split}.parquet'] = dict(rows=len(rows), fingerprint=_write_parquet(rows, folder/f'{split}.parquet', ['images']))
+    for name in benchmarks:
+        rows = [dict(a, image=_png(a['image']), id=f'{name}/{i}') for i in range(questions) for a in [ask(name, i)]]
+        manifest['files'][f'{name}.parquet'] = dict(rows=len(rows), fingerprint=_write_parquet(rows, folder/f'{name}.parquet', ['image']))
+    write_json(folder/'manifest.json', manifest)
+    return manifest
