@@ -1,1 +1,32 @@
+"""INTERLACE Companion: interleaved layer pruning of vision-language models, step by step."""
+# Hand-written. Names are imported when they are first used: torch and transformers take seconds, and not every command needs them.
+import importlib
+
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "project": ("BadInput", "load_profile", "profiles", "project_root", "provenance", "fingerprint", "seed_everything"),
+    "decoder": ("Decoder", "find_decoder", "layer_inputs"),
+    "similarity": ("LayerScores", "score_layers"),
+    "selection": ("Plan", "make_plan"),
+    "surgery": ("prune", "freeze_for", "tuned_layers"),
+    "nano_world": ("scene", "conversation", "ask", "write_nano_data"),
+    "conversations": ("Collator", "calibration_batches", "load_samples"),
+    "finetuning": ("finetune", "train", "save"),
+    "nano_model": ("nano_model", "nano_processor", "train_nano"),
+    "loading": ("load_model",),
+    "evaluation": ("evaluate", "relative"),
+    "reproduction": ("reproduce",),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name):
+    if name not in _HOME or name in _PUBLIC: raise AttributeError(f"module 'interlace' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"interlace.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__(): return sorted(__all__)

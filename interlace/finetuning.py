@@ -67,6 +67,8 @@ def train(
     log_steps:int=10,                 # optimizer steps between entries of the loss curve
     workers:int=0,                    # data loader processes
     seed:int=42,
+    shuffle:bool=True,                # False: samples in the data set's own order
+    optimizer=None,                   # function(model) -> optimizer; AdamW by default
     save_dtype:torch.dtype|None=None, # precision of the saved weights; the model's own by default
     progress:bool=True,
     **about                           # anything else that the record should say
@@ -90,10 +92,11 @@ def train(
         output_dir=str(checkpoints), per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, num_train_epochs=epochs,
         learning_rate=learning_rate, lr_scheduler_type='cosine', warmup_steps=warmup_ratio, weight_decay=weight_decay, max_grad_norm=max_grad_norm, optim='adamw_torch_fused',
         bf16=bfloat16, use_cpu=not torch.cuda.is_available(), seed=seed, data_seed=seed, logging_steps=log_steps, logging_first_step=True,
-        save_steps=checkpoint_steps, save_total_limit=2, dataloader_num_workers=workers, dataloader_pin_memory=torch.cuda.is_available(),
+        train_sampling_strategy='random' if shuffle else 'sequential', save_steps=checkpoint_steps, save_total_limit=2, dataloader_num_workers=workers, dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False, report_to=[], disable_tqdm=not progress)
     with measured(cost), _float32_while_training(model):
-        trainer = Trainer(model=model, args=arguments, train_dataset=_Samples(dataset), data_collator=Collator(processor, max_messages, max_length))
+        trainer = Trainer(model=model, args=arguments, train_dataset=_Samples(dataset), data_collator=Collator(processor, max_messages, max_length),
+                          optimizers=(optimizer(model) if optimizer else None, None))
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     curve = [[h['step'], round(h['loss'], 5)] for h in trainer.state.log_history if 'loss' in h]
     record = settings | about | dict(steps=trainer.state.global_step, samples_seen=round(len(dataset)*epochs), total=sum(p.numel() for p in model.parameters()),

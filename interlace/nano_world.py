@@ -575,7 +575,8 @@ def conversation(
     split:str,
     index:int,
     turns:int=3,       # question-answer turns at most, besides the caption
-    characters:int=240 # a turn that would make the conversation longer than this is left out; the first one stays
+    characters:int=240,# a turn that would make the conversation longer than this is left out; the first one stays
+    first:float=.25,   # how often the caption comes before the questions; else it comes last, or (one in ten) not at all
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
@@ -583,8 +584,8 @@ def conversation(
     for q in _pick(rng, s.questions, turns):
         length += len(q.text()) + 30    # a turn's marks cost about as much as thirty characters
         if not texts or length <= characters: texts.append(dict(user=q.text(), assistant=q.reference()))
-    if where < .75: texts.append(caption)
-    elif where < .9: texts.insert(0, caption)
+    if where < first: texts.insert(0, caption)
+    elif where < .9: texts.append(caption)
     return dict(images=[s.draw()], texts=texts, source=subset)
 
 # %% ../nbs/05_nano_world.ipynb #c2b464b4

@@ -1,0 +1,52 @@
+# Two commands matter: `make reproduce` and `make test`. Each sets up everything by itself.
+PYTHON ?= python3
+PROFILE ?= nano
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_DISABLE_TELEMETRY = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help setup reproduce test lab nano-l readme lock clean
+help:
+	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
+	@echo "make test                      all tests, the smoke profile included"
+	@echo "make lab                       read and run the notebooks in JupyterLab"
+	@echo "make nano-l                    train the nano model anew (an hour and a half on 2 cores)"
+	@echo "make readme                    write README.md from nbs/index.ipynb"
+	@echo "make lock                      resolve requirements.lock anew"
+	@echo "make clean                     remove runs and the environment"
+
+setup: $(VENV)/installed
+$(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; set PYTHON=...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+reproduce: setup
+	@$(BIN)/interlace reproduce --profile $(PROFILE)
+
+test: export HF_HUB_OFFLINE = 1
+test: export HF_DATASETS_OFFLINE = 1
+test: setup
+	$(BIN)/nbdev-test --n-workers 1 --timing
+	$(BIN)/python -m pytest -q
+
+lab: setup
+	$(BIN)/jupyter trust nbs/*.ipynb nbs/paper/*.ipynb
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+nano-l: setup
+	mkdir -p runs/weights
+	$(BIN)/python -m papermill nbs/paper/train_nano.ipynb runs/weights/train_nano_l.ipynb
+
+readme: setup
+	$(BIN)/python nbs/readme.py
+
+lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) runs .snakemake .pytest_cache *.egg-info
