@@ -1,0 +1,84 @@
+"""The nano world: deterministic, disjoint, balanced, answerable."""
+import hashlib, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from interlace.evaluation import METRICS, chance
+from interlace.nano_world import BENCHMARKS, FAMILIES, SPLITS, ask, conversation, scene, split_of, write_nano_data
+from interlace.project import BadInput
+
+
+def digest(s): return hashlib.sha256(s.draw().tobytes()).hexdigest()
+
+
+def test_same_name_same_picture_in_any_order():
+    names = [(n, sp, i) for n in FAMILIES for sp in SPLITS for i in range(3)]
+    forward = {k: (digest(scene(*k)), conversation(*k)["texts"]) for k in names}
+    with ThreadPoolExecutor(4) as pool: backward = dict(pool.map(lambda k: (k, (digest(scene(*k)), conversation(*k)["texts"])), reversed(names)))
+    assert forward == backward
+
+
+def test_same_in_another_process():
+    code = "import hashlib; from interlace.nano_world import *; print(hashlib.sha256(b''.join(scene(n, 'train', 1).draw().tobytes() for n in FAMILIES)).hexdigest())"
+    here = hashlib.sha256(b"".join(scene(n, "train", 1).draw().tobytes() for n in FAMILIES)).hexdigest()
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == here
+
+
+def test_no_split_shares_a_picture():
+    "By construction, by the specification's hash; shown here on the pictures themselves"
+    for name in FAMILIES:
+        seen = {}
+        for split, n in (("pretrain", 150), ("train", 100), ("calibration", 60), ("test", 100)):
+            for i in range(n):
+                s = scene(name, split, i)
+                assert split_of(s.key) == split
+                assert seen.setdefault(digest(s), split) == split, f"{name}: a picture of {seen[digest(s)]} is in {split} too"
+
+
+def test_every_question_has_its_answer():
+    for name in FAMILIES:
+        for i in range(40):
+            for q in scene(name, "train", i).questions:
+                assert q.answer
+                if q.options:
+                    assert len(set(q.options)) == len(q.options) and q.options["ABCD".index(q.reference())] == q.answer
+
+
+def test_captions_tell_the_truth():
+    "What a caption says of a few families, checked against the specification"
+    for i in range(30):
+        s = scene("chart_bars", "train", i)
+        assert s.caption == ", ".join(f"{n} {v}" for n, v in zip(s.spec["names"], s.spec["values"]))
+        p = scene("chart_pies", "train", i)
+        assert sum(int(v.split()[1].rstrip("%")) for v in p.caption.split(", ")) == 100
+        m = scene("science_magnets", "train", i)
+        assert ("repel" in m.caption) == (m.spec["poles"][1] == m.spec["poles"][2])
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_perfect_answers_score_100_and_constant_ones_chance(name):
+    rows, metric = [ask(name, i) for i in range(120)], METRICS[BENCHMARKS[name].metric]
+    assert all(metric(r["answer"], r["answer"]) == 1 for r in rows)
+    assert all(metric("", r["answer"]) == 0 for r in rows)
+    assert chance([r["answer"] for r in rows], metric) <= 60
+    assert {r["subset"] for r in rows} == set(BENCHMARKS[name].kinds)
+
+
+def test_pope_is_balanced():
+    assert [ask("POPE", i)["answer"] for i in range(200)].count("yes") == 100
+
+
+def test_files_are_equal_when_written_twice(tmp_path):
+    a, b = (write_nano_data(tmp_path/x, fraction=.0001, questions=3) for x in "ab")
+    assert a == b and a["files"]["train.parquet"]["rows"] == 2*len(FAMILIES)
+    assert {f.name for f in (tmp_path/"a").iterdir()} == {"train.parquet", "calibration.parquet", "manifest.json", *(f"{n}.parquet" for n in BENCHMARKS)}
+
+
+@pytest.mark.parametrize("settings, why", [(dict(fraction=0), "fraction"), (dict(fraction=2), "fraction"), (dict(calibration=-1), "calibration"), (dict(benchmarks=["MMLU"]), "MMLU")])
+def test_wrong_settings(settings, why, tmp_path):
+    with pytest.raises(BadInput, match=why): write_nano_data(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("name", [("objekts", "train", 0), ("objects", "exam", 0)])
+def test_unknown_names(name):
+    with pytest.raises(BadInput): scene(*name)
