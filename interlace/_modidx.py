@@ -168,6 +168,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'interlace.project.provenance': ('project.html#provenance', 'interlace/project.py'),
                                    'interlace.project.read_json': ('project.html#read_json', 'interlace/project.py'),
                                    'interlace.project.seed_everything': ('project.html#seed_everything', 'interlace/project.py'),
+                                   'interlace.project.writable': ('project.html#writable', 'interlace/project.py'),
                                    'interlace.project.write_json': ('project.html#write_json', 'interlace/project.py')},
             'interlace.records': { 'interlace.records._inputs': ('records.html#_inputs', 'interlace/records.py'),
                                    'interlace.records._latex': ('records.html#_latex', 'interlace/records.py'),

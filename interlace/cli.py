@@ -9,7 +9,7 @@ __all__ = ['main']
 import argparse, json, os, sys
 from pathlib import Path
 
-from .project import BadInput, load_profile, profiles, write_json
+from .project import BadInput, load_profile, profiles, provenance, read_json, writable, write_json
 
 # %% ../nbs/13_cli.ipynb #84058d45
 def _reproduce(a):
@@ -22,6 +22,7 @@ def _profiles(a):
         print(f"{name}: model {p['model']}, data {p['data']}, {p['fraction']:.2%} of every subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions']} questions per benchmark")
 
 def _model(a):
+    if a.out: writable(a.out)
     from interlace.loading import load_model
     return load_model(a.model, a.dtype, a.attention)
 
@@ -31,7 +32,7 @@ def _scores(a, model, processor):
     if a.scores: return LayerScores.from_json(a.scores)
     if not a.calibration: raise BadInput('no scores and no calibration set; give --scores FILE or --calibration FILE.parquet')
     samples = load_samples(a.calibration)
-    return score_layers(model, calibration_batches(samples, processor, a.batch_size), model=a.model, calibration=Path(a.calibration).name)
+    return score_layers(model, calibration_batches(samples, processor, a.batch_size), source=a.model, calibration=Path(a.calibration).name)
 
 def _plan_of(a, model, processor):
     from interlace.decoder import find_decoder
@@ -47,7 +48,6 @@ def _plan(a):
 
 def _prune(a):
     from interlace.finetuning import save
-    from interlace.project import provenance
     from interlace.selection import Plan
     from interlace.surgery import prune
     model, processor = _model(a)
@@ -61,11 +61,7 @@ def _finetune(a):
     from interlace.finetuning import finetune
     from interlace.selection import Plan
     model, processor = _model(a)
-    plan_file = a.plan or Path(a.model)/'interlace.json'
-    if not a.plan:
-        from interlace.project import read_json
-        plan = Plan.from_json(json.dumps(read_json(plan_file).get('plan', {})))
-    else: plan = Plan.from_json(a.plan)
+    plan = Plan.from_json(a.plan or json.dumps(read_json(Path(a.model)/'interlace.json').get('plan', {})))
     record = finetune(model, plan, load_samples(a.data), processor, a.out, gradient_checkpointing=a.gradient_checkpointing, learning_rate=a.learning_rate, batch_size=a.batch_size,
                       accumulation=a.accumulation, epochs=a.epochs, max_messages=a.max_messages, max_length=a.max_length, seed=a.seed)
     print(f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained']/record['total']:.0%} of the parameters trained")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
-from .project import BadInput, finished, fingerprint, measured, provenance, read_json, seed_everything, write_json
+from .project import BadInput, finished, fingerprint, measured, provenance, read_json, seed_everything, writable, write_json
 from .conversations import Collator
 from .decoder import find_decoder
 from .selection import Plan
@@ -78,8 +78,7 @@ def train(
     if not trained: raise BadInput('no parameter requires a gradient: the plan tunes nothing; choose a larger ratio, or skip fine-tuning')
     if not len(dataset): raise BadInput('the data set is empty; take a larger fraction or other subsets')
     out_dir = Path(out_dir)
-    with finished(out_dir.with_name(out_dir.name + '.writable')) as probe: probe.mkdir()   # fail before training, not after
-    out_dir.with_name(out_dir.name + '.writable').rmdir()
+    writable(out_dir)                     # fail before training, not after
     settings = dict(learning_rate=learning_rate, batch_size=batch_size, accumulation=accumulation, epochs=epochs, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
                     max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, seed=seed, samples=len(dataset), trained=trained)
     checkpoints = out_dir.with_name(out_dir.name + '.checkpoints')
@@ -133,7 +132,8 @@ def checkpoint_from(
 ) -> list:   # the layers that recompute
     "Gradient checkpointing for the decoder layers from the first tuned one upwards, and nowhere else"
     layers, tuned = list(find_decoder(model).layers), tuned_layers(model, plan)
-    model.gradient_checkpointing_enable({'use_reentrant': False})
+    model.activation_checkpointing_enable({'use_reentrant': False})
+    model.disable_input_require_grads()     # transformers switches it on along the way; the backward pass would then run through every frozen layer
     above = layers[min(layers.index(t) for t in tuned):]
     for m in model.modules():
         if hasattr(m, 'gradient_checkpointing'): m.gradient_checkpointing = any(m is l for l in above)
@@ -154,4 +154,4 @@ def finetune(
     if gradient_checkpointing: checkpoint_from(pruned, plan)
     try: return train(pruned, dataset, processor, out_dir, **settings, plan=json.loads(plan.to_json()), gradient_checkpointing=gradient_checkpointing)
     finally:
-        if gradient_checkpointing: pruned.gradient_checkpointing_disable()
+        if gradient_checkpointing: pruned.activation_checkpointing_disable()

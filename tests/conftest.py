@@ -112,7 +112,16 @@ def project(tmp_path_factory):
     return to
 
 
+def command(*args):
+    "The console command in this process: quick, for it imports nothing anew"
+    import contextlib, io
+    from interlace.cli import main
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): status = main([str(a) for a in args])
+    return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
+
+
 def interlace(*args, root=ROOT, **env):
-    "The console command in a project folder"
+    "The console command as a process in a project folder"
     env = os.environ | {"PYTHONPATH": str(root), "INTERLACE_ROOT": str(root)} | env
     return subprocess.run([sys.executable, "-m", "interlace.cli", *map(str, args)], capture_output=True, text=True, cwd=root, env=env)

@@ -1,0 +1,127 @@
+"""The console command: each subcommand at work on a small model, and each kind of bad input: one clear line, status 2, nothing left behind."""
+import json, os, shutil
+
+import pytest
+import torch
+from interlace.finetuning import save
+from interlace.nano_model import nano_model, nano_processor
+from interlace.nano_world import write_nano_data
+from interlace.selection import Plan
+from conftest import ROOT, command, interlace
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    "A small untrained model in a folder, and data"
+    d = tmp_path_factory.mktemp("cli")
+    processor = nano_processor()
+    save(nano_model(processor=processor, layers=12), processor, d/"model")
+    write_nano_data(d/"data", fraction=.0001, questions=4, benchmarks=["POPE", "AI2D"])
+    return d
+
+
+def ok(*args):
+    r = command(*args)
+    assert r.returncode == 0, r.stderr
+    return r.stdout
+
+
+def refused(*args, why, root=None):
+    r = interlace(*args, root=root) if root else command(*args)
+    lines = [l for l in r.stderr.splitlines() if l.startswith("interlace")]
+    assert r.returncode == 2, r.stdout + r.stderr
+    assert len(lines) == 1 and why in lines[0] and "Traceback" not in r.stderr
+    return lines[0]
+
+
+def test_plan_prune_finetune_evaluate(work):
+    said = ok("plan", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--ratio", .25, "--out", work/"plan.json")
+    plan = Plan.from_json(work/"plan.json")
+    assert len(plan.drop) == 3 and str(list(plan.drop)) in said
+    ok("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", work/"pruned")
+    assert json.loads((work/"pruned"/"interlace.json").read_text())["plan"]["drop"] == list(plan.drop)
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    model = AutoModelForImageTextToText.from_pretrained(work/"pruned")
+    AutoProcessor.from_pretrained(work/"pruned")
+    assert len(model.model.language_model.layers) == 9
+    ok("finetune", "--model", work/"pruned", "--data", work/"data"/"train.parquet", "--out", work/"tuned", "--batch-size", 8, "--accumulation", 1)
+    assert json.loads((work/"tuned"/"training.json").read_text())["steps"] == 4
+    said = ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"data", "--out", work/"record.json")
+    assert "n = 4" in said and json.loads((work/"record.json").read_text())["benchmarks"]["POPE"]["n"] == 4
+
+
+def test_help():
+    said = interlace("--help").stdout
+    for name in ("reproduce", "plan", "prune", "finetune", "evaluate", "profiles"):
+        assert name in said
+        with pytest.raises(SystemExit) as e: command(name, "--help")
+        assert e.value.code == 0
+
+
+def test_unknown_profile(): assert "nano, smoke" in refused("reproduce", "--profile", "nanoo", why="no profile 'nanoo'", root=ROOT)
+def test_unknown_stage(): refused("reproduce", "--profile", "smoke", "--only", "figure9", why="no stage 'figure9'")
+
+
+def test_wrong_ratio(work):
+    refused("plan", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--ratio", 1.5, "--out", work/"no.json", why="ratio 1.5")
+    assert not (work/"no.json").exists()
+
+
+def test_wrong_ratio_in_a_profile(project):
+    settings = (project/"settings.ini").read_text()
+    try:
+        (project/"settings.ini").write_text(settings + "\n[wrong]\nextends = smoke\nratios = 1.5\n")
+        refused("reproduce", "--profile", "wrong", why="ratio 1.5 of profile 'wrong'", root=project)
+    finally: (project/"settings.ini").write_text(settings)
+
+
+def test_missing_model(work): refused("evaluate", "--model", work/"nowhere", why="no such model folder")
+
+
+@pytest.mark.parametrize("file, why", [("model.safetensors", "its weights cannot be read"), ("config.json", "no readable config.json"), ("processor_config.json", "no readable processor")])
+def test_truncated_model(work, tmp_path, file, why):
+    shutil.copytree(work/"model", tmp_path/"m")
+    whole = (tmp_path/"m"/file).read_bytes()
+    (tmp_path/"m"/file).write_bytes(whole[:len(whole)//2])
+    refused("prune", "--model", tmp_path/"m", "--plan", work/"plan.json", "--out", tmp_path/"out", why=why)
+    assert not (tmp_path/"out").exists()
+
+
+def test_missing_weights(work, tmp_path):
+    from safetensors.torch import load_file, save_file
+    shutil.copytree(work/"model", tmp_path/"m")
+    weights = load_file(tmp_path/"m"/"model.safetensors")
+    weights.pop("model.language_model.layers.4.mlp.up_proj.weight")
+    save_file(weights, tmp_path/"m"/"model.safetensors", metadata={"format": "pt"})
+    refused("evaluate", "--model", tmp_path/"m", why="1 weights are missing")
+
+
+def test_scores_of_another_model(work, tmp_path):
+    from interlace.similarity import LayerScores
+    LayerScores.from_arrays({s: [.5]*(36 - s) for s in (1, 2, 3)}, n_layers=36).to_json(tmp_path/"scores.json")
+    refused("plan", "--model", work/"model", "--scores", tmp_path/"scores.json", "--out", tmp_path/"plan.json", why="36 layers and this one has 12")
+
+
+def test_corrupt_image(work, tmp_path):
+    from datasets import Dataset, List, Value
+    rows = Dataset.from_parquet(str(work/"data"/"train.parquet")).cast_column("images", List({"bytes": Value("binary"), "path": Value("string")})).to_list()
+    rows[3]["images"][0]["bytes"] = rows[3]["images"][0]["bytes"][:40]
+    Dataset.from_list(rows).to_parquet(str(tmp_path/"bad.parquet"))
+    line = refused("plan", "--model", work/"model", "--calibration", tmp_path/"bad.parquet", "--out", tmp_path/"plan.json", why="cannot be decoded")
+    assert rows[3]["id"] in line
+
+
+def test_broken_parquet(work, tmp_path):
+    (tmp_path/"half.parquet").write_bytes((work/"data"/"train.parquet").read_bytes()[:500])
+    refused("plan", "--model", work/"model", "--calibration", tmp_path/"half.parquet", "--out", tmp_path/"plan.json", why="half.parquet")
+
+
+def test_unwritable_output(work, tmp_path):
+    (tmp_path/"file").write_text("in the way")
+    refused("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", tmp_path/"file"/"out", why="cannot be written")
+
+
+def test_unwritable_figures(project):
+    (project/"figures").write_text("in the way")
+    try: refused("reproduce", "--profile", "smoke", why="figures: cannot be written", root=project)
+    finally: (project/"figures").unlink()

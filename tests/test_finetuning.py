@@ -1,0 +1,183 @@
+"""Frozen stays bit-identical, tuned moves; killed and resumed = uninterrupted; checkpointing recomputes only from the first tuned layer up."""
+import json, os, signal, subprocess, sys, time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from interlace.conversations import IGNORE, Collator
+from interlace.decoder import find_decoder
+from interlace.finetuning import checkpoint_from, finetune, last_checkpoint
+from interlace.nano_model import Muon, nano_model, nano_processor
+from interlace.nano_world import conversation
+from interlace.project import BadInput
+from interlace.selection import Plan
+from interlace.surgery import freeze_for, prune
+
+PLAN = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)
+QUICK = dict(batch_size=4, accumulation=1, learning_rate=1e-3, max_messages=10, log_steps=1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def processor(): return nano_processor()
+
+
+def pruned(processor, dtype=torch.float32): return prune(nano_model(processor=processor, layers=8).to(dtype), PLAN)
+
+
+def data(n=16): return [conversation("objects", "train", i) for i in range(n)]
+
+
+def tuned_names(model): return {n for n, _ in model.named_parameters() if any(f"language_model.layers.{PLAN.kept.index(i)}." in n for i in PLAN.tune)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frozen_is_bit_identical_and_tuned_moves(processor, dtype, tmp_path):
+    model = pruned(processor, dtype)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    record = finetune(model, PLAN, data(), processor, tmp_path/"m", **QUICK)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved <= tuned_names(model)
+    still = tuned_names(model) - moved                     # in bfloat16 a norm's weight near 1 moves only by steps of 1/128
+    assert not still if dtype == torch.float32 else all(n.endswith("norm.weight") for n in still)
+    assert all(p.dtype == dtype for p in model.parameters())
+    saved = load_file(tmp_path/"m"/"model.safetensors")
+    assert all(torch.equal(saved[n], p) for n, p in model.named_parameters() if n in saved)
+    assert record["trained"] == sum(before[n].numel() for n in tuned_names(model)) and len(record["loss"]) == record["steps"] == 4
+    assert json.loads((tmp_path/"m"/"training.json").read_text())["loss"] == record["loss"]
+    assert not (tmp_path/"m.checkpoints").exists()
+
+
+def test_only_tuned_parameters_are_in_the_optimizer(processor, tmp_path):
+    model = pruned(processor)
+    from transformers import Trainer
+    seen, create = [], Trainer.create_optimizer
+    def watch(self, *a, **k):
+        out = create(self, *a, **k)
+        seen.append({id(p) for g in self.optimizer.param_groups for p in g["params"]})
+        return out
+    Trainer.create_optimizer = watch
+    try: finetune(model, PLAN, data(4), processor, tmp_path/"m", **QUICK)
+    finally: Trainer.create_optimizer = create
+    assert seen[-1] == {id(p) for n, p in model.named_parameters() if n in tuned_names(model)}
+
+
+def test_the_backward_pass_ends_at_the_first_tuned_layer(processor):
+    model = freeze_for(pruned(processor), PLAN)
+    entered = {}
+    for i, l in enumerate(find_decoder(model).layers): l.register_forward_pre_hook(lambda m, a, k, i=i: entered.__setitem__(i, (a[0] if a else k["hidden_states"]).requires_grad), with_kwargs=True)
+    model(**Collator(processor, 10)(data(2))).loss.backward()
+    first = PLAN.kept.index(3)
+    assert entered == {i: i > first for i in range(6)}
+
+
+def test_gradient_checkpointing_from_the_first_tuned_layer_up_and_same_gradients(processor):
+    batch, grads = Collator(processor, 10)(data(2)), []
+    for checkpointing in (False, True):
+        model = freeze_for(pruned(processor), PLAN).train()
+        if checkpointing:
+            above = checkpoint_from(model, PLAN)
+            assert [any(l is a for a in above) for l in find_decoder(model).layers] == [False, False, True, True, True, True]
+        runs = {}
+        for i, l in enumerate(find_decoder(model).layers): l.mlp.register_forward_pre_hook(lambda m, a, i=i: runs.__setitem__(i, runs.get(i, 0) + 1))
+        entered = []
+        find_decoder(model).layers[2].register_forward_pre_hook(lambda m, a, k: entered.append((a[0] if a else k["hidden_states"]).requires_grad), with_kwargs=True)
+        model(**batch, use_cache=False).loss.backward()
+        assert entered[0] is False                          # the backward pass goes no deeper
+        assert runs == {i: 2 if checkpointing and i >= 2 else 1 for i in range(6)}
+        grads.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert all(torch.equal(a, b) for a, b in zip(*grads))
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from interlace.finetuning import finetune
+from interlace.nano_model import nano_model, nano_processor
+from interlace.nano_world import conversation
+from interlace.selection import Plan
+from interlace.surgery import prune
+plan = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)
+processor = nano_processor()
+finetune(prune(nano_model(processor=processor, layers=8), plan), plan, [conversation("objects", "train", i) for i in range(96)], processor, sys.argv[1],
+         batch_size=4, accumulation=1, learning_rate=1e-3, max_messages=10, log_steps=1, checkpoint_steps=4, progress=False)
+"""
+
+
+def run(out, **kw): return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}, **kw)
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+    whole = run(tmp_path/"whole")
+    assert whole.wait(240) == 0, whole.stderr.read().decode()[-2000:]
+    killed = run(tmp_path/"killed")
+    checkpoints = tmp_path/"killed.checkpoints"
+    for _ in range(2400):
+        if last_checkpoint(checkpoints) is not None and int(last_checkpoint(checkpoints).name.split("-")[1]) >= 8: break
+        time.sleep(.05)
+    killed.send_signal(signal.SIGKILL); killed.wait()
+    assert not (tmp_path/"killed").exists()                                  # nothing half-written
+    (checkpoints/"checkpoint-999").mkdir()                                   # a checkpoint that was cut short
+    (checkpoints/"checkpoint-999"/"model.safetensors").write_bytes(b"half")
+    again = run(tmp_path/"killed")
+    assert again.wait(240) == 0, again.stderr.read().decode()[-2000:]
+    record, other = (json.loads((tmp_path/n/"training.json").read_text()) for n in ("killed", "whole"))
+    assert record["resumed_at"] in range(8, 24) and other["resumed_at"] is None
+    a, b = (load_file(tmp_path/n/"model.safetensors") for n in ("killed", "whole"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert [s for s, _ in record["loss"]] == [s for s, _ in other["loss"]] and record["loss"][-1] == other["loss"][-1]
+
+
+def test_other_settings_start_anew(processor, tmp_path):
+    stale = tmp_path/"m.checkpoints"/"checkpoint-3"
+    stale.mkdir(parents=True)
+    (stale/"trainer_state.json").write_text('{"global_step": 3}')
+    (tmp_path/"m.checkpoints"/"settings.json").write_text('"another mark"')
+    assert finetune(pruned(processor), PLAN, data(4), processor, tmp_path/"m", **QUICK)["resumed_at"] is None
+
+
+def test_muon_trains_everything_and_its_state_reloads(processor):
+    torch.manual_seed(0)
+    model = nano_model(processor=processor, layers=2)
+    batch, optimizer = Collator(processor, 10)(data(4)), Muon(model)
+    covered = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    assert covered == {id(p) for p in model.parameters()}
+    losses = []
+    for _ in range(8):
+        loss = model(**batch).loss
+        loss.backward(); optimizer.step(); optimizer.zero_grad(); losses.append(loss.item())
+    assert losses[-1] < .7*losses[0]
+    other = Muon(model); other.load_state_dict(optimizer.state_dict())
+    assert len(other.state) == len(optimizer.state)
+
+
+def test_labels_are_the_assistants_tokens(processor):
+    samples = [conversation(n, "train", i) for n in ("objects", "science_balance", "text_fields") for i in range(6)]
+    batch = Collator(processor, max_messages=20)(samples)
+    for b, s in enumerate(samples):
+        labels = batch["labels"][b]
+        assert processor.tokenizer.decode(labels[labels != IGNORE]) == "".join(t["assistant"] + "<|im_end|>" for t in s["texts"])
+    one = Collator(processor, max_messages=5)(samples[:1])                   # five messages: two answered turns
+    assert int((one["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")).sum()) == 2*min(2, len(samples[0]["texts"]))
+
+
+def test_too_long_is_cut_and_pictures_must_fit(processor):
+    samples = [conversation("science_balance", "train", i) for i in range(3)]
+    whole, cut = (Collator(processor, 10, n)(samples) for n in (512, 80))
+    assert cut["input_ids"].shape[1] == 80 and torch.equal(whole["input_ids"][:, :80], cut["input_ids"])
+    with pytest.raises(BadInput, match="max_length"): Collator(processor, 10, 12)(samples)
+
+
+@pytest.mark.parametrize("case, why", [("nothing tuned", "tunes no layer"), ("no data", "empty"), ("not pruned", "prune it by this plan first"), ("corrupt", "cannot be decoded")])
+def test_bad_input(case, why, processor, tmp_path):
+    model, plan, samples = pruned(processor), PLAN, data(4)
+    if case == "nothing tuned": plan = Plan(PLAN.drop, (), (), 8, "by hand", .25)
+    if case == "no data": samples = []
+    if case == "not pruned": model = nano_model(processor=processor, layers=8)
+    if case == "corrupt": samples[2] = dict(samples[2], images=[dict(bytes=b"no picture", path=None)], id="objects/train/2")
+    with pytest.raises(BadInput, match=why): finetune(model, plan, samples, processor, tmp_path/"m", **QUICK)
+    assert not (tmp_path/"m").exists()
+
+
+def test_unwritable_output_is_said_before_training(processor, tmp_path):
+    (tmp_path/"file").write_text("in the way")
+    with pytest.raises(BadInput, match="cannot be written"): finetune(pruned(processor), PLAN, data(4), processor, tmp_path/"file"/"m", **QUICK)

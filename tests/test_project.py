@@ -1,0 +1,101 @@
+"""Exported code = notebooks; notebooks clean; README = index; records, profiles and writing all or nothing."""
+import json, os, re, shutil, subprocess, sys
+
+import pytest
+from interlace.project import BadInput, finished, fingerprint, load_profile, profiles, read_json, write_json
+from interlace.reproduction import code_of, stages
+from conftest import ROOT
+
+NOTEBOOKS = sorted([*(ROOT/"nbs").glob("*.ipynb"), *(ROOT/"nbs"/"paper").glob("*.ipynb")])
+
+
+def test_exported_code_is_what_the_notebooks_say(tmp_path):
+    "Into an empty package: a module whose notebook is gone would show too"
+    shutil.copytree(ROOT/"nbs", tmp_path/"nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for n in ("pyproject.toml", "settings.ini"): shutil.copy(ROOT/n, tmp_path/n)
+    (tmp_path/"interlace").mkdir()
+    shutil.copy(ROOT/"interlace"/"__init__.py", tmp_path/"interlace")
+    subprocess.run(["nbdev-export"], cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"})
+    here, fresh = ({p.name: p.read_text() for p in (d/"interlace").glob("*.py")} for d in (ROOT, tmp_path))
+    assert sorted(here) == sorted(fresh)
+    for name in here: assert here[name] == fresh[name], f"{name} differs from its notebook; run nbdev-export"
+
+
+def test_modules_import_only_lower_numbered_ones():
+    order = {re.search(r"default_exp (\w+)", p.read_text())[1]: int(p.name[:2]) for p in (ROOT/"nbs").glob("[0-9]*.ipynb")}
+    for name, number in order.items():
+        for other in re.findall(r"from interlace\.(\w+) import", (ROOT/"interlace"/f"{name}.py").read_text()): assert order[other] < number, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_notebooks_are_clean(path):
+    nb = json.loads(path.read_text())
+    for c in nb["cells"]:
+        assert set(c["metadata"]) <= {"tags"}
+        if c["cell_type"] == "code":
+            assert c["execution_count"] is None
+            text = json.dumps(c["outputs"])
+            assert "/work" not in text and "/tmp/" not in text and "/root" not in text and "\"ename\"" not in text
+
+
+def test_library_notebooks_carry_outputs():
+    for p in (ROOT/"nbs").glob("*.ipynb"): assert any(c.get("outputs") for c in json.loads(p.read_text())["cells"]), p.name
+
+
+def test_papermill_parameters_match_the_run_matrix():
+    "Every stage passes exactly what its notebook's parameters cell takes; the defaults are the smoke profile's"
+    for s in stages(load_profile("smoke")):
+        nb = json.loads((ROOT/"nbs"/"paper"/f"{s.notebook}.ipynb").read_text())
+        cell = next(c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", []))
+        defaults = {}
+        exec("".join(cell["source"]), defaults)
+        defaults = {k: v for k, v in defaults.items() if not k.startswith("__")}
+        assert set(defaults) == set(s.parameters), s.name
+        if s.name in ("data", "scores", "plans", "interlace-25", "figure2", "figure4", "table1"): assert defaults == s.parameters, s.name
+
+
+def test_readme_is_the_index():
+    done = subprocess.run([sys.executable, ROOT/"nbs"/"readme.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stage_depends_on_the_code_it_imports():
+    assert "interlace/selection.py" in code_of("plans") and "interlace/finetuning.py" not in code_of("plans")
+    assert "interlace/finetuning.py" in code_of("variant") and "interlace/reproduction.py" not in code_of("variant")
+
+
+def test_profiles(tmp_path):
+    assert profiles()[:2] == ["nano", "smoke"] and load_profile("smoke")["model"] == "nano-l" and isinstance(load_profile("nano")["learning_rate"], float)
+    ini = tmp_path/"settings.ini"
+    for text, why in (("[a]\nextends = b\n[b]\nextends = a\n", "extends itself"), ("[a\n", "settings.ini"), ("[a]\nratios = 0.1 -3\n", "ratio -3"), ("[a]\nextends = z\n", "no profile 'z'")):
+        ini.write_text(text)
+        with pytest.raises(BadInput, match=why): load_profile("a", ini)
+
+
+def test_all_or_nothing(tmp_path):
+    write_json(tmp_path/"a.json", {"x": 1})
+    with pytest.raises(RuntimeError):
+        with finished(tmp_path/"a.json") as part: part.write_text("half"); raise RuntimeError
+    with pytest.raises(RuntimeError):
+        with finished(tmp_path/"folder") as part: part.mkdir(); (part/"f").write_text("half"); raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and read_json(tmp_path/"a.json") == {"x": 1}
+    with finished(tmp_path/"folder") as part: part.mkdir(); (part/"new").write_text("")
+    with finished(tmp_path/"folder") as part: part.mkdir(); (part/"newer").write_text("")
+    assert [p.name for p in (tmp_path/"folder").iterdir()] == ["newer"]
+
+
+def test_fingerprints_follow_content(tmp_path):
+    (tmp_path/"a").write_text("1"); (tmp_path/"b").write_text("2")
+    before = fingerprint(tmp_path)
+    assert before == fingerprint(tmp_path)
+    (tmp_path/"a").write_text("2")
+    assert fingerprint(tmp_path) != before
+
+
+def test_nothing_names_a_place_of_its_making():
+    "No absolute path, no word of where this was written, in anything that is committed"
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for f in files:
+        p = ROOT/f
+        if p.suffix in (".py", ".ipynb", ".md", ".toml", ".ini", ".json", ".cff", ".tex", ".csv", "") and p.is_file() and f != "tests/test_project.py":
+            assert not re.search(r"/(work|root|home|tmp)/[a-z]", p.read_text(errors="ignore")), f
