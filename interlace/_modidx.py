@@ -177,6 +177,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'interlace.records.pm': ('records.html#pm', 'interlace/records.py'),
                                    'interlace.records.save_figure': ('records.html#save_figure', 'interlace/records.py'),
                                    'interlace.records.save_table': ('records.html#save_table', 'interlace/records.py'),
+                                   'interlace.records.similarity_axis': ('records.html#similarity_axis', 'interlace/records.py'),
                                    'interlace.records.strip': ('records.html#strip', 'interlace/records.py')},
             'interlace.reproduction': { 'interlace.reproduction.Stage': ('reproduction.html#stage', 'interlace/reproduction.py'),
                                         'interlace.reproduction._alive': ('reproduction.html#_alive', 'interlace/reproduction.py'),

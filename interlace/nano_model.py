@@ -91,7 +91,7 @@ def nano_model(
 # %% ../nbs/08_nano_model.ipynb #1923f31a
 MIXTURE = dict(objects=3, street=3, diagrams=4, chart_bars=3, chart_lines=3, chart_pies=2, text_words=3, text_letters=3, text_numbers=2, text_fields=3, text_handwriting=2,
                science_magnets=1, science_thermometers=1, science_balance=1, science_solutions=2, science_circuits=1)
-WARMUP = dict(share=.2, mixture=dict(objects=12, street=5, chart_bars=2, text_letters=2, diagrams=1), first=.8)   # how the stream begins
+WARMUP = dict(share=.18, mixture=dict(objects=1, street=1))   # how the stream begins: captions alone, of two families
 
 class NanoStream:
     "The pretraining stream as a sequence: sample i depends on i and the stream's length alone"
@@ -102,7 +102,7 @@ class NanoStream:
         mixture = WARMUP['mixture'] if begins else MIXTURE
         names, shares = list(mixture), np.array(list(mixture.values()))
         name = names[int(rng_for('stream', i).choice(len(names), p=shares/shares.sum()))]
-        return conversation(name, 'pretrain', i, **(dict(first=WARMUP['first'], turns=2) if begins else {}))
+        return conversation(name, 'pretrain', i, **(dict(turns=0, first=1.) if begins else dict(first=.4)))
 
 # %% ../nbs/08_nano_model.ipynb #58a00f5f
 def orthogonalised(

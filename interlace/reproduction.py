@@ -122,7 +122,7 @@ def reproduce(
     try:
         for line in process.stdout:
             log.append(line.rstrip())
-            if line.lstrip().startswith('»'): print(line.strip(), flush=True)
+            if line.startswith('»'): print(line.strip(), flush=True)
         status = process.wait()
     except KeyboardInterrupt:
         os.killpg(process.pid, signal.SIGTERM)
@@ -135,7 +135,8 @@ def reproduce(
     (root/'runs'/profile/'snakemake.log').write_text('\n'.join(log) + '\n')
     if status == 0:
         if any('Nothing to be done' in l for l in log): print(f"nothing to do: all stages of profile '{profile}' are up to date")
-        elif not dry_run: print(f"done: figures/{profile}, tables/{profile}; executed notebooks in runs/{profile}/notebooks")
+        elif dry_run: print('\n'.join(f'» {n}' for n in matrix if any(l.split()[:1] == [n] and l.split()[-1].isdigit() for l in log)))
+        else: print(f"done: figures/{profile}, tables/{profile}; executed notebooks in runs/{profile}/notebooks")
         return 0
     if failed := _failure(notebooks):
         name, value, path = failed
