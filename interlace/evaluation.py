@@ -16,7 +16,7 @@ import torch
 from PIL import UnidentifiedImageError
 from tqdm.auto import tqdm
 from .project import BadInput, measured, provenance, read_json
-from .conversations import open_image
+from .conversations import open_image, render
 from .nano_world import BENCHMARKS, write_nano_data
 
 # %% ../nbs/10_evaluation.ipynb #5a41af38
@@ -99,7 +99,7 @@ def in_memory(
                     if c['type'] == 'image': pictures.append(open_image(c['url'])); content.append({'type': 'image'})
                     else: content.append({'type': 'text', 'text': c['text']})
                 chat.append(dict(role=m['role'], content=content))
-            return processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False), pictures
+            return render(processor, chat, True), pictures
 
         @torch.inference_mode()
         def _generate(self, batch):

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['LOADING', 'TRAINING', 'Stage', 'percent', 'stages', 'code_of', 'reproduce']
 
-# %% ../nbs/12_reproduction.ipynb #b559c7ba
-import json, os, re, shutil, signal, subprocess, sys
+# %% ../nbs/12_reproduction.ipynb #d215db61
+import contextlib, json, os, re, signal, subprocess, sys, threading
 from pathlib import Path
 from typing import NamedTuple
 
+from tqdm.auto import tqdm
 from .project import BadInput, load_profile, project_root
 
 # %% ../nbs/12_reproduction.ipynb #4b7f5128
@@ -91,6 +92,43 @@ def _failure(folder):
             for o in c.get('outputs', []):
                 if o['output_type'] == 'error': return o['ename'], o['evalue'], path
 
+def _check_outputs(matrix, profile):
+    "Every folder that will be written to can be written to"
+    root = project_root()
+    for folder in {Path(o).parts[0] for s in matrix for o in s.outputs}:
+        at = next(f for f in (root/folder/profile, root/folder, root) if f.exists())
+        if not at.is_dir() or not os.access(at, os.W_OK): raise BadInput(f'{at.relative_to(root) if at != root else at}: cannot be written; make it a folder that you may write to')
+
+def _follow(process, profile, total):
+    "Print each stage as it starts, show a bar where somebody watches; returns all lines"
+    lines = []
+    with tqdm(total=total, unit='stage', desc=profile, leave=False, disable=None) as bar:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if line.startswith('»'): bar.write(line.strip()); sys.stdout.flush()
+            elif line.startswith('Finished jobid') and '(Rule: all)' not in line: bar.update()
+            elif line.startswith('total') and line.split()[-1].isdigit(): bar.total = min(total, int(line.split()[-1])); bar.refresh()
+    return lines
+
+# %% ../nbs/12_reproduction.ipynb #229003e9
+def _snakemake(arguments, env, profile, total, pid):
+    "Run Snakemake; its (exit status, lines), or (None, []) if it was interrupted"
+    def interrupted(*_): raise KeyboardInterrupt
+    process = subprocess.Popen([sys.executable, '-m', 'snakemake', *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    before = signal.signal(signal.SIGTERM, interrupted) if threading.current_thread() is threading.main_thread() else None
+    try:
+        if pid: pid.write_text(str(process.pid))
+        lines = _follow(process, profile, total)
+        return process.wait(), lines
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired): process.wait(20)
+        return None, []
+    finally:
+        if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
+        if before is not None: signal.signal(signal.SIGTERM, before)
+        if pid: pid.unlink(missing_ok=True)
+
 def reproduce(
     profile:str='nano',
     only:list|None=None,      # stages, by name, with what they need; all by default
@@ -100,42 +138,29 @@ def reproduce(
     "Run all stages of a profile that are not up to date"
     root = project_root()
     settings = load_profile(profile, root/'settings.ini')
-    matrix = {s.name: s for s in stages(settings)}
-    if unknown := [n for n in only or [] if n not in matrix]: raise BadInput(f"no stage '{unknown[0]}' in profile '{profile}'; there are {', '.join(matrix)}")
-    for folder in {Path(o).parts[0] for s in matrix.values() for o in s.outputs}:
-        at = next(f for f in (root/folder/profile, root/folder, root) if f.exists())
-        if not at.is_dir() or not os.access(at, os.W_OK): raise BadInput(f'{at.relative_to(root) if at != root else at}: cannot be written; make it a folder that you may write to')
+    matrix = stages(settings)
+    names = [s.name for s in matrix]
+    if unknown := [n for n in only or [] if n not in names]: raise BadInput(f"no stage '{unknown[0]}' in profile '{profile}'; there are {', '.join(names)}")
+    _check_outputs(matrix, profile)
     try: import snakemake, papermill
     except ImportError as e: raise BadInput(f"reproducing needs {e.name}; install it with: pip install 'interlace-companion[reproduce]'") from None
     notebooks, pid = root/'runs'/profile/'notebooks', root/'runs'/'snakemake.pid'
-    notebooks.mkdir(parents=True, exist_ok=True)
     if pid.exists() and pid.read_text().isdigit() and _alive(int(pid.read_text())): raise BadInput(f'{pid.relative_to(root)}: another run (process {pid.read_text()}) is going on in this folder; wait for it, or end it')
+    notebooks.mkdir(parents=True, exist_ok=True)
     for f in notebooks.glob('*.part.ipynb'): f.unlink()
     env = os.environ | {'INTERLACE_ROOT': str(root), 'TOKENIZERS_PARALLELISM': 'false', 'PYTHONHASHSEED': '0', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
     if settings['data'] == 'nano': env |= {'HF_HUB_OFFLINE': '1', 'HF_DATASETS_OFFLINE': '1'}     # nothing is asked of a hub
-    snake = [sys.executable, '-m', 'snakemake', '--snakefile', str(root/'nbs'/'paper'/'Snakefile'), '--directory', str(root), '--config', f'profile={profile}']
-    if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([*snake, '--unlock'], env=env, capture_output=True)   # left by a run that was killed
-    command = [*snake, '--cores', str(cores or _cores()), '--rerun-incomplete', '--nocolor', *(['--dry-run'] if dry_run else []), '--quiet', 'rules', '--', *(only or ['all'])]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    if not dry_run: pid.write_text(str(process.pid))
-    log = []
-    try:
-        for line in process.stdout:
-            log.append(line.rstrip())
-            if line.startswith('»'): print(line.strip(), flush=True)
-        status = process.wait()
-    except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        print('interrupted; finished stages are kept, the same command goes on', file=sys.stderr)
+    place = ['--snakefile', str(root/'nbs'/'paper'/'Snakefile'), '--directory', str(root), '--config', f'profile={profile}']
+    if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([sys.executable, '-m', 'snakemake', *place, '--unlock'], env=env, capture_output=True)   # left by a run that was killed
+    status, log = _snakemake([*place, '--cores', str(cores or _cores()), '--rerun-incomplete', '--nocolor', *(['--dry-run'] if dry_run else []), '--quiet', 'rules', '--', *(only or ['all'])],
+                             env, profile, len(matrix), None if dry_run else pid)
+    if status is None:
+        print('interrupted; finished stages are kept, and the same command goes on', file=sys.stderr)
         return 130
-    finally:
-        if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
-        if not dry_run: pid.unlink(missing_ok=True)
     (root/'runs'/profile/'snakemake.log').write_text('\n'.join(log) + '\n')
     if status == 0:
         if any('Nothing to be done' in l for l in log): print(f"nothing to do: all stages of profile '{profile}' are up to date")
-        elif dry_run: print('\n'.join(f'» {n}' for n in matrix if any(l.split()[:1] == [n] and l.split()[-1].isdigit() for l in log)))
+        elif dry_run: print('\n'.join(f'» {n}' for n in names if any(l.split()[:1] == [n] and l.split()[-1].isdigit() for l in log)))
         else: print(f"done: figures/{profile}, tables/{profile}; executed notebooks in runs/{profile}/notebooks")
         return 0
     if failed := _failure(notebooks):
