@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['last_checkpoint', 'train', 'save', 'checkpoint_from', 'finetune']
 
-# %% ../nbs/07_finetuning.ipynb #3a6cd46e
-import contextlib, json, shutil
+# %% ../nbs/07_finetuning.ipynb #f22dc498
+import contextlib, json, shutil, time
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from .project import BadInput, finished, fingerprint, measured, provenance, read_json, seed_everything, writable, write_json
 from .conversations import Collator
 from .decoder import find_decoder
@@ -28,6 +28,19 @@ def last_checkpoint(
         with contextlib.suppress(OSError, ValueError, KeyError):
             whole.append((json.loads((p/'trainer_state.json').read_text())['global_step'], p))
     return max(whole)[1] if whole else None
+
+# %% ../nbs/07_finetuning.ipynb #9217bd14
+class _Clock(TrainerCallback):
+    "Keeps the training time with the checkpoints, so that a resumed run counts all of it"
+    def __init__(self, file):
+        self.file, self.start = file, time.perf_counter()
+        self.before = {int(k): v for k, v in read_json(file).items()} if file.exists() else {}
+        self.base = 0.
+    def resume_at(self, step): self.base = self.before.get(step, 0.)
+    def seconds(self): return self.base + time.perf_counter() - self.start
+    def on_save(self, args, state, control, **kwargs):
+        self.before[state.global_step] = round(self.seconds(), 1)
+        write_json(self.file, self.before)
 
 # %% ../nbs/07_finetuning.ipynb #ddd13bce
 class _Samples(Dataset):
@@ -93,10 +106,13 @@ def train(
         bf16=bfloat16, use_cpu=not torch.cuda.is_available(), seed=seed, data_seed=seed, logging_steps=log_steps, logging_first_step=True,
         train_sampling_strategy='random' if shuffle else 'sequential', save_steps=checkpoint_steps, save_total_limit=2, dataloader_num_workers=workers, dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False, report_to=[], disable_tqdm=not progress)
+    clock = _Clock(checkpoints/'seconds.json')
+    if resume: clock.resume_at(int(resume.name.split('-')[1]))
     with measured(cost), _float32_while_training(model):
         trainer = Trainer(model=model, args=arguments, train_dataset=_Samples(dataset), data_collator=Collator(processor, max_messages, max_length),
-                          optimizers=(optimizer(model) if optimizer else None, None))
+                          callbacks=[clock], optimizers=(optimizer(model) if optimizer else None, None))
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    cost['wall_s'] = round(clock.seconds(), 2)              # interrupted runs included
     curve = [[h['step'], round(h['loss'], 5)] for h in trainer.state.log_history if 'loss' in h]
     record = settings | about | dict(steps=trainer.state.global_step, samples_seen=round(len(dataset)*epochs), total=sum(p.numel() for p in model.parameters()),
                                      loss=curve, resumed_at=int(resume.name.split('-')[1]) if resume else None, **cost, provenance=provenance())
