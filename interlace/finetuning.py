@@ -42,6 +42,12 @@ class _Clock(TrainerCallback):
         self.before[state.global_step] = round(self.seconds(), 1)
         write_json(self.file, self.before)
 
+# %% ../nbs/07_finetuning.ipynb #c0395a57
+class _Stop(TrainerCallback):
+    "Ends training after a number of optimizer steps, wherever the schedule is"
+    def __init__(self, step): self.step = step
+    def on_step_end(self, args, state, control, **kwargs): control.should_training_stop = control.should_training_stop or state.global_step >= self.step
+
 # %% ../nbs/07_finetuning.ipynb #ddd13bce
 class _Samples(Dataset):
     "Any sequence of samples as a torch dataset"
@@ -81,6 +87,7 @@ def train(
     workers:int=0,                    # data loader processes
     seed:int=42,
     shuffle:bool=True,                # False: samples in the data set's own order
+    stop_step:int|None=None,          # end after so many optimizer steps; the schedule stays that of all samples
     optimizer=None,                   # function(model) -> optimizer; AdamW by default
     save_dtype:torch.dtype|None=None, # precision of the saved weights; the model's own by default
     progress:bool=True,
@@ -92,6 +99,7 @@ def train(
     if not len(dataset): raise BadInput('the data set is empty; take a larger fraction or other subsets')
     out_dir = Path(out_dir)
     writable(out_dir)                     # fail before training, not after
+    if stop_step: about['stop_step'] = stop_step
     settings = dict(learning_rate=learning_rate, batch_size=batch_size, accumulation=accumulation, epochs=epochs, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
                     max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, seed=seed, samples=len(dataset), trained=trained)
     checkpoints = out_dir.with_name(out_dir.name + '.checkpoints')
@@ -110,11 +118,11 @@ def train(
     if resume: clock.resume_at(int(resume.name.split('-')[1]))
     with measured(cost), _float32_while_training(model):
         trainer = Trainer(model=model, args=arguments, train_dataset=_Samples(dataset), data_collator=Collator(processor, max_messages, max_length),
-                          callbacks=[clock], optimizers=(optimizer(model) if optimizer else None, None))
+                          callbacks=[clock, *([_Stop(stop_step)] if stop_step else [])], optimizers=(optimizer(model) if optimizer else None, None))
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     cost['wall_s'] = round(clock.seconds(), 2)              # interrupted runs included
     curve = [[h['step'], round(h['loss'], 5)] for h in trainer.state.log_history if 'loss' in h]
-    record = settings | about | dict(steps=trainer.state.global_step, samples_seen=round(len(dataset)*epochs), total=sum(p.numel() for p in model.parameters()),
+    record = settings | about | dict(steps=trainer.state.global_step, samples_seen=min(round(len(dataset)*epochs), trainer.state.global_step*batch_size*accumulation), total=sum(p.numel() for p in model.parameters()),
                                      loss=curve, resumed_at=int(resume.name.split('-')[1]) if resume else None, **cost, provenance=provenance())
     model.eval()
     save(model, processor, out_dir, save_dtype, training=record)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'TEMPLATE', 'PATCH', 'MERGE', 'SHAPES', 'LAYERS', 'MIXTURE', 'CURRICULUM', 'nano_tokenizer',
-           'nano_processor', 'nano_config', 'nano_model', 'NanoStream', 'orthogonalised', 'Muon', 'train_nano']
+           'nano_processor', 'nano_config', 'nano_model', 'NanoStream', 'NanoQuestions', 'orthogonalised', 'Muon',
+           'train_nano']
 
 # %% ../nbs/08_nano_model.ipynb #a70a506a
 import json
@@ -13,8 +14,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers, Regex
 from transformers import (Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor)
-from .project import BadInput, seed_everything
-from .nano_world import FAMILIES, conversation, rng_for
+from .project import BadInput, read_json, seed_everything
+from .nano_world import DESCRIBE, FAMILIES, conversation, rng_for
 from .finetuning import train
 
 # %% ../nbs/08_nano_model.ipynb #4b84a016
@@ -105,7 +106,17 @@ class NanoStream:
         _, mixture, caption = next(part for part in CURRICULUM if i < part[0]*self.samples)
         names, shares = list(mixture), np.array(list(mixture.values()))
         name = names[int(rng_for('stream', i).choice(len(names), p=shares/shares.sum()))]
-        return conversation(name, 'pretrain', i, **(dict(turns=0, first=1.) if caption else dict(first=.4)))
+        return conversation(name, 'pretrain', i, **(dict(turns=0, first=1.) if caption else dict(first=.4, last=.5)))
+
+# %% ../nbs/08_nano_model.ipynb #e40c97ae
+class NanoQuestions:
+    "The instruction stream: questions and answers without captions"
+    def __init__(self, samples:int): self.samples = samples
+    def __len__(self): return self.samples
+    def __getitem__(self, i):
+        names, shares = list(MIXTURE), np.array(list(MIXTURE.values()))
+        name = names[int(rng_for('questions', i).choice(len(names), p=shares/shares.sum()))]
+        return conversation(name, 'pretrain', 1_000_000 + i, turns=4, characters=330, first=0., last=0.)
 
 # %% ../nbs/08_nano_model.ipynb #58a00f5f
 def orthogonalised(
@@ -156,15 +167,20 @@ class Muon(torch.optim.Optimizer):
 def train_nano(
     out_dir:str|Path,
     name:str='nano-l',
-    samples:int=70_000,           # conversations seen, each once
+    samples:int=70_000,           # length of the pretraining stream
+    stop:float=.802,              # the share of it that is seen
+    questions:int=16_000,         # length of the instruction stream
     batch_size:int=16,
-    learning_rate:float=2e-2,     # of the hidden matrices; everything else gets a twentieth
+    learning_rate:float=2e-2,     # of the hidden matrices while pretraining; half of it afterwards; everything else gets a twentieth
     seed:int=42,
     **settings                    # more for `train`
 ) -> dict:
-    "Train a nano model from scratch; saves bfloat16 weights and returns the training record"
-    processor = nano_processor()
-    model = nano_model(name, processor, seed=seed)
-    return train(model, NanoStream(samples), processor, out_dir, learning_rate=learning_rate, batch_size=batch_size, accumulation=1, warmup_ratio=.005, max_messages=10, max_length=512,
-                 seed=seed, shuffle=False, optimizer=lambda m: Muon(m, learning_rate, learning_rate/20), save_dtype=torch.bfloat16, **({'log_steps': 50, 'checkpoint_steps': 250} | settings),
-                 nano=name, shape=SHAPES[name], curriculum=CURRICULUM, optimizer_name='Muon')
+    "Train a nano model from scratch: captions, then questions; saves bfloat16 weights and returns the training record"
+    out_dir, processor = Path(out_dir), nano_processor()
+    first = out_dir.with_name(f'{out_dir.name}-pretrained')
+    common = {'log_steps': 50, 'checkpoint_steps': 250} | settings | dict(batch_size=batch_size, accumulation=1, warmup_ratio=.005, max_messages=12, max_length=512, seed=seed, shuffle=False,
+                                                                          nano=name, shape=SHAPES[name], optimizer_name='Muon')
+    run = lambda model, data, out, rate, **kw: train(model, data, processor, out, learning_rate=rate, optimizer=lambda m: Muon(m, rate, rate/20), **common, **kw)
+    if not (first/'training.json').exists(): run(nano_model(name, processor, seed=seed), NanoStream(samples), first, learning_rate, stop_step=int(stop*samples/batch_size), curriculum=CURRICULUM)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(first, dtype=torch.float32, attn_implementation='eager')
+    return run(model, NanoQuestions(questions), out_dir, learning_rate/2, save_dtype=torch.bfloat16, mixture=MIXTURE, pretraining=read_json(first/'training.json'))

@@ -576,7 +576,8 @@ def conversation(
     index:int,
     turns:int=3,       # question-answer turns at most, besides the caption
     characters:int=240,# a turn that would make the conversation longer than this is left out; the first one stays
-    first:float=.25,   # how often the caption comes before the questions; else it comes last, or (one in ten) not at all
+    first:float=.25,   # how often the caption comes before the questions
+    last:float=.65,    # how often it comes after them; else there is none
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
@@ -585,7 +586,7 @@ def conversation(
         length += len(q.text()) + 30    # a turn's marks cost about as much as thirty characters
         if not texts or length <= characters: texts.append(dict(user=q.text(), assistant=q.reference()))
     if where < first: texts.insert(0, caption)
-    elif where < .9: texts.append(caption)
+    elif where < first + last: texts.append(caption)
     return dict(images=[s.draw()], texts=texts, source=subset)
 
 # %% ../nbs/05_nano_world.ipynb #c2b464b4
