@@ -11,7 +11,7 @@ help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
 	@echo "make lab                       read and run the notebooks in JupyterLab"
-	@echo "make nano-l                    train the nano model anew (an hour and a half on 2 cores)"
+	@echo "make nano-l                    train the nano model anew (an hour or so on 2 cores)"
 	@echo "make readme                    write README.md from nbs/index.ipynb"
 	@echo "make lock                      resolve requirements.lock anew"
 	@echo "make clean                     remove runs and the environment"
