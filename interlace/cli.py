@@ -67,8 +67,7 @@ def _finetune(a):
     print(f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained']/record['total']:.0%} of the parameters trained")
 
 def _evaluate(a):
-    from interlace.evaluation import evaluate
-    from interlace.records import pm
+    from interlace.evaluation import evaluate, pm
     model, processor = _model(a)
     record = evaluate(model, processor, a.tasks, a.data, a.questions, a.batch_size)
     for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}, chance {b['chance']:.1f}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image, UnidentifiedImageError
 from .project import BadInput
+from .nano_world import quiet_datasets
 
 # %% ../nbs/06_conversations.ipynb #0bbe823b
 def to_messages(
@@ -115,7 +116,8 @@ def load_samples(
     from datasets import Dataset, Image as Picture, List
     path = Path(path)
     if not path.is_file(): raise BadInput(f'{path}: no such file; run the data stage (interlace reproduce --only data), or correct the path')
-    try: d = Dataset.from_parquet(str(path))
+    try:
+        with quiet_datasets(): d = Dataset.from_parquet(str(path))
     except Exception as e: raise BadInput(f'{path}: not a readable parquet file ({" ".join(str(e.__cause__ or e).split())[:200]}); delete it and make it again') from None
     if missing := {'images', 'texts'} - set(d.column_names): raise BadInput(f"{path}: column '{sorted(missing)[0]}' is missing; FineVision's schema has images and texts")
     d = d.cast_column('images', List(Picture(decode=False)))

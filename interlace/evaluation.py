@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'exact', 'relaxed', 'contains', 'yesno', 'in_memory', 'nano_task', 'chance', 'mean_and_error', 'summary',
-           'evaluate', 'relative']
+           'evaluate', 'pm', 'relative']
 
 # %% ../nbs/10_evaluation.ipynb #d17a49db
 import os, re, string
@@ -17,7 +17,7 @@ from PIL import UnidentifiedImageError
 from tqdm.auto import tqdm
 from .project import BadInput, measured, provenance, read_json
 from .conversations import open_image, render
-from .nano_world import BENCHMARKS, write_nano_data
+from .nano_world import BENCHMARKS, quiet_datasets, write_nano_data
 
 # %% ../nbs/10_evaluation.ipynb #5a41af38
 def _plain(text): return ' '.join(text.lower().split()).strip(' .')
@@ -126,7 +126,8 @@ def nano_task(
     path = Path(path)
     if not path.is_file(): raise BadInput(f'{path}: no such file; run the data stage (interlace reproduce --only data), or correct the path')
     metric = METRICS[BENCHMARKS[name].metric]
-    try: return lmms_eval.api.task.ConfigurableMessagesTask(config=dict(
+    try:
+        with quiet_datasets(): return lmms_eval.api.task.ConfigurableMessagesTask(config=dict(
         task=f'{name}-nano', dataset_path='parquet', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='generate_until',
         doc_to_visual=lambda doc: [doc['image']], doc_to_text=lambda doc: doc['question'], doc_to_target='answer',
         process_results=lambda doc, results: dict(score=metric(results[0], doc['answer'])),
@@ -192,6 +193,15 @@ def evaluate(
         benchmarks[name] = dict(score=score, stderr=stderr, n=len(samples), chance=chance([s['target'] for s in samples], METRICS[b.metric]), category=b.category, metric=b.metric)
         answers[name] = [dict(score=s['score'], answer=s['filtered_resps'][0], reference=s['target'], kind=s['doc']['kind'], subset=s['doc']['subset']) for s in samples]
     return dict(kind='evaluation', benchmarks=benchmarks, **summary(benchmarks), answers=answers, **cost, provenance=provenance(batch_size=batch_size, max_new_tokens=max_new_tokens))
+
+# %% ../nbs/10_evaluation.ipynb #1174bbc7
+def pm(
+    value:dict,     # `score` and `stderr`
+    digits:int=1
+) -> str:
+    "A score with its standard error, as text"
+    error = value.get('stderr')
+    return f"{value['score']:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None and np.isfinite(error) else '')
 
 # %% ../nbs/10_evaluation.ipynb #fc926b37
 def relative(

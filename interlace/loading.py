@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from .project import BadInput
-from .nano_model import SHAPES
 
 # %% ../nbs/09_loading.ipynb #a8072d88
 def _package_folder(): return Path(__file__).parent if '__file__' in globals() else Path(__import__('interlace').__file__).parent
@@ -21,9 +20,11 @@ def model_folder(
     name:str   # a nano model's name, a folder, or a hub id
 ) -> str:      # what `from_pretrained` takes
     "Where a model lies"
-    if name in SHAPES: return str(_package_folder()/'weights'/name)
+    shipped = _package_folder()/'weights'
+    nano = sorted(p.name for p in shipped.iterdir()) if shipped.is_dir() else []
+    if name in nano: return str(shipped/name)
     if Path(name).is_dir(): return str(name)
-    if Path(name).is_absolute() or name.startswith(('.', '~')) or name.count('/') != 1: raise BadInput(f"{name}: no such model folder, and it is neither a nano model ({', '.join(SHAPES)}) nor a hub id (owner/name); correct the path")
+    if Path(name).is_absolute() or name.startswith(('.', '~')) or name.count('/') != 1: raise BadInput(f"{name}: no such model folder, and it is neither a nano model ({', '.join(nano)}) nor a hub id (owner/name); correct the path")
     return name
 
 # %% ../nbs/09_loading.ipynb #6e251ea0

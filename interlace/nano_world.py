@@ -8,10 +8,10 @@ __all__ = ['SPLITS', 'SIZE', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 'SIDES',
            'objects', 'street', 'diagrams', 'chart_bars', 'chart_lines', 'chart_pies', 'text_words', 'text_letters',
            'text_numbers', 'text_fields', 'text_handwriting', 'science_magnets', 'science_thermometers',
            'science_balance', 'science_solutions', 'science_circuits', 'scene', 'conversation', 'Benchmark', 'ask',
-           'write_nano_data']
+           'quiet_datasets', 'write_nano_data']
 
-# %% ../nbs/05_nano_world.ipynb #f09e9b77
-import hashlib, io, json, math
+# %% ../nbs/05_nano_world.ipynb #a894e576
+import contextlib, hashlib, io, json, math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -633,12 +633,23 @@ def _png(image):
     image.save(out, 'PNG')
     return dict(bytes=out.getvalue(), path=None)
 
+@contextlib.contextmanager
+def quiet_datasets():
+    "No progress bars of `datasets` inside the block: its files are small here"
+    import datasets
+    was = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try: yield
+    finally:
+        if not was: datasets.enable_progress_bars()
+
 def _write_parquet(rows, path, image_columns):
     "Rows as parquet that `datasets` reads with pictures; returns a fingerprint of the content"
     from datasets import Dataset, Image as Picture, List
-    d = Dataset.from_list(rows)
-    for c in image_columns: d = d.cast_column(c, List(Picture()) if c == 'images' else Picture())
-    with finished(path) as part: d.to_parquet(part)
+    with quiet_datasets(), finished(path) as part:
+        d = Dataset.from_list(rows)
+        for c in image_columns: d = d.cast_column(c, List(Picture()) if c == 'images' else Picture())
+        d.to_parquet(part)
     return fingerprint(*[json.dumps(r, sort_keys=True, default=lambda b: hashlib.sha256(b).hexdigest()) for r in rows])
 
 def write_nano_data(

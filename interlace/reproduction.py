@@ -46,7 +46,7 @@ def stages(
     records = {}
     for name, plan, tuned in variants:
         records[name] = f'{runs}/variants/{name}/record.json'
-        out.append(Stage(name, 'variant', take(*LOADING, *TRAINING, 'seed', 'benchmarks', 'eval_batch_size', 'max_new_tokens')
+        out.append(Stage(name, 'variant', take(*LOADING, *(TRAINING if tuned else ()), 'seed', 'benchmarks', 'eval_batch_size', 'max_new_tokens')
                          | dict(variant=name, plan=plan, tuned=tuned, data=f'{runs}/data', out=f'{runs}/variants/{name}'), [manifest, *([plan] if plan else [])], [records[name]]))
     top = max(settings['ratios'])
     chosen = ['dense', 'dense-ft', f'interlace-{percent(top)}']
@@ -56,8 +56,8 @@ def stages(
             Stage('table1', 'table1', dict(profile=p, records=[records[n] for n in chosen], out=tables), [records[n] for n in chosen], made(tables, 'table1', 'csv', 'md', 'tex'), False)]
     return out
 
-# %% ../nbs/12_reproduction.ipynb #af516f9f
-def _imports(text): return set(re.findall(r'from interlace\.(\w+) import|import interlace\.(\w+)', text))
+# %% ../nbs/12_reproduction.ipynb #3dc5edbe
+def _imports(text): return set(re.findall(r'from (?:interlace)?\.(\w+) import|import interlace\.(\w+)', text))     # in the library the import is relative
 
 def code_of(
     notebook:str    # in nbs/paper, without the suffix

@@ -12,11 +12,12 @@ PICTURES = "figures/readme"
 def readme():
     "The text of README.md and its pictures, by path"
     nb = nbformat.read(ROOT/"nbs"/"index.ipynb", 4)
+    nb.metadata["language_info"] = {"name": "python"}
     for c in nb.cells:
         if c.cell_type == "code": c.source = "\n".join(l for l in c.source.splitlines() if not l.startswith("#|"))
     text, resources = MarkdownExporter().from_notebook_node(nb, {"output_files_dir": PICTURES, "unique_key": "index"})
     text = text.replace("../", "")                     # the notebook lies one folder deeper
-    return "\n".join(l.rstrip() for l in text.strip().splitlines()) + "\n", resources["outputs"]
+    return "\n".join(l.rstrip() for l in text.strip().splitlines()) + "\n", {p: d for p, d in resources["outputs"].items() if p in text}
 
 
 def main():

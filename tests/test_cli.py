@@ -121,7 +121,9 @@ def test_unwritable_output(work, tmp_path):
     refused("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", tmp_path/"file"/"out", why="cannot be written")
 
 
-def test_unwritable_figures(project):
-    (project/"figures").write_text("in the way")
-    try: refused("reproduce", "--profile", "smoke", why="figures: cannot be written", root=project)
-    finally: (project/"figures").unlink()
+def test_unwritable_figures(tmp_path):
+    (tmp_path/"nbs").mkdir()
+    shutil.copy(ROOT/"settings.ini", tmp_path)
+    shutil.copytree(ROOT/"interlace", tmp_path/"interlace", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    (tmp_path/"figures").write_text("in the way")
+    refused("reproduce", "--profile", "smoke", why="figures: cannot be written", root=tmp_path)

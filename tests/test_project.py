@@ -23,8 +23,10 @@ def test_exported_code_is_what_the_notebooks_say(tmp_path):
 
 def test_modules_import_only_lower_numbered_ones():
     order = {re.search(r"default_exp (\w+)", p.read_text())[1]: int(p.name[:2]) for p in (ROOT/"nbs").glob("[0-9]*.ipynb")}
-    for name, number in order.items():
-        for other in re.findall(r"from interlace\.(\w+) import", (ROOT/"interlace"/f"{name}.py").read_text()): assert order[other] < number, f"{name} imports {other}"
+    found = {name: re.findall(r"from (?:interlace)?\.(\w+) import", (ROOT/"interlace"/f"{name}.py").read_text()) for name in order}
+    assert len(order) > 10 and sum(map(len, found.values())) > 20
+    for name, others in found.items():
+        for other in others: assert order[other] < order[name], f"{name} imports {other}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
@@ -50,7 +52,7 @@ def test_papermill_parameters_match_the_run_matrix():
         defaults = {}
         exec("".join(cell["source"]), defaults)
         defaults = {k: v for k, v in defaults.items() if not k.startswith("__")}
-        assert set(defaults) == set(s.parameters), s.name
+        assert set(s.parameters) <= set(defaults), s.name                  # a model that is not tuned takes no training settings
         if s.name in ("data", "scores", "plans", "interlace-25", "figure2", "figure4", "table1"): assert defaults == s.parameters, s.name
 
 
@@ -61,6 +63,7 @@ def test_readme_is_the_index():
 
 def test_a_stage_depends_on_the_code_it_imports():
     assert "interlace/selection.py" in code_of("plans") and "interlace/finetuning.py" not in code_of("plans")
+    assert "interlace/selection.py" in code_of("figure4")                  # through records
     assert "interlace/finetuning.py" in code_of("variant") and "interlace/reproduction.py" not in code_of("variant")
 
 

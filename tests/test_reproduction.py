@@ -45,7 +45,7 @@ def test_fine_tuning_really_happened(ran):
     assert records["dense"]["training"] is None
     for n in ("dense-ft", "interlace-25"):
         t = records[n]["training"]
-        assert t["steps"] == len(range(0, t["samples_seen"], t["batch_size"])) and len(t["loss"]) > 5 and all(l > 0 for _, l in t["loss"])
+        assert t["steps"] == len(range(0, t["samples_seen"], t["batch_size"])) and len(t["loss"]) >= 5 and all(l > 0 for _, l in t["loss"])
     assert len(records["interlace-25"]["plan"]["drop"]) == 9 and records["interlace-25"]["training"]["trained"] < records["dense-ft"]["training"]["trained"]
     from transformers import AutoModelForImageTextToText
     model = AutoModelForImageTextToText.from_pretrained(ran/"runs"/"smoke"/"variants"/"interlace-25"/"model")
@@ -82,10 +82,11 @@ def changed(path, old, new):
 
 @pytest.mark.parametrize("file, old, new, rerun", [
     ("settings.ini", "questions = 16", "questions = 15", ALL),
-    ("settings.ini", "learning_rate = 1e-3", "learning_rate = 2e-3", ["dense", "dense-ft", "interlace-25", "table1"]),
+    ("settings.ini", "learning_rate = 1e-3", "learning_rate = 2e-3", ["dense-ft", "interlace-25", "table1"]),
     ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "interlace-20", "figure2", "table1"]),
     ("interlace/finetuning.py", "def train(", "# a change\ndef train(", ["dense", "dense-ft", "interlace-25", "table1"]),
     ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", ["plans", "dense", "dense-ft", "interlace-25", "figure2", "figure4", "table1"]),
+    ("interlace/records.py", "def figure_style(", "# a change\ndef figure_style(", ["figure2", "figure4", "table1"]),
     ("nbs/paper/figure4.ipynb", "Two panels share", "The two panels share", ["figure4"]),
 ])
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(ran, file, old, new, rerun):
