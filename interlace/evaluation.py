@@ -6,8 +6,8 @@
 __all__ = ['METRICS', 'exact', 'relaxed', 'contains', 'yesno', 'in_memory', 'nano_task', 'chance', 'mean_and_error', 'summary',
            'evaluate', 'pm', 'relative']
 
-# %% ../nbs/10_evaluation.ipynb #d17a49db
-import os, re, string
+# %% ../nbs/10_evaluation.ipynb #6b6edfc5
+import contextlib, io, os, re, string
 from argparse import Namespace
 from pathlib import Path
 
@@ -179,8 +179,9 @@ def evaluate(
         run = [nano_task(n, Path(folder)/f'{n}.parquet', max_new_tokens or 24) for n in names] + [t for t in tasks if not isinstance(t, str)]
         was_training = model.training
         model.eval()
+        hush = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())     # the harness's own bars
         try:
-            out = lmms_eval.evaluator.simple_evaluate(
+            with hush: out = lmms_eval.evaluator.simple_evaluate(
                 model=in_memory(model, processor, batch_size, max_new_tokens, progress), tasks=run, task_manager=lmms_eval.tasks.TaskManager(include_defaults=False), bootstrap_iters=0,
                 cli_args=Namespace(process_with_media=False, output_path=None, reasoning_tags=None), process_docs_parallel=1, verbosity='ERROR')
         finally: model.train(was_training)

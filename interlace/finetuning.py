@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from .project import BadInput, finished, fingerprint, measured, provenance, read_json, seed_everything, writable, write_json
 from .conversations import Collator
 from .decoder import find_decoder
@@ -119,6 +119,7 @@ def train(
     with measured(cost), _float32_while_training(model):
         trainer = Trainer(model=model, args=arguments, train_dataset=_Samples(dataset), data_collator=Collator(processor, max_messages, max_length),
                           callbacks=[clock, *([_Stop(stop_step)] if stop_step else [])], optimizers=(optimizer(model) if optimizer else None, None))
+        trainer.remove_callback(PrinterCallback)       # the loss curve is in the record
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     cost['wall_s'] = round(clock.seconds(), 2)              # interrupted runs included
     curve = [[h['step'], round(h['loss'], 5)] for h in trainer.state.log_history if 'loss' in h]
