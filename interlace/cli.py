@@ -22,7 +22,7 @@ def _profiles(a):
         print(f"{name}: model {p['model']}, data {p['data']}, {p['fraction']:.2%} of every subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions']} questions per benchmark")
 
 def _model(a):
-    if a.out: writable(a.out)
+    if a.out: writable(a.out, folder=a.command in ('prune', 'finetune'))
     from interlace.loading import load_model
     return load_model(a.model, a.dtype, a.attention)
 
@@ -82,11 +82,14 @@ def _parser():
         c = commands.add_parser(name, help=about, description=about)
         c.set_defaults(run=run)
         return c
+    def count(text):
+        if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f'{text} is not a whole number of at least 1')
+        return int(text)
     def model(c):
         c.add_argument('--model', default='nano-l', help='a nano model, a folder, or a hub id (default: nano-l)')
         c.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'], help='precision of the weights (default: float32)')
         c.add_argument('--attention', default=None, choices=['eager', 'sdpa', 'flash_attention_2'], help="attention implementation (default: transformers' choice)")
-        c.add_argument('--batch-size', type=int, default=16)
+        c.add_argument('--batch-size', type=count, default=16)
         c.add_argument('--seed', type=int, default=42)
     def selection(c):
         c.add_argument('--ratio', type=float, default=.25, help='share of layers to drop, in [0, 1) (default: 0.25)')
@@ -97,7 +100,7 @@ def _parser():
     c = command('reproduce', _reproduce, 'regenerate the figures and tables of a profile')
     c.add_argument('--profile', default='nano', help='a section of settings.ini (default: nano)')
     c.add_argument('--only', nargs='+', metavar='STAGE', help='only these stages and what they need, e.g. figure2 table1')
-    c.add_argument('--cores', type=int, help='cores to use (default: all)')
+    c.add_argument('--cores', type=count, help='cores to use (default: all)')
     c.add_argument('--dry-run', action='store_true', help='say what would run, and run nothing')
     command('profiles', _profiles, 'list the profiles of settings.ini')
     c = command('plan', _plan, "choose a model's layers to drop, tune and hold"); model(c); selection(c)
@@ -109,13 +112,13 @@ def _parser():
     c.add_argument('--plan', help="the plan it was pruned by (default: interlace.json in the model's folder)")
     c.add_argument('--data', required=True, help="a parquet file in FineVision's schema")
     c.add_argument('--out', required=True, help='the folder to write')
-    for name, kind, default in (('learning-rate', float, 1e-5), ('accumulation', int, 2), ('epochs', float, 1.), ('max-messages', int, 5), ('max-length', int, 8192)):
+    for name, kind, default in (('learning-rate', float, 1e-5), ('accumulation', count, 2), ('epochs', float, 1.), ('max-messages', count, 5), ('max-length', count, 8192)):
         c.add_argument(f'--{name}', type=kind, default=default, help=f'(default: {default:g}, as in the paper)')
     c.add_argument('--gradient-checkpointing', action='store_true')
     c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c)
     c.add_argument('--tasks', nargs='+', default=['AI2D', 'ChartQA', 'OCRBench', 'POPE', 'RealWorldQA', 'ScienceQA'], help='benchmarks')
     c.add_argument('--data', help='folder with the benchmark files; drawn anew by default')
-    c.add_argument('--questions', type=int, default=200, help='per benchmark, where they are drawn anew (default: 200)')
+    c.add_argument('--questions', type=count, default=200, help='per benchmark, where they are drawn anew (default: 200)')
     c.add_argument('--out', help='a record file to write')
     return parser
 
@@ -131,7 +134,7 @@ def main(
         print(f'interlace: {e}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print('interlace: interrupted; nothing half-written is left', file=sys.stderr)
+        print('interlace: interrupted; nothing half-written is left, and the same finetune command goes on from its last checkpoint', file=sys.stderr)
         return 130
 
 # %% ../nbs/13_cli.ipynb #cd500a5b

@@ -10,7 +10,7 @@ import io
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from .project import BadInput
 from .nano_world import quiet_datasets
 
@@ -38,7 +38,7 @@ def open_image(
         if isinstance(image, bytes): image = io.BytesIO(image)
         if not isinstance(image, Image.Image): image = Image.open(image)
         return image.convert('RGB')
-    except (UnidentifiedImageError, OSError, KeyError, SyntaxError, ValueError) as e:
+    except Exception as e:      # Pillow's decoders raise nearly anything
         raise BadInput(f'{where}: the image cannot be decoded ({e}); repair or remove that row') from None
 
 # %% ../nbs/06_conversations.ipynb #15271521

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import UnidentifiedImageError
 from tqdm.auto import tqdm
-from .project import BadInput, measured, provenance, read_json
+from .project import BadInput, measured, provenance
 from .conversations import open_image, render
 from .nano_world import BENCHMARKS, quiet_datasets, write_nano_data
 
@@ -81,7 +80,7 @@ def in_memory(
             for r in requests:
                 _, doc_to_messages, kwargs, doc_id, task, split = r.args
                 try: messages = doc_to_messages(self.task_dict[task][split][doc_id])
-                except (UnidentifiedImageError, OSError) as e: raise BadInput(f'{task} question {doc_id}: the image cannot be decoded ({e}); repair or remove that row') from None
+                except Exception as e: raise BadInput(f'{task} question {doc_id}: the image cannot be decoded ({e}); repair or remove that row') from None
                 asked.append((self._prompt(messages), kwargs))
             order = sorted(range(len(asked)), key=lambda i: len(asked[i][0][0]))     # like lengths together: little padding
             answers = [None]*len(asked)
@@ -137,11 +136,14 @@ def nano_task(
     except Exception as e: raise BadInput(f'{path}: not a readable benchmark file ({" ".join(str(e.__cause__ or e).split())[:160]}); delete it and run the data stage again') from None
 
 def chance(
-    references:list,    # the right answers
-    metric,             # a function of answer and reference
+    references:list,         # the right answers
+    metric,                  # a function of answer and reference
+    kinds:list|None=None,    # each question's kind; all are of one kind by default
 ) -> float:
-    "The score, 0 to 100, of the best constant answer: what a blind model can get"
-    return 100*max(sum(metric(a, r) for r in references)/len(references) for a in sorted(set(references)))
+    "The score, 0 to 100, of the best constant answer to each kind of question: what is got without looking"
+    groups = {}
+    for r, k in zip(references, kinds or ['']*len(references)): groups.setdefault(k, []).append(r)
+    return 100*sum(max(sum(metric(a, r) for r in rs) for a in sorted(set(rs))) for rs in groups.values())/len(references)
 
 # %% ../nbs/10_evaluation.ipynb #635a3d63
 def mean_and_error(
@@ -191,7 +193,7 @@ def evaluate(
         samples = sorted(samples, key=lambda s: s['doc_id'])
         score, stderr = mean_and_error([s['score'] for s in samples])
         b = BENCHMARKS[name]
-        benchmarks[name] = dict(score=score, stderr=stderr, n=len(samples), chance=chance([s['target'] for s in samples], METRICS[b.metric]), category=b.category, metric=b.metric)
+        benchmarks[name] = dict(score=score, stderr=stderr, n=len(samples), chance=chance([s['target'] for s in samples], METRICS[b.metric], [None if b.metric == 'yesno' else (s['doc']['subset'], s['doc']['kind'], len(s['doc']['options'])) for s in samples]), category=b.category, metric=b.metric)
         answers[name] = [dict(score=s['score'], answer=s['filtered_resps'][0], reference=s['target'], kind=s['doc']['kind'], subset=s['doc']['subset']) for s in samples]
     return dict(kind='evaluation', benchmarks=benchmarks, **summary(benchmarks), answers=answers, **cost, provenance=provenance(batch_size=batch_size, max_new_tokens=max_new_tokens))
 

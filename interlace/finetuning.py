@@ -98,7 +98,7 @@ def train(
     if not trained: raise BadInput('no parameter requires a gradient: the plan tunes nothing; choose a larger ratio, or skip fine-tuning')
     if not len(dataset): raise BadInput('the data set is empty; take a larger fraction or other subsets')
     out_dir = Path(out_dir)
-    writable(out_dir)                     # fail before training, not after
+    writable(out_dir, folder=True)        # fail before training, not after
     if stop_step: about['stop_step'] = stop_step
     settings = dict(learning_rate=learning_rate, batch_size=batch_size, accumulation=accumulation, epochs=epochs, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
                     max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, seed=seed, samples=len(dataset), trained=trained)
@@ -106,7 +106,7 @@ def train(
     mark = fingerprint(settings, about)
     if checkpoints.exists() and (not (checkpoints/'settings.json').exists() or read_json(checkpoints/'settings.json') != mark): shutil.rmtree(checkpoints)
     write_json(checkpoints/'settings.json', mark)
-    resume, cost = last_checkpoint(checkpoints), {}
+    resume, cost, caching = last_checkpoint(checkpoints), {}, getattr(model.config, 'use_cache', None)
     seed_everything(seed)
     arguments = TrainingArguments(
         output_dir=str(checkpoints), per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, num_train_epochs=epochs,
@@ -125,6 +125,7 @@ def train(
     curve = [[h['step'], round(h['loss'], 5)] for h in trainer.state.log_history if 'loss' in h]
     record = settings | about | dict(steps=trainer.state.global_step, samples_seen=min(round(len(dataset)*epochs), trainer.state.global_step*batch_size*accumulation), total=sum(p.numel() for p in model.parameters()),
                                      loss=curve, resumed_at=int(resume.name.split('-')[1]) if resume else None, **cost, provenance=provenance())
+    model.config.use_cache = caching      # Trainer switches the cache off, and that would be saved
     model.eval()
     save(model, processor, out_dir, save_dtype, training=record)
     shutil.rmtree(checkpoints)
@@ -137,6 +138,7 @@ def save(
     **records                      # JSON files saved beside the weights, by name
 ):
     "Save model, processor and records as one Hugging Face folder, all or nothing"
+    writable(out_dir, folder=True)
     with finished(out_dir) as part:
         state = None if dtype is None else {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
         model.save_pretrained(part, state_dict=state)

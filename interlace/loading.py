@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['model_folder', 'load_model']
 
-# %% ../nbs/09_loading.ipynb #3e20d91c
-import os
+# %% ../nbs/09_loading.ipynb #442248c8
 from pathlib import Path
 
 import torch

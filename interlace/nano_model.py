@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers, Regex
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor)
 from .project import BadInput, read_json, seed_everything
 from .nano_world import DESCRIBE, FAMILIES, conversation, rng_for

@@ -12,7 +12,7 @@ __all__ = ['SPLITS', 'SIZE', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 'SIDES',
 
 # %% ../nbs/05_nano_world.ipynb #a894e576
 import contextlib, hashlib, io, json, math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Callable, NamedTuple

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import matplotlib as mpl, matplotlib.pyplot as plt
 import seaborn as sns
-from .project import BadInput, finished, fingerprint, project_root, provenance, read_json, write_json
+from .project import finished, fingerprint, project_root, provenance, write_json
 from .selection import FATES, Plan
 
 # %% ../nbs/11_records.ipynb #e1b75d47

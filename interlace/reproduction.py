@@ -39,15 +39,17 @@ def stages(
     model = Path(settings['model']).name
     manifest, scores = f'{runs}/data/manifest.json', f'{runs}/scores/{model}.json'
     plans = {r: f'{runs}/plans/{model}-interlace-{percent(r)}.json' for r in settings['ratios']}
-    out = [Stage('data', 'data', take('fraction', 'calibration', 'questions', 'benchmarks') | dict(out=f'{runs}/data'), [], [manifest]),
-           Stage('scores', 'scores', take(*LOADING) | dict(data=f'{runs}/data', out=scores), [manifest], [scores]),
+    files = [f'{runs}/data/{n}.parquet' for n in ('train', 'calibration', *settings['benchmarks'])]
+    weights = [f'interlace/weights/{model}/model.safetensors'] if (project_root()/'interlace'/'weights'/settings['model']).is_dir() else []
+    out = [Stage('data', 'data', take('fraction', 'calibration', 'questions', 'benchmarks') | dict(out=f'{runs}/data'), [], [manifest, *files]),
+           Stage('scores', 'scores', take(*LOADING) | dict(data=f'{runs}/data', out=scores), [manifest, *weights], [scores]),
            Stage('plans', 'plans', take('ratios') | dict(scores=scores, out=f'{runs}/plans'), [scores], list(plans.values()), False)]
     variants = [('dense', None, False), ('dense-ft', None, True), *((f'interlace-{percent(r)}', plans[r], True) for r in settings['ratios'])]
     records = {}
     for name, plan, tuned in variants:
         records[name] = f'{runs}/variants/{name}/record.json'
         out.append(Stage(name, 'variant', take(*LOADING, *(TRAINING if tuned else ()), 'seed', 'benchmarks', 'eval_batch_size', 'max_new_tokens')
-                         | dict(variant=name, plan=plan, tuned=tuned, data=f'{runs}/data', out=f'{runs}/variants/{name}'), [manifest, *([plan] if plan else [])], [records[name]]))
+                         | dict(variant=name, plan=plan, tuned=tuned, data=f'{runs}/data', out=f'{runs}/variants/{name}'), [manifest, *weights, *([plan] if plan else [])], [records[name]]))
     top = max(settings['ratios'])
     chosen = ['dense', 'dense-ft', f'interlace-{percent(top)}']
     made = lambda folder, name, *suffixes: [f'{folder}/{name}.{s}' for s in (*suffixes, 'json')]

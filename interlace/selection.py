@@ -69,7 +69,8 @@ class Plan:
         text = isinstance(source, str) and source.lstrip().startswith('{')
         data, where = (json.loads(source), 'plan') if text else (read_json(source), source)
         try: return cls(*(tuple(data[k]) for k in ('drop', 'tune', 'anchor')), data['n_layers'], data['strategy'], data['ratio'])
-        except (KeyError, TypeError) as e: raise BadInput(f'{where}: not a plan file ({type(e).__name__}: {e}); make one with interlace plan or make_plan') from None
+        except BadInput: raise
+        except (KeyError, TypeError, ValueError) as e: raise BadInput(f'{where}: not a plan file ({type(e).__name__}: {e}); make one with interlace plan or make_plan') from None
 
     def _repr_svg_(self):
         w, h, n = 18, 22, self.n_layers

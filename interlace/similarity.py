@@ -87,7 +87,8 @@ class LayerScores:
         text = isinstance(source, str) and source.lstrip().startswith('{')
         data, where = (json.loads(source), 'scores') if text else (read_json(source), source)
         try: return cls(data['per_sample'], data['n_layers'], data['last'], data['about'])
-        except (KeyError, TypeError, AttributeError) as e: raise BadInput(f'{where}: not a scores file ({type(e).__name__}: {e}); make one with interlace plan or score_layers') from None
+        except BadInput: raise
+        except (KeyError, TypeError, AttributeError, ValueError) as e: raise BadInput(f'{where}: not a scores file ({type(e).__name__}: {e}); make one with interlace plan or score_layers') from None
 
 # %% ../nbs/02_similarity.ipynb #421c4235
 class _Windows:

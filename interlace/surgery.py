@@ -7,7 +7,6 @@ __all__ = ['pruned_settings', 'prune', 'tuned_layers', 'freeze_for']
 
 # %% ../nbs/04_surgery.ipynb #17ab8bee
 import copy, warnings
-from pathlib import Path
 
 import torch
 from torch import nn
