@@ -28,15 +28,15 @@ def project_root(
 # %% ../nbs/00_project.ipynb #2a0dbf53
 def writable(
     path:str|Path,         # a file or folder that will be made
-    folder:bool=False      # whether a model folder will be made
+    folder:bool|None=None  # True: a model folder will be made; False: a file; None: either
 ) -> Path:
     "The path, if it can be written; else a `BadInput`, before any work is done for it"
     path = Path(path)
-    if not path.name or path.name == '..': raise BadInput(f'{path}: not a name for something new; name a {"folder" if folder else "file"} to make')
+    if not path.name or path.name == '..': raise BadInput(f'{path}: not a name for something new; name what to make')
     if folder and path.exists():     # only a model folder is replaced, never something else that happens to have that name
         if not path.is_dir(): raise BadInput(f'{path}: cannot be written (a file is in the way); choose another output folder')
         if any(path.iterdir()) and not (path/'config.json').exists(): raise BadInput(f'{path}: a folder that holds something else than a model; choose another output folder')
-    if not folder and path.is_dir(): raise BadInput(f'{path}: cannot be written (a folder is in the way); choose another output file')
+    if folder is False and path.is_dir(): raise BadInput(f'{path}: cannot be written (a folder is in the way); choose another output file')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK): raise PermissionError(13, 'Permission denied')
@@ -48,10 +48,11 @@ def finished(
     path:str|Path,    # the file or folder to make
 ):
     "Yields a temporary path beside `path`; renames it to `path` if the block ends well, removes it otherwise"
-    path = writable(path, folder=Path(path).is_dir())
+    path = writable(path)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
         yield part
+        if part.is_file() and path.is_dir(): raise BadInput(f'{path}: cannot be written (a folder is in the way); choose another output file')
         if part.is_dir() and path.exists(): shutil.rmtree(path)
         os.replace(part, path)
     finally:

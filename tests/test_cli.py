@@ -127,3 +127,16 @@ def test_unwritable_figures(tmp_path):
     shutil.copytree(ROOT/"interlace", tmp_path/"interlace", ignore=shutil.ignore_patterns("weights", "__pycache__"))
     (tmp_path/"figures").write_text("in the way")
     refused("reproduce", "--profile", "smoke", why="figures: cannot be written", root=tmp_path)
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(work, tmp_path):
+    (tmp_path/"mine.txt").write_text("precious")
+    refused("prune", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path, why="holds something else than a model")
+    refused("plan", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path, why="a folder is in the way")
+    assert (tmp_path/"mine.txt").read_text() == "precious"
+
+
+def test_numbers_that_make_no_sense(work):
+    for args in (("--batch-size", "0"), ("--questions", "-3")):
+        with pytest.raises(SystemExit) as e: command("evaluate", "--model", work/"model", *args)
+        assert e.value.code == 2
