@@ -15,7 +15,8 @@ def names(stdout): return sorted({l.split("»")[1].strip() for l in stdout.split
 def ran(project):
     "All of smoke: first killed in the middle, then started again"
     env = os.environ | {"PYTHONPATH": str(project), "INTERLACE_ROOT": str(project)}
-    first = subprocess.Popen([sys.executable, "-m", "interlace.cli", "reproduce", "--profile", "smoke"], cwd=project, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    first = subprocess.Popen([sys.executable, "-m", "interlace.cli", "reproduce", "--profile", "smoke"], cwd=project, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))     # as in a terminal; a background job would ignore Ctrl-C
     seen = []
     for line in first.stdout:
         seen += names(line)
