@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 from .project import BadInput, measured, provenance
 from .conversations import open_image, render
-from .nano_world import BENCHMARKS, quiet_datasets, write_nano_data
+from .nano_world import BENCHMARKS, quiet_datasets, write_nano_benchmarks
 
 # %% ../nbs/10_evaluation.ipynb #5a41af38
 def _plain(text): return ' '.join(text.lower().split()).strip(' .')
@@ -177,7 +177,7 @@ def evaluate(
     with measured(cost), tempfile.TemporaryDirectory() as temporary:
         names = [t.removesuffix('-nano') for t in tasks if isinstance(t, str)]
         if unknown := [n for n in names if n not in BENCHMARKS]: raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
-        if names and folder is None: write_nano_data(folder := temporary, fraction=1e-5, questions=questions, benchmarks=names, subsets=['objects'])
+        if names and folder is None: write_nano_benchmarks(folder := temporary, questions, names)
         run = [nano_task(n, Path(folder)/f'{n}.parquet', max_new_tokens or 24) for n in names] + [t for t in tasks if not isinstance(t, str)]
         was_training = model.training
         model.eval()

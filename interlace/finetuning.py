@@ -42,12 +42,6 @@ class _Clock(TrainerCallback):
         self.before[state.global_step] = round(self.seconds(), 1)
         write_json(self.file, self.before)
 
-# %% ../nbs/07_finetuning.ipynb #c0395a57
-class _Stop(TrainerCallback):
-    "Ends training after a number of optimizer steps, wherever the schedule is"
-    def __init__(self, step): self.step = step
-    def on_step_end(self, args, state, control, **kwargs): control.should_training_stop = control.should_training_stop or state.global_step >= self.step
-
 # %% ../nbs/07_finetuning.ipynb #ddd13bce
 class _Samples(Dataset):
     "Any sequence of samples as a torch dataset"
@@ -87,7 +81,7 @@ def train(
     workers:int=0,                    # data loader processes
     seed:int=42,
     shuffle:bool=True,                # False: samples in the data set's own order
-    stop_step:int|None=None,          # end after so many optimizer steps; the schedule stays that of all samples
+    schedule:str='cosine',            # of the learning rate, by transformers' name
     optimizer=None,                   # function(model) -> optimizer; AdamW by default
     save_dtype:torch.dtype|None=None, # precision of the saved weights; the model's own by default
     progress:bool=True,
@@ -99,18 +93,18 @@ def train(
     if not len(dataset): raise BadInput('the data set is empty; take a larger fraction or other subsets')
     out_dir = Path(out_dir)
     writable(out_dir, folder=True)        # fail before training, not after
-    if stop_step: about['stop_step'] = stop_step
     settings = dict(learning_rate=learning_rate, batch_size=batch_size, accumulation=accumulation, epochs=epochs, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
-                    max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, seed=seed, samples=len(dataset), trained=trained)
+                    max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, schedule=schedule, seed=seed, samples=len(dataset), trained=trained)
     checkpoints = out_dir.with_name(out_dir.name + '.checkpoints')
-    mark = fingerprint(settings, about)
+    start = [[n, *(float(f(p.detach().double())) for f in (torch.sum, torch.std))] for n, p in model.named_parameters() if p.requires_grad]
+    mark = fingerprint(settings, about, start, getattr(dataset, '_fingerprint', None))    # other data or other weights: not the same run
     if checkpoints.exists() and (not (checkpoints/'settings.json').exists() or read_json(checkpoints/'settings.json') != mark): shutil.rmtree(checkpoints)
     write_json(checkpoints/'settings.json', mark)
     resume, cost, caching = last_checkpoint(checkpoints), {}, getattr(model.config, 'use_cache', None)
     seed_everything(seed)
     arguments = TrainingArguments(
         output_dir=str(checkpoints), per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, num_train_epochs=epochs,
-        learning_rate=learning_rate, lr_scheduler_type='cosine', warmup_steps=warmup_ratio, weight_decay=weight_decay, max_grad_norm=max_grad_norm, optim='adamw_torch_fused',
+        learning_rate=learning_rate, lr_scheduler_type=schedule, warmup_steps=warmup_ratio, weight_decay=weight_decay, max_grad_norm=max_grad_norm, optim='adamw_torch_fused',
         bf16=bfloat16, use_cpu=not torch.cuda.is_available(), seed=seed, data_seed=seed, logging_steps=log_steps, logging_first_step=True,
         train_sampling_strategy='random' if shuffle else 'sequential', save_steps=checkpoint_steps, save_total_limit=2, dataloader_num_workers=workers, dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False, report_to=[], disable_tqdm=not progress)
@@ -118,7 +112,7 @@ def train(
     if resume: clock.resume_at(int(resume.name.split('-')[1]))
     with measured(cost), _float32_while_training(model):
         trainer = Trainer(model=model, args=arguments, train_dataset=_Samples(dataset), data_collator=Collator(processor, max_messages, max_length),
-                          callbacks=[clock, *([_Stop(stop_step)] if stop_step else [])], optimizers=(optimizer(model) if optimizer else None, None))
+                          callbacks=[clock], optimizers=(optimizer(model) if optimizer else None, None))
         trainer.remove_callback(PrinterCallback)       # the loss curve is in the record
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     cost['wall_s'] = round(clock.seconds(), 2)              # interrupted runs included

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'TEMPLATE', 'PATCH', 'MERGE', 'SHAPES', 'LAYERS', 'MIXTURE', 'CURRICULUM', 'nano_tokenizer',
-           'nano_processor', 'nano_config', 'nano_model', 'NanoStream', 'NanoQuestions', 'orthogonalised', 'Muon',
+           'nano_processor', 'nano_config', 'nano_model', 'deepened', 'NanoStream', 'orthogonalised', 'Muon',
            'train_nano']
 
-# %% ../nbs/08_nano_model.ipynb #a70a506a
-import json
+# %% ../nbs/08_nano_model.ipynb #1c31e6b1
+import copy, json
 from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor)
 from .project import BadInput, read_json, seed_everything
-from .nano_world import DESCRIBE, FAMILIES, conversation, rng_for
+from .conversations import Collator
+from .nano_world import FAMILIES, conversation, rng_for
 from .finetuning import train
 
 # %% ../nbs/08_nano_model.ipynb #4b84a016
@@ -89,34 +90,51 @@ def nano_model(
     model.generation_config.pad_token_id = model.config.text_config.pad_token_id
     return model
 
+# %% ../nbs/08_nano_model.ipynb #18cfac92
+def deepened(
+    model:Qwen3VLForConditionalGeneration,
+    layers:int=LAYERS,     # decoder layers afterwards
+) -> Qwen3VLForConditionalGeneration:
+    "A deeper model that computes the same: copies with zero output projections stand between the model's own layers"
+    config = copy.deepcopy(model.config)
+    before, together = config.text_config.num_hidden_layers, len(config.vision_config.deepstack_visual_indexes)
+    if layers < before: raise BadInput(f'{layers} layers: the model has {before} already; give a larger number')
+    config.text_config.num_hidden_layers = layers
+    own = [*range(together), *np.linspace(together, layers-1, before-together).round().astype(int).tolist()]     # where the model's layers go
+    new, state = Qwen3VLForConditionalGeneration._from_config(config, attn_implementation='eager'), model.state_dict()
+    for k in range(layers):
+        source = max(i for i, j in enumerate(own) if j <= k)
+        for n, p in model.model.language_model.layers[source].state_dict().items():
+            zero = k not in own and n in ('self_attn.o_proj.weight', 'mlp.down_proj.weight')
+            state[f'model.language_model.layers.{k}.{n}'] = torch.zeros_like(p) if zero else p
+    new.load_state_dict(state)
+    new.generation_config = model.generation_config
+    return new
+
 # %% ../nbs/08_nano_model.ipynb #1923f31a
 MIXTURE = dict(objects=3, street=3, diagrams=4, chart_bars=3, chart_lines=3, chart_pies=2, text_words=3, text_letters=3, text_numbers=2, text_fields=3, text_handwriting=2,
                science_magnets=1, science_thermometers=1, science_balance=1, science_solutions=2, science_circuits=1)
-CURRICULUM = (   # (until this share of the stream, what is drawn, whether the caption is all that is said)
-    (.18, dict(objects=1, street=1), True),
-    (.40, MIXTURE, False),
-    (.595, dict(text_letters=4, text_numbers=3, text_words=3, text_fields=2, text_handwriting=1, diagrams=3, chart_bars=2, objects=1, street=1), True),
-    (1., MIXTURE, False))
+CURRICULUM = (   # (until this sample, what is drawn, whether the caption is all that is said)
+    (10_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), True),
+    (18_000, dict(objects=3, street=3, diagrams=4, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2), True),
+    (30_000, dict(chart_bars=3, chart_lines=3, chart_pies=3, science_magnets=1, science_thermometers=2, science_balance=1, science_solutions=2, science_circuits=1,
+                  objects=1, street=1, diagrams=3, text_letters=1, text_words=1, text_fields=1, text_handwriting=1), True),
+    (46_000, dict(objects=4, street=3, diagrams=5, chart_bars=1, text_letters=1, text_words=1, text_fields=2), False),
+    (None, MIXTURE, False))
 
 class NanoStream:
-    "The pretraining stream as a sequence: sample i depends on i and the stream's length alone"
-    def __init__(self, samples:int): self.samples = samples
+    "The training stream as a sequence: every sample depends on its number alone"
+    def __init__(self,
+        samples:int,     # how many
+        start:int=0,     # the number of the first
+    ): self.samples, self.start = samples, start
     def __len__(self): return self.samples
     def __getitem__(self, i):
-        _, mixture, caption = next(part for part in CURRICULUM if i < part[0]*self.samples)
+        i += self.start
+        _, mixture, caption = next(part for part in CURRICULUM if part[0] is None or i < part[0])
         names, shares = list(mixture), np.array(list(mixture.values()))
-        name = names[int(rng_for('stream', i).choice(len(names), p=shares/shares.sum()))]
-        return conversation(name, 'pretrain', i, **(dict(turns=0, first=1.) if caption else dict(first=.4, last=.5)))
-
-# %% ../nbs/08_nano_model.ipynb #e40c97ae
-class NanoQuestions:
-    "The instruction stream: questions and answers without captions"
-    def __init__(self, samples:int): self.samples = samples
-    def __len__(self): return self.samples
-    def __getitem__(self, i):
-        names, shares = list(MIXTURE), np.array(list(MIXTURE.values()))
-        name = names[int(rng_for('questions', i).choice(len(names), p=shares/shares.sum()))]
-        return conversation(name, 'pretrain', 1_000_000 + i, turns=4, characters=330, first=0., last=0.)
+        subset = names[int(rng_for('stream', i).choice(len(names), p=shares/shares.sum()))]
+        return conversation(subset, 'pretrain', i, **(dict(turns=0, first=1.) if caption else dict(turns=8, characters=450, first=0., last=0.)))
 
 # %% ../nbs/08_nano_model.ipynb #58a00f5f
 def orthogonalised(
@@ -167,20 +185,22 @@ class Muon(torch.optim.Optimizer):
 def train_nano(
     out_dir:str|Path,
     name:str='nano-l',
-    samples:int=70_000,           # length of the pretraining stream
-    stop:float=.802,              # the share of it that is seen
-    questions:int=16_000,         # length of the instruction stream
+    shallow:int=8,                # decoder layers of the first run
+    samples:int=100_000,          # conversations of the first run
+    deep_samples:int=24_000,      # … and of the second, with all layers
     batch_size:int=16,
-    learning_rate:float=2e-2,     # of the hidden matrices while pretraining; half of it afterwards; everything else gets a twentieth
+    learning_rate:float=2e-2,     # of the hidden matrices; everything else gets a twentieth
+    deep_learning_rate:float=1e-2,
     seed:int=42,
     **settings                    # more for `train`
 ) -> dict:
-    "Train a nano model from scratch: captions, then questions; saves bfloat16 weights and returns the training record"
+    "Train a nano model from scratch, with few layers first; saves bfloat16 weights and returns the training record"
     out_dir, processor = Path(out_dir), nano_processor()
-    first = out_dir.with_name(f'{out_dir.name}-pretrained')
-    common = {'log_steps': 50, 'checkpoint_steps': 250} | settings | dict(batch_size=batch_size, accumulation=1, warmup_ratio=.005, max_messages=12, max_length=512, seed=seed, shuffle=False,
-                                                                          nano=name, shape=SHAPES[name], optimizer_name='Muon')
+    first = out_dir.with_name(f'{out_dir.name}-shallow')
+    common = {'log_steps': 50, 'checkpoint_steps': 250} | settings | dict(batch_size=batch_size, accumulation=1, max_messages=16, max_length=512, seed=seed, shuffle=False,
+                                                                          nano=name, shape=SHAPES[name], curriculum=CURRICULUM, optimizer_name='Muon')
     run = lambda model, data, out, rate, **kw: train(model, data, processor, out, learning_rate=rate, optimizer=lambda m: Muon(m, rate, rate/20), **common, **kw)
-    if not (first/'training.json').exists(): run(nano_model(name, processor, seed=seed), NanoStream(samples), first, learning_rate, stop_step=int(stop*samples/batch_size), curriculum=CURRICULUM)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(first, dtype=torch.float32, attn_implementation='eager')
-    return run(model, NanoQuestions(questions), out_dir, learning_rate/2, save_dtype=torch.bfloat16, mixture=MIXTURE, pretraining=read_json(first/'training.json'))
+    if not (first/'training.json').exists():
+        run(nano_model(name, processor, shallow, seed), NanoStream(samples), first, learning_rate, schedule='constant_with_warmup', warmup_ratio=.002, layers=shallow)
+    model = deepened(Qwen3VLForConditionalGeneration.from_pretrained(first, dtype=torch.float32, attn_implementation='eager'))
+    return run(model, NanoStream(deep_samples, samples), out_dir, deep_learning_rate, warmup_ratio=.04, save_dtype=torch.bfloat16, layers=LAYERS, shallow=read_json(first/'training.json'))

@@ -37,19 +37,23 @@ def stages(
     runs, figures, tables = f'runs/{p}', f'figures/{p}', f'tables/{p}'
     take = lambda *names: {n: settings[n] for n in names}
     model = Path(settings['model']).name
-    manifest, scores = f'{runs}/data/manifest.json', f'{runs}/scores/{model}.json'
+    data, questions, scores = f'{runs}/data', f'{runs}/benchmarks', f'{runs}/scores/{model}.json'
+    asked = f'{questions}/manifest.json'
     plans = {r: f'{runs}/plans/{model}-interlace-{percent(r)}.json' for r in settings['ratios']}
-    files = [f'{runs}/data/{n}.parquet' for n in ('train', 'calibration', *settings['benchmarks'])]
     weights = [f'interlace/weights/{model}/model.safetensors'] if (project_root()/'interlace'/'weights'/settings['model']).is_dir() else []
-    out = [Stage('data', 'data', take('fraction', 'calibration', 'questions', 'benchmarks') | dict(out=f'{runs}/data'), [], [manifest, *files]),
-           Stage('scores', 'scores', take(*LOADING) | dict(data=f'{runs}/data', out=scores), [manifest, *weights], [scores]),
+    out = [Stage('data', 'data', take('fraction', 'calibration') | dict(out=data), [], [f'{data}/{n}' for n in ('manifest.json', 'train.parquet', 'calibration.parquet')]),
+           Stage('benchmarks', 'benchmarks', take('questions', 'benchmarks') | dict(out=questions), [], [asked, *(f'{questions}/{b}.parquet' for b in settings['benchmarks'])]),
+           Stage('scores', 'scores', take(*LOADING) | dict(data=data, out=scores), [f'{data}/manifest.json', *weights], [scores]),
            Stage('plans', 'plans', take('ratios') | dict(scores=scores, out=f'{runs}/plans'), [scores], list(plans.values()), False)]
     variants = [('dense', None, False), ('dense-ft', None, True), *((f'interlace-{percent(r)}', plans[r], True) for r in settings['ratios'])]
     records = {}
     for name, plan, tuned in variants:
-        records[name] = f'{runs}/variants/{name}/record.json'
-        out.append(Stage(name, 'variant', take(*LOADING, *(TRAINING if tuned else ()), 'seed', 'benchmarks', 'eval_batch_size', 'max_new_tokens')
-                         | dict(variant=name, plan=plan, tuned=tuned, data=f'{runs}/data', out=f'{runs}/variants/{name}'), [manifest, *weights, *([plan] if plan else [])], [records[name]]))
+        folder = f'{runs}/variants/{name}'
+        made, records[name] = f'{folder}/model/model.safetensors', f'{folder}/record.json'
+        if plan or tuned: out.append(Stage(f'train-{name}', 'train', take(*LOADING, *TRAINING, 'seed') | dict(variant=name, plan=plan, data=data, out=f'{folder}/model'),
+                                           [f'{data}/manifest.json', *weights, *([plan] if plan else [])], [made]))
+        out.append(Stage(name, 'evaluate', take('dtype', 'attention', 'seed', 'eval_batch_size', 'max_new_tokens') | dict(variant=name, model=f'{folder}/model' if plan or tuned else settings['model'], benchmarks=questions, out=records[name]),
+                         [asked, *([made] if plan or tuned else weights)], [records[name]]))
     top = max(settings['ratios'])
     chosen = ['dense', 'dense-ft', f'interlace-{percent(top)}']
     made = lambda folder, name, *suffixes: [f'{folder}/{name}.{s}' for s in (*suffixes, 'json')]
