@@ -29,10 +29,10 @@ def _model(a):
 def _scores(a, model, processor):
     from interlace.conversations import calibration_batches, load_samples
     from interlace.similarity import LayerScores, score_layers
-    if a.scores: return LayerScores.from_json(a.scores)
+    if a.scores: return LayerScores.from_json(a.scores).of(model, a.scores)
     if not a.calibration: raise BadInput('no scores and no calibration set; give --scores FILE or --calibration FILE.parquet')
     samples = load_samples(a.calibration)
-    return score_layers(model, calibration_batches(samples, processor, a.batch_size), source=a.model, calibration=Path(a.calibration).name)
+    return score_layers(model, calibration_batches(samples, processor, a.batch_size), total=-(-len(samples)//a.batch_size), source=a.model, calibration=Path(a.calibration).name)
 
 def _plan_of(a, model, processor):
     from interlace.decoder import find_decoder
@@ -61,15 +61,18 @@ def _finetune(a):
     from interlace.finetuning import finetune
     from interlace.selection import Plan
     model, processor = _model(a)
-    plan = Plan.from_json(a.plan or json.dumps(read_json(Path(a.model)/'interlace.json').get('plan', {})))
+    made = Path(a.model)/'interlace.json'
+    if not a.plan and not made.is_file(): raise BadInput(f'{a.model}: no interlace.json there that says how it was pruned; prune it with interlace prune, or give --plan FILE')
+    plan = Plan.from_json(a.plan or json.dumps(read_json(made).get('plan', {})))
     record = finetune(model, plan, load_samples(a.data), processor, a.out, gradient_checkpointing=a.gradient_checkpointing, learning_rate=a.learning_rate, batch_size=a.batch_size,
                       accumulation=a.accumulation, epochs=a.epochs, max_messages=a.max_messages, max_length=a.max_length, seed=a.seed)
     print(f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained']/record['total']:.0%} of the parameters trained")
 
 def _evaluate(a):
     from interlace.evaluation import evaluate, pm
+    from interlace.nano_world import BENCHMARKS
     model, processor = _model(a)
-    record = evaluate(model, processor, a.tasks, a.data, a.questions, a.batch_size)
+    record = evaluate(model, processor, a.tasks or list(BENCHMARKS), a.data, a.questions, a.batch_size)
     for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}, chance {b['chance']:.1f}")
     print(f"{'average':12} {pm(record['average'])}")
     if a.out: write_json(a.out, record)
@@ -89,9 +92,10 @@ def _parser():
         c.add_argument('--model', default='nano-l', help='a nano model, a folder, or a hub id (default: nano-l)')
         c.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'], help='precision of the weights (default: float32)')
         c.add_argument('--attention', default=None, choices=['eager', 'sdpa', 'flash_attention_2'], help="attention implementation (default: transformers' choice)")
-        c.add_argument('--batch-size', type=count, default=16)
-        c.add_argument('--seed', type=int, default=42)
+        c.add_argument('--batch-size', type=count, default=16, help='samples at a time (default: 16)')
+    def seed(c): c.add_argument('--seed', type=int, default=42, help='(default: 42)')
     def selection(c):
+        seed(c)
         c.add_argument('--ratio', type=float, default=.25, help='share of layers to drop, in [0, 1) (default: 0.25)')
         c.add_argument('--strategy', default='interlace', help='interlace, interlace-oa, interlace-tn, consecutive or random')
         c.add_argument('--scores', help='a scores file of this model')
@@ -108,7 +112,7 @@ def _parser():
     c = command('prune', _prune, 'remove layers from a model and save it'); model(c); selection(c)
     c.add_argument('--plan', help='a plan file; else one is made')
     c.add_argument('--out', required=True, help='the folder to write')
-    c = command('finetune', _finetune, "train a pruned model's tuned layers"); model(c)
+    c = command('finetune', _finetune, "train a pruned model's tuned layers"); model(c); seed(c)
     c.add_argument('--plan', help="the plan it was pruned by (default: interlace.json in the model's folder)")
     c.add_argument('--data', required=True, help="a parquet file in FineVision's schema")
     c.add_argument('--out', required=True, help='the folder to write')
@@ -116,7 +120,7 @@ def _parser():
         c.add_argument(f'--{name}', type=kind, default=default, help=f'(default: {default:g}, as in the paper)')
     c.add_argument('--gradient-checkpointing', action='store_true')
     c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c)
-    c.add_argument('--tasks', nargs='+', default=['AI2D', 'ChartQA', 'OCRBench', 'POPE', 'RealWorldQA', 'ScienceQA'], help='benchmarks')
+    c.add_argument('--tasks', nargs='+', default=None, help='nano benchmarks (default: all)')
     c.add_argument('--data', help='folder with the benchmark files; drawn anew by default')
     c.add_argument('--questions', type=count, default=200, help='per benchmark, where they are drawn anew (default: 200)')
     c.add_argument('--out', help='a record file to write')
@@ -128,6 +132,7 @@ def main(
     "The console command; returns the exit status"
     a = _parser().parse_args(argv)
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+    if not sys.stderr.isatty(): os.environ.setdefault('TQDM_DISABLE', '1')      # bars are for somebody who watches
     if getattr(a, 'model', '') == 'nano-l': os.environ.setdefault('HF_HUB_OFFLINE', '1')
     try: return a.run(a) or 0
     except BadInput as e:

@@ -44,7 +44,7 @@ def open_image(
 # %% ../nbs/06_conversations.ipynb #15271521
 def render(
     processor,              # a processor, or a text model's tokenizer
-    messages:list,
+    messages:list,                # chat messages, from `to_messages`
     prompt:bool=False,      # end with the generation prompt
 ) -> str:
     "Messages through the chat template, as text; a tokenizer's template takes plain strings"
@@ -113,6 +113,7 @@ def load_samples(
     max_images:int=3,   # samples with more are skipped
 ):
     "The samples of a file, pictures still encoded; a `datasets.Dataset`"
+    import pyarrow.compute as pc
     from datasets import Dataset, Image as Picture, List
     path = Path(path)
     if not path.is_file(): raise BadInput(f'{path}: no such file; run the data stage (interlace reproduce --only data), or correct the path')
@@ -120,22 +121,21 @@ def load_samples(
         with quiet_datasets(): d = Dataset.from_parquet(str(path))
     except Exception as e: raise BadInput(f'{path}: not a readable parquet file ({" ".join(str(e.__cause__ or e).split())[:200]}); delete it and make it again') from None
     if missing := {'images', 'texts'} - set(d.column_names): raise BadInput(f"{path}: column '{sorted(missing)[0]}' is missing; FineVision's schema has images and texts")
-    d = d.cast_column('images', List(Picture(decode=False)))
-    keep = [i for i, images in enumerate(d['images']) if len(images) <= max_images]
+    with quiet_datasets(): d = d.cast_column('images', List(Picture(decode=False)))
+    keep = [i for i, n in enumerate(pc.list_value_length(d.data.column('images')).to_pylist()) if (n or 0) <= max_images]     # no picture is read for it
     return d if len(keep) == len(d) else d.select(keep)
 
 # %% ../nbs/06_conversations.ipynb #f4764541
 def calibration_batches(
     samples,                 # samples with `images` and `texts`
-    processor,
-    batch_size:int=16,
-) -> list:   # processor outputs; give them to `score_layers`
-    "First user turns as padded batches"
-    out, text_only = [], getattr(processor, 'tokenizer', processor) is processor
+    processor,                    # the model's processor (or, for a text model, its tokenizer)
+    batch_size:int=16,            # samples per batch; no score depends on it
+):           # yields processor outputs; give them to `score_layers`
+    "First user turns as padded batches, one at a time"
+    text_only = getattr(processor, 'tokenizer', processor) is processor
     for k in range(0, len(samples), batch_size):
         rows = [samples[i] for i in range(k, min(k + batch_size, len(samples)))]
         pictures = [[open_image(im, f"sample {r.get('id', k+i)}") for im in r['images']] for i, r in enumerate(rows)]
         texts = [render(processor, to_messages(r['texts'], len(p), 2)[:1], True) for r, p in zip(rows, pictures)]
         kw = {} if text_only or not any(pictures) else dict(images=pictures)
-        out.append(dict(processor(text=texts, padding=True, return_tensors='pt', **kw)))
-    return out
+        yield dict(processor(text=texts, padding=True, return_tensors='pt', **kw))

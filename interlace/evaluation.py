@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'exact', 'relaxed', 'contains', 'yesno', 'in_memory', 'nano_task', 'chance', 'mean_and_error', 'summary',
-           'evaluate', 'pm', 'relative']
+           'evaluate', 'pm', 'relative', 'relative_error']
 
-# %% ../nbs/10_evaluation.ipynb #6b6edfc5
-import contextlib, io, os, re, string
+# %% ../nbs/10_evaluation.ipynb #2c8b95ab
+import contextlib, io, itertools, json, os, re, string
 from argparse import Namespace
 from pathlib import Path
 
@@ -62,9 +62,9 @@ def _harness():
 
 def in_memory(
     model, processor,
-    batch_size:int=16,
+    batch_size:int=16,            # questions at a time
     max_new_tokens:int|None=None,   # overrides the tasks' own limit
-    progress:bool=True,
+    progress:bool=True,           # show a bar
 ):
     "A model and processor in memory as lmms-eval sees a model"
     lmms_eval = _harness()
@@ -80,12 +80,14 @@ def in_memory(
             for r in requests:
                 _, doc_to_messages, kwargs, doc_id, task, split = r.args
                 try: messages = doc_to_messages(self.task_dict[task][split][doc_id])
+                except BadInput: raise
                 except Exception as e: raise BadInput(f'{task} question {doc_id}: the image cannot be decoded ({e}); repair or remove that row') from None
                 asked.append((self._prompt(messages), kwargs))
-            order = sorted(range(len(asked)), key=lambda i: len(asked[i][0][0]))     # like lengths together: little padding
+            same = lambda i: json.dumps(asked[i][1], sort_keys=True, default=str)        # only questions with the same settings share a batch
+            order = sorted(range(len(asked)), key=lambda i: (same(i), len(asked[i][0][0])))     # … and of like length: little padding
+            batches = [[*group][k:k+batch_size] for group in ([*g] for _, g in itertools.groupby(order, same)) for k in range(0, len(group), batch_size)]
             answers = [None]*len(asked)
-            for k in tqdm(range(0, len(order), batch_size), desc='evaluating', disable=not progress):
-                at = order[k:k+batch_size]
+            for at in tqdm(batches, desc='evaluating', disable=not progress):
                 for i, a in zip(at, self._generate([asked[i] for i in at])): answers[i] = a
             return answers
 
@@ -118,7 +120,7 @@ def in_memory(
 def nano_task(
     name:str,              # a key of `BENCHMARKS`
     path:str|Path,         # its parquet file
-    max_new_tokens:int=24,
+    max_new_tokens:int=24,        # of an answer
 ):
     "A nano benchmark as an lmms-eval task"
     lmms_eval = _harness()
@@ -127,12 +129,11 @@ def nano_task(
     metric = METRICS[BENCHMARKS[name].metric]
     try:
         with quiet_datasets(): return lmms_eval.api.task.ConfigurableMessagesTask(config=dict(
-        task=f'{name}-nano', dataset_path='parquet', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='generate_until',
-        doc_to_visual=lambda doc: [doc['image']], doc_to_text=lambda doc: doc['question'], doc_to_target='answer',
-        process_results=lambda doc, results: dict(score=metric(results[0], doc['answer'])),
-        metric_list=[dict(metric='score', aggregation='mean', higher_is_better=True)],
-        generation_kwargs=dict(max_new_tokens=max_new_tokens, do_sample=False, until=[])))
-    except BadInput: raise
+            task=f'{name}-nano', dataset_path='parquet', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='generate_until',
+            doc_to_visual=lambda doc: [open_image(doc['image'], f"{path.name} question {doc['id']}")], doc_to_text=lambda doc: doc['question'], doc_to_target='answer',
+            process_results=lambda doc, results: dict(score=metric(results[0], doc['answer'])),
+            metric_list=[dict(metric='score', aggregation='mean', higher_is_better=True)],
+            generation_kwargs=dict(max_new_tokens=max_new_tokens, do_sample=False, until=[])))
     except Exception as e: raise BadInput(f'{path}: not a readable benchmark file ({" ".join(str(e.__cause__ or e).split())[:160]}); delete it and run the data stage again') from None
 
 def chance(
@@ -164,21 +165,21 @@ def summary(
 
 def evaluate(
     model, processor,
-    tasks,                         # nano benchmark names ('AI2D' or 'AI2D-nano') or lmms-eval tasks
+    tasks,                         # nano benchmarks by name, 'AI2D' or 'AI2D-nano'
     folder:str|Path|None=None,     # where the nano benchmarks' parquet files are; drawn anew by default
     questions:int=200,             # per nano benchmark, where they are drawn anew
-    batch_size:int=16,
-    max_new_tokens:int|None=None,
-    progress:bool=True,
+    batch_size:int=16,            # questions at a time
+    max_new_tokens:int|None=None, # of an answer; 24 by default
+    progress:bool=True,           # show a bar
 ) -> dict:
     "Scores per benchmark with standard error, n and chance; category means; average; every single answer"
     import tempfile
     lmms_eval, cost = _harness(), {}
     with measured(cost), tempfile.TemporaryDirectory() as temporary:
-        names = [t.removesuffix('-nano') for t in tasks if isinstance(t, str)]
+        names = [t.removesuffix('-nano') for t in tasks]
         if unknown := [n for n in names if n not in BENCHMARKS]: raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
-        if names and folder is None: write_nano_benchmarks(folder := temporary, questions, names)
-        run = [nano_task(n, Path(folder)/f'{n}.parquet', max_new_tokens or 24) for n in names] + [t for t in tasks if not isinstance(t, str)]
+        if folder is None: write_nano_benchmarks(folder := temporary, questions, names)
+        run = [nano_task(n, Path(folder)/f'{n}.parquet', max_new_tokens or 24) for n in names]
         was_training = model.training
         model.eval()
         hush = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())     # the harness's own bars
@@ -216,3 +217,18 @@ def relative(
     if set(a) != set(b): raise BadInput(f"the records hold different benchmarks ({', '.join(sorted(set(a) ^ set(b)))}); evaluate both on the same")
     if zero := [n for n in b if not b[n]['score']]: raise BadInput(f'{zero[0]}: the reference scores 0, so nothing can be relative to it')
     return 100*float(np.mean([a[n]['score']/b[n]['score'] for n in b]))
+
+def relative_error(
+    record:dict, reference:dict,   # as for `relative`
+    draws:int=2000,               # bootstrap samples
+    seed:int=42,                  # of the draws
+) -> float:
+    "Standard error of the relative figure: questions are drawn with replacement, the same for both models, and the figure is computed anew"
+    rng, ratios = np.random.Generator(np.random.PCG64(seed)), []
+    for name, answers in reference['answers'].items():
+        a, b = (np.array([q['score'] for q in r['answers'][name]], float) for r in (record, reference))
+        if len(a) != len(b): raise BadInput(f'{name}: the records answer {len(a)} and {len(b)} questions; evaluate both on the same')
+        at = rng.integers(len(a), size=(draws, len(a)))
+        below = b[at].mean(1)
+        ratios.append(np.where(below > 0, a[at].mean(1)/np.where(below > 0, below, 1), np.nan))
+    return float(100*np.nanstd(np.nanmean(ratios, 0), ddof=1))

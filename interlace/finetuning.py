@@ -16,7 +16,7 @@ from .project import BadInput, finished, fingerprint, measured, provenance, read
 from .conversations import Collator
 from .decoder import find_decoder
 from .selection import Plan
-from .surgery import freeze_for, prune, tuned_layers
+from .surgery import freeze_for, tuned_layers
 
 # %% ../nbs/07_finetuning.ipynb #08578784
 def last_checkpoint(
@@ -62,29 +62,29 @@ def _float32_while_training(model):
             if n in before: p.data, p.grad = p.data.to(before[n]), None
 
 def train(
-    model:torch.nn.Module,
+    model:torch.nn.Module,        # what requires gradients in it is trained
     dataset,                          # a sequence of samples with `images` and `texts`
     processor,                        # the model's processor or tokenizer
     out_dir:str|Path,                 # the finished model's folder
-    learning_rate:float=1e-5,
+    learning_rate:float=1e-5,     # its peak, after warm-up
     batch_size:int=16,                # samples per device and step
     accumulation:int=2,               # steps whose gradients are summed
-    epochs:float=1.,
+    epochs:float=1.,              # passes over the data; a fraction ends within one
     warmup_ratio:float=.03,           # share of the steps in which the learning rate rises
-    weight_decay:float=0.,
-    max_grad_norm:float=1.,
+    weight_decay:float=0.,        # of the optimizer; the paper gives none
+    max_grad_norm:float=1.,       # longer gradients are shortened to this
     bfloat16:bool=True,               # autocast
-    max_messages:int=5,
+    max_messages:int=5,           # user and assistant messages kept of a conversation
     max_length:int=8192,              # tokens
     checkpoint_steps:int=500,         # optimizer steps between checkpoints
     log_steps:int=10,                 # optimizer steps between entries of the loss curve
     workers:int=0,                    # data loader processes
-    seed:int=42,
+    seed:int=42,                  # of everything random: the order of the samples, dropout
     shuffle:bool=True,                # False: samples in the data set's own order
     schedule:str='cosine',            # of the learning rate, by transformers' name
     optimizer=None,                   # function(model) -> optimizer; AdamW by default
     save_dtype:torch.dtype|None=None, # precision of the saved weights; the model's own by default
-    progress:bool=True,
+    progress:bool=True,           # show a bar
     **about                           # anything else that the record should say
 ) -> dict:
     "Train what requires gradients, save model, processor and `training.json` to `out_dir`; returns the record"
@@ -127,7 +127,7 @@ def train(
 
 def save(
     model, processor,
-    out_dir:str|Path,
+    out_dir:str|Path,             # the folder to make
     dtype:torch.dtype|None=None,   # precision of the weights on disk
     **records                      # JSON files saved beside the weights, by name
 ):
@@ -148,8 +148,8 @@ def save(
 
 # %% ../nbs/07_finetuning.ipynb #aa19a27d
 def checkpoint_from(
-    model:torch.nn.Module,
-    plan:Plan
+    model:torch.nn.Module,        # pruned by `plan`
+    plan:Plan                     # says which layers are tuned
 ) -> list:   # the layers that recompute
     "Gradient checkpointing for the decoder layers from the first tuned one upwards, and nowhere else"
     layers, tuned = list(find_decoder(model).layers), tuned_layers(model, plan)
@@ -162,11 +162,11 @@ def checkpoint_from(
 
 def finetune(
     pruned:torch.nn.Module,      # pruned by `plan`
-    plan:Plan,
+    plan:Plan,                    # the plan it was pruned by
     dataset,                     # samples with `images` and `texts`
-    processor,
-    out_dir:str|Path,
-    gradient_checkpointing:bool=False,
+    processor,                    # the model's processor or tokenizer
+    out_dir:str|Path,             # the folder to make
+    gradient_checkpointing:bool=False,# recompute activations in the backward pass: less memory, more time
     **settings                   # as for `train`
 ) -> dict:
     "Fine-tune the plan's tuned layers, save to `out_dir`, return the record; resumes if it was interrupted"

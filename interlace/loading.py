@@ -23,7 +23,7 @@ def model_folder(
     nano = sorted(p.name for p in shipped.iterdir()) if shipped.is_dir() else []
     if name in nano: return str(shipped/name)
     if Path(name).is_dir(): return str(name)
-    if Path(name).is_absolute() or name.startswith(('.', '~')) or name.count('/') != 1: raise BadInput(f"{name}: no such model folder, and it is neither a nano model ({', '.join(nano)}) nor a hub id (owner/name); correct the path")
+    if Path(name).is_absolute() or name.startswith(('.', '~')) or name.count('/') != 1 or Path(name).parts[0] != name and Path(Path(name).parts[0]).is_dir(): raise BadInput(f"{name}: no such model folder, and it is neither a nano model ({', '.join(nano)}) nor a hub id (owner/name); correct the path")
     return name
 
 # %% ../nbs/09_loading.ipynb #6e251ea0
@@ -43,6 +43,7 @@ def load_model(
     try: model, info = loader.from_pretrained(where, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True, output_loading_info=True)
     except Exception as e: raise BadInput(f'{name}: its weights cannot be read ({type(e).__name__}: {short(e)}); the folder is incomplete or damaged: make or download it again') from None
     if missing := sorted(info['missing_keys']): raise BadInput(f'{name}: {len(missing)} weights are missing, the first is {missing[0]}; the folder is incomplete: make or download it again')
+    if extra := sorted(info['unexpected_keys']): raise BadInput(f'{name}: {len(extra)} weights have no place in the model, the first is {extra[0]}; config.json and the weights do not belong together: make or download the folder again')
     try: processor = (AutoProcessor if vision else AutoTokenizer).from_pretrained(where)
     except Exception as e: raise BadInput(f'{name}: no readable processor ({short(e)}); copy the processor files of the original model into the folder') from None
     return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval(), processor

@@ -15,7 +15,6 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor)
 from .project import BadInput, read_json, seed_everything
-from .conversations import Collator
 from .nano_world import FAMILIES, conversation, rng_for
 from .finetuning import train
 
@@ -80,7 +79,7 @@ def nano_model(
 ) -> Qwen3VLForConditionalGeneration:
     "An untrained nano model"
     seed_everything(seed)
-    model = Qwen3VLForConditionalGeneration._from_config(nano_config(name, processor, layers), attn_implementation='eager')   # 1.6 times faster than SDPA at this size on a CPU
+    model = Qwen3VLForConditionalGeneration._from_config(nano_config(name, processor, layers), attn_implementation='eager')   # at this size faster than SDPA on a CPU
     n = 2*layers                                                    # residual additions in the decoder
     for name, p in model.named_parameters():
         if 'embed_tokens' in name: p.data *= 5                      # 0.02 → 0.1: else the layers' outputs drown what a token is
@@ -92,7 +91,7 @@ def nano_model(
 
 # %% ../nbs/08_nano_model.ipynb #18cfac92
 def deepened(
-    model:Qwen3VLForConditionalGeneration,
+    model:Qwen3VLForConditionalGeneration,# a nano model
     layers:int=LAYERS,     # decoder layers afterwards
 ) -> Qwen3VLForConditionalGeneration:
     "A deeper model that computes the same: copies with zero output projections stand between the model's own layers"
@@ -139,7 +138,7 @@ class NanoStream:
 # %% ../nbs/08_nano_model.ipynb #58a00f5f
 def orthogonalised(
     x:torch.Tensor,   # `N rows columns`
-    steps:int=5,
+    steps:int=5,                  # iterations
 ) -> torch.Tensor:    # the same shape; singular values near 1
     "Newton-Schulz iteration of Muon (Jordan et al., 2024) on a stack of matrices, in bfloat16"
     wide = x.shape[2] > x.shape[1]
@@ -183,15 +182,15 @@ class Muon(torch.optim.Optimizer):
 
 # %% ../nbs/08_nano_model.ipynb #c7046c3b
 def train_nano(
-    out_dir:str|Path,
-    name:str='nano-l',
+    out_dir:str|Path,             # the folder to make
+    name:str='nano-l',            # a key of `SHAPES`
     shallow:int=8,                # decoder layers of the first run
     samples:int=100_000,          # conversations of the first run
     deep_samples:int=24_000,      # … and of the second, with all layers
-    batch_size:int=16,
+    batch_size:int=16,            # conversations per step
     learning_rate:float=2e-2,     # of the hidden matrices; everything else gets a twentieth
-    deep_learning_rate:float=1e-2,
-    seed:int=42,
+    deep_learning_rate:float=1e-2,# … of the second run, at its peak
+    seed:int=42,                  # of the weights before training
     **settings                    # more for `train`
 ) -> dict:
     "Train a nano model from scratch, with few layers first; saves bfloat16 weights and returns the training record"

@@ -64,11 +64,11 @@ class Question:
         return chr(65 + self.options.index(self.answer)) if self.options else self.answer
 
 def choice(
-    rng:np.random.Generator,
-    prompt:str,
-    answer:str,
+    rng:np.random.Generator,      # a generator; it orders the options
+    prompt:str,                   # the question without options
+    answer:str,                   # the right option
     others,         # wrong options; at most `n`-1 of them are used
-    kind:str,
+    kind:str,                     # what is asked
     n:int=4,        # options shown at most
 ) -> Question:
     "A multiple-choice question with its options in random order"
@@ -84,7 +84,6 @@ class Scene:
     draw:Callable                 # () -> PIL image
     caption:str                   # all of the picture in words
     questions:list                # all `Question`s that can be asked about it
-    image_size:tuple = (SIZE, SIZE)
 
     @property
     def key(self) -> str:
@@ -93,7 +92,9 @@ class Scene:
 
 FAMILIES = {}  # subset name -> function(rng, split) -> Scene
 
-def family(f):
+def family(
+    f:Callable    # (generator, name of the split) -> `Scene`; all that is random comes from the generator
+) -> Callable:    # the same
     "Register a scene maker under its function's name"
     FAMILIES[f.__name__] = f
     return f
@@ -166,6 +167,7 @@ def _shape(c, kind, x, y, r, fill, background):
 
 @family
 def objects(rng, split):
+    "Two to five coloured shapes on a grid of three by three places"
     n = int(rng.integers(2, 6))
     pairs = _pick(rng, [(c, s) for c in COLOURS for s in SHAPES], n)
     cells = sorted(_pick(rng, range(9), n))
@@ -216,6 +218,7 @@ def _thing(c, kind, x, y, s, fill):
 
 @family
 def street(rng, split):
+    "Two to four things on a road, far or near, left, middle or right"
     n = int(rng.integers(2, 5))
     kinds = _pick(rng, THINGS, n)
     slots = sorted(_pick(rng, range(6), n))
@@ -253,6 +256,7 @@ CORNERS = ['top left', 'top right', 'bottom left', 'bottom right']
 
 @family
 def diagrams(rng, split):
+    "Four labelled nodes and arrows between them"
     labels = _pick(rng, LABELS, 4)
     spots = [[8.5 + 47*(k % 2) + _jit(rng, 1), 8.5 + 47*(k//2) + _jit(rng, 1)] for k in range(4)]
     n, edges = int(rng.integers(2, 5)), []
@@ -305,6 +309,7 @@ def _axes(c, x0, y0, x1, y1):
 
 @family
 def chart_bars(rng, split):
+    "A bar chart of three or four colours, values 1 to 9"
     n = int(rng.integers(3, 5))
     names, values = _pick(rng, COLOURS, n), [int(v) for v in rng.integers(1, 10, size=n)]
     spec = dict(family='chart_bars', names=names, values=values, background=_tint(rng, 240), numbers=bool(rng.random() < .25), x=_jit(rng, 1), y=_jit(rng, 1))
@@ -321,6 +326,7 @@ def chart_bars(rng, split):
 
 @family
 def chart_lines(rng, split):
+    "A line chart of four points, values 1 to 9"
     names, values = list('PQRS'), [int(v) for v in rng.integers(1, 10, size=4)]
     spec = dict(family='chart_lines', values=values, colour=_pick(rng, COLOURS), background=_tint(rng, 240), x=_jit(rng, 1), y=_jit(rng, 1))
     def draw():
@@ -337,6 +343,7 @@ def chart_lines(rng, split):
 
 @family
 def chart_pies(rng, split):
+    "A pie chart of three or four slices, in tens of per cent"
     n = int(rng.integers(3, 5))
     while True:
         values = [int(v)*10 for v in rng.integers(1, 8, size=n)]
@@ -399,21 +406,25 @@ def _line_questions(lines):
 
 @family
 def text_words(rng, split):
+    "One to three printed words"
     lines = _pick(rng, WORDS, int(rng.integers(1, 4)))
     return _printed('text_words', rng, lines, _line_questions(lines))
 
 @family
 def text_letters(rng, split):
+    "One or two lines of random capitals"
     lines = [''.join(_pick(rng, LABELS + 'ABCDJQW', int(rng.integers(3, 5)))) for _ in range(int(rng.integers(1, 3)))]
     return _printed('text_letters', rng, lines, _line_questions(lines))
 
 @family
 def text_numbers(rng, split):
+    "One or two printed numbers"
     lines = [str(int(rng.integers(10, 10**int(rng.integers(2, 5))))) for _ in range(int(rng.integers(1, 3)))]
     return _printed('text_numbers', rng, lines, _line_questions(lines))
 
 @family
 def text_fields(rng, split):
+    "A small receipt: two or three names, each with its number"
     fields = _pick(rng, FIELDS, int(rng.integers(2, 4)))
     values = [str(int(v)) for v in rng.integers(2, 100, size=len(fields))]
     lines = [f'{f} {v}' for f, v in zip(fields, values)]
@@ -421,6 +432,7 @@ def text_fields(rng, split):
 
 @family
 def text_handwriting(rng, split):
+    "One to three handwritten digits"
     images, labels, splits = _digits()
     pool = [i for i, s in enumerate(splits) if s == split]
     picked = [_pick(rng, pool) for _ in range(int(rng.integers(1, 4)))]
@@ -440,6 +452,7 @@ def text_handwriting(rng, split):
 # %% ../nbs/05_nano_world.ipynb #8d8b5015
 @family
 def science_magnets(rng, split):
+    "Two bar magnets facing each other"
     poles = _pick(rng, ['NS', 'SN']) + _pick(rng, ['NS', 'SN'])
     spec = dict(family='science_magnets', poles=poles, y=_jit(rng, 14), gap=round(float(rng.uniform(3, 12)), 1), background=_tint(rng), h=round(float(rng.uniform(12, 18)), 1),
                 colours=[list(COLOURS[c]) for c in _pick(rng, COLOURS, 2)])
@@ -460,6 +473,7 @@ def science_magnets(rng, split):
 
 @family
 def science_thermometers(rng, split):
+    "Two or three thermometers"
     n = int(rng.integers(2, 4))
     levels = [int(v)*10 for v in _pick(rng, range(1, 10), n)]
     spec = dict(family='science_thermometers', levels=levels, y=_jit(rng, 2), background=_tint(rng), x=[_jit(rng, 2) for _ in range(n)])
@@ -481,6 +495,7 @@ def science_thermometers(rng, split):
 
 @family
 def science_balance(rng, split):
+    "A balance with two boxes"
     tilt = int(rng.integers(-1, 2))
     a, b = _pick(rng, COLOURS, 2)
     spec = dict(family='science_balance', tilt=tilt, colours=[a, b], angle=round(float(rng.uniform(6, 16)), 1), background=_tint(rng), x=_jit(rng, 3), y=_jit(rng, 3),
@@ -503,6 +518,7 @@ def science_balance(rng, split):
 
 @family
 def science_solutions(rng, split):
+    "Two or three vessels with dissolved particles"
     n = int(rng.integers(2, 4))
     counts = [int(v) for v in _pick(rng, range(1, 9), n)]
     colour = _pick(rng, COLOURS)
@@ -529,6 +545,7 @@ def science_solutions(rng, split):
 
 @family
 def science_circuits(rng, split):
+    "A battery, a switch and a bulb"
     closed = bool(rng.random() < .5)
     gap = None if closed else _pick(rng, ['switch', 'wire'])
     spec = dict(family='science_circuits', gap=gap, colour=_pick(rng, COLOURS), background=_tint(rng), x=_jit(rng, 4), y=_jit(rng, 4), flip=bool(rng.random() < .5))
@@ -570,9 +587,9 @@ def scene(
 DESCRIBE = 'Describe the picture.'
 
 def conversation(
-    subset:str,
-    split:str,
-    index:int,
+    subset:str,                   # a name from `FAMILIES`
+    split:str,                    # a name from `SPLITS`
+    index:int,                    # which one
     turns:int=3,       # question-answer turns at most, besides the caption
     characters:int=240,# a turn that would make the conversation longer than this is left out; the first one stays
     first:float=.25,   # how often the caption comes before the questions
@@ -636,13 +653,15 @@ def _png(image):
 
 @contextlib.contextmanager
 def quiet_datasets():
-    "No progress bars of `datasets` inside the block: its files are small here"
+    "No progress bars and no log of `datasets` inside the block: its files are small here, and what goes wrong is said once, by an error"
     import datasets
-    was = datasets.are_progress_bars_disabled()
+    bars, level = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try: yield
     finally:
-        if not was: datasets.enable_progress_bars()
+        if bars: datasets.enable_progress_bars()
+        datasets.logging.set_verbosity(level)
 
 def _write_parquet(rows, path, image_columns):
     "Rows as parquet that `datasets` reads with pictures; returns a fingerprint of the content"
@@ -659,7 +678,7 @@ def _write_manifest(folder, files, **about):
     return manifest
 
 def write_nano_data(
-    folder:str|Path,
+    folder:str|Path,              # where the files go
     fraction:float=.01,        # share of every subset for fine-tuning
     calibration:float=.1,      # size of the calibration set, as a share of the fine-tuning set
     subsets:list|None=None,    # names from `FAMILIES`; all by default
@@ -681,7 +700,7 @@ def write_nano_data(
     return _write_manifest(folder, files, fraction=fraction, subsets={name: dict(rows=ROWS) | counts for name in subsets})
 
 def write_nano_benchmarks(
-    folder:str|Path,
+    folder:str|Path,              # where the files go
     questions:int=200,         # per benchmark
     benchmarks:list|None=None, # names from `BENCHMARKS`; all by default
 ) -> dict:

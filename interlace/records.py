@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['WIDTH', 'MODELS', 'figure_style', 'similarity_axis', 'strip', 'save_figure', 'save_table']
 
-# %% ../nbs/11_records.ipynb #a70a506a
-import json
+# %% ../nbs/11_records.ipynb #442248c8
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import matplotlib as mpl, matplotlib.pyplot as plt
+import matplotlib as mpl
 import seaborn as sns
 from .project import finished, fingerprint, project_root, provenance, write_json
 from .selection import FATES, Plan
@@ -39,7 +38,7 @@ def similarity_axis(
     ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
 
 def strip(
-    plan:Plan,
+    plan:Plan,                    # what to draw
     ax,               # matplotlib axes
     numbers:bool=True # write the layers' numbers
 ):
@@ -57,12 +56,12 @@ def _inputs(files):
     return {str(Path(f).resolve().relative_to(root)) if Path(f).resolve().is_relative_to(root) else Path(f).name: fingerprint(Path(f)) for f in files}
 
 def save_figure(
-    fig,
+    fig,                          # a matplotlib figure
     folder:str|Path,        # one per profile
     name:str,               # e.g. 'figure2'
     caption:str,            # made from records
     inputs:list,            # files that were read
-    **parameters
+    **parameters            # for the provenance
 ) -> Path:                  # the record
     "Write a figure as PNG and PDF with its record"
     folder = Path(folder)
@@ -84,8 +83,11 @@ def _latex(table, caption, name):
 def save_table(
     numbers:pd.DataFrame,   # plain values, for the CSV
     table:pd.DataFrame,     # the same as readers see it, as text
-    folder:str|Path, name:str, caption:str, inputs:list,
-    **parameters
+    folder:str|Path,        # one per profile
+    name:str,               # e.g. 'table1'
+    caption:str,            # made from records
+    inputs:list,            # files that were read
+    **parameters            # for the provenance
 ) -> Path:                  # the record
     "Write a table as CSV (numbers), Markdown and LaTeX (as shown) with its record"
     folder = Path(folder)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from .project import BadInput, read_json, write_json
-from .decoder import find_decoder, layer_inputs
+from .decoder import decoder_mark, find_decoder, layer_inputs
 
 # %% ../nbs/02_similarity.ipynb #933eabaf
 SPANS = (1, 2, 3)
 
 def n_windows(
-    n_layers:int,
+    n_layers:int,                 # L
     span:int,          # layers in the window: 1, 2 or 3
     last:bool=False,   # whether the window that ends at x[L] counts
 ) -> int:
@@ -63,6 +63,16 @@ class LayerScores:
     def spread(self, span:int, low=10, high=90):
         "Percentiles over samples, two arrays of `windows`"
         return np.percentile(self.per_sample[span], [low, high], axis=0)
+
+    def of(self,
+        model:torch.nn.Module,
+        where:str|Path='scores'     # named in the error
+    ) -> 'LayerScores':
+        "These scores, if they are this model's; else a `BadInput`"
+        n = len(find_decoder(model))
+        if n != self.n_layers: raise BadInput(f'{where}: the scores are of a model with {self.n_layers} layers and this one has {n}; score this model')
+        if self.about.get('decoder', mark := decoder_mark(model)) != mark: raise BadInput(f"{where}: the scores are of another model ({self.about.get('source', 'unnamed')}); score this model")
+        return self
 
     def __len__(self): return len(self.per_sample[1])
     def __eq__(self, other):
@@ -114,10 +124,11 @@ class _Windows:
     def arrays(self): return {s: torch.stack(v, 1).double().numpy() if v else np.zeros((len(self.mask), 0)) for s, v in self.out.items()}
 
 def score_layers(
-    model:torch.nn.Module,
+    model:torch.nn.Module,        # any transformers model with a decoder
     batches,              # iterable of processor outputs: dicts of tensors with `input_ids` and `attention_mask` (`B T`)
     last:bool=False,      # also score the windows that end at x[L]
-    progress:bool=True,
+    total:int|None=None,  # batches, for the progress bar; their length by default
+    progress:bool=True,           # show a bar
     **about               # kept with the scores, e.g. data=…, seed=…
 ) -> LayerScores:
     "Similarities of all windows of span 1, 2 and 3, by one forward pass over the calibration set"
@@ -127,7 +138,7 @@ def score_layers(
     was_training = model.training
     model.eval()
     try:
-        for batch in tqdm(batches, desc='scoring', disable=not progress):
+        for batch in tqdm(batches, desc='scoring', total=total, disable=not progress):
             batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items() if k != 'labels'}
             shape = (batch['input_ids'] if 'input_ids' in batch else batch['inputs_embeds']).shape[:2]
             mask = batch.get('attention_mask')
@@ -138,4 +149,4 @@ def score_layers(
             parts.append(see.arrays())
     finally: model.train(was_training)
     if not parts: raise BadInput('no calibration batch: the calibration set is empty; take a larger fraction')
-    return LayerScores({s: np.round(np.concatenate([p[s] for p in parts]), 7) for s in SPANS}, n, last, about)
+    return LayerScores({s: np.round(np.concatenate([p[s] for p in parts]), 7) for s in SPANS}, n, last, dict(decoder=decoder_mark(model)) | about)

@@ -11,7 +11,7 @@ import copy, warnings
 import torch
 from torch import nn
 from .project import BadInput
-from .decoder import Decoder, find_decoder, places
+from .decoder import find_decoder, places
 from .selection import Plan
 
 # %% ../nbs/04_surgery.ipynb #bc35be9d
@@ -19,7 +19,7 @@ _THRESHOLDS = ('max_window_layers', 'first_k_dense_replace')
 
 def pruned_settings(
     config,       # a text configuration
-    plan:Plan,
+    plan:Plan,                    # which layers go
 ) -> dict:
     "The fields of a text configuration that dropping layers changes, with their new values"
     L, kept = plan.n_layers, plan.kept
@@ -74,7 +74,7 @@ def _refusal(model, decoder, plan):
 # %% ../nbs/04_surgery.ipynb #fdf359f2
 def prune(
     model:nn.Module,     # changed in place
-    plan:Plan,
+    plan:Plan,                    # made for this model
 ) -> nn.Module:
     "Remove the dropped layers in place and return the model; what can't be pruned correctly is refused with the reason, untouched"
     decoder = find_decoder(model)
@@ -91,7 +91,7 @@ def prune(
 
 # %% ../nbs/04_surgery.ipynb #5e3e1992
 def tuned_layers(
-    pruned:nn.Module,
+    pruned:nn.Module,             # pruned by `plan`
     plan:Plan,
 ) -> list:
     "The modules of the tuned layers in a model that was pruned by this plan"
@@ -100,7 +100,7 @@ def tuned_layers(
     return [layers[plan.kept.index(i)] for i in plan.tune]
 
 def freeze_for(
-    pruned:nn.Module,
+    pruned:nn.Module,             # pruned by `plan`
     plan:Plan,
 ) -> nn.Module:
     "Make only the tuned layers require gradients; returns the model"

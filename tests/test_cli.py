@@ -1,11 +1,10 @@
 """The console command: each subcommand at work on a small model, and each kind of bad input: one clear line, status 2, nothing left behind."""
-import json, os, shutil
+import json, shutil
 
 import pytest
-import torch
 from interlace.finetuning import save
 from interlace.nano_model import nano_model, nano_processor
-from interlace.nano_world import write_nano_data
+from interlace.nano_world import write_nano_benchmarks, write_nano_data
 from interlace.selection import Plan
 from conftest import ROOT, command, interlace
 
@@ -16,7 +15,8 @@ def work(tmp_path_factory):
     d = tmp_path_factory.mktemp("cli")
     processor = nano_processor()
     save(nano_model(processor=processor, layers=12), processor, d/"model")
-    write_nano_data(d/"data", fraction=.0001, questions=4, benchmarks=["POPE", "AI2D"])
+    write_nano_data(d/"data", fraction=.0001)
+    write_nano_benchmarks(d/"questions", 4, ["POPE", "AI2D"])
     return d
 
 
@@ -28,9 +28,9 @@ def ok(*args):
 
 def refused(*args, why, root=None):
     r = interlace(*args, root=root) if root else command(*args)
-    lines = [l for l in r.stderr.splitlines() if l.startswith("interlace")]
+    lines = [l for l in r.stderr.splitlines() if l and "it/s]" not in l and "?it" not in l and "examples/s]" not in l]      # in this process, bars are shown
     assert r.returncode == 2, r.stdout + r.stderr
-    assert len(lines) == 1 and why in lines[0] and "Traceback" not in r.stderr
+    assert len(lines) == 1 and lines[0].startswith("interlace: ") and why in lines[0], r.stderr
     return lines[0]
 
 
@@ -46,7 +46,7 @@ def test_plan_prune_finetune_evaluate(work):
     assert len(model.model.language_model.layers) == 9
     ok("finetune", "--model", work/"pruned", "--data", work/"data"/"train.parquet", "--out", work/"tuned", "--batch-size", 8, "--accumulation", 1)
     assert json.loads((work/"tuned"/"training.json").read_text())["steps"] == 4
-    said = ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"data", "--out", work/"record.json")
+    said = ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--out", work/"record.json")
     assert "n = 4" in said and json.loads((work/"record.json").read_text())["benchmarks"]["POPE"]["n"] == 4
 
 
@@ -71,7 +71,7 @@ def test_wrong_ratio_in_a_profile(project):
     settings = (project/"settings.ini").read_text()
     try:
         (project/"settings.ini").write_text(settings + "\n[wrong]\nextends = smoke\nratios = 1.5\n")
-        refused("reproduce", "--profile", "wrong", why="ratio 1.5 of profile 'wrong'", root=project)
+        refused("reproduce", "--profile", "wrong", why="profile 'wrong': ratios 1.5", root=project)
     finally: (project/"settings.ini").write_text(settings)
 
 
@@ -100,6 +100,43 @@ def test_scores_of_another_model(work, tmp_path):
     from interlace.similarity import LayerScores
     LayerScores.from_arrays({s: [.5]*(36 - s) for s in (1, 2, 3)}, n_layers=36).to_json(tmp_path/"scores.json")
     refused("plan", "--model", work/"model", "--scores", tmp_path/"scores.json", "--out", tmp_path/"plan.json", why="36 layers and this one has 12")
+
+
+def test_scores_of_another_model_of_the_same_depth(work, tmp_path):
+    other, processor = nano_model(processor=nano_processor(), layers=12, seed=7), nano_processor()
+    save(other, processor, tmp_path/"other")
+    ok("plan", "--model", tmp_path/"other", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path/"its.json")
+    from interlace.conversations import calibration_batches, load_samples
+    from interlace.similarity import score_layers
+    score_layers(other, calibration_batches(load_samples(work/"data"/"calibration.parquet"), processor), progress=False, source="other").to_json(tmp_path/"scores.json")
+    ok("plan", "--model", tmp_path/"other", "--dtype", "bfloat16", "--scores", tmp_path/"scores.json", "--out", tmp_path/"again.json")      # its own, whatever the precision
+    assert Plan.from_json(tmp_path/"again.json") == Plan.from_json(tmp_path/"its.json")
+    refused("plan", "--model", work/"model", "--scores", tmp_path/"scores.json", "--out", tmp_path/"plan.json", why="the scores are of another model (other)")
+    assert not (tmp_path/"plan.json").exists()
+
+
+def test_corrupt_image_in_a_benchmark(work, tmp_path):
+    from datasets import Dataset, Value
+    rows = Dataset.from_parquet(str(work/"questions"/"POPE.parquet")).cast_column("image", {"bytes": Value("binary"), "path": Value("string")}).to_list()
+    rows[2]["image"]["bytes"] = rows[2]["image"]["bytes"][:40]
+    Dataset.from_list(rows).to_parquet(str(tmp_path/"POPE.parquet"))
+    refused("evaluate", "--model", work/"model", "--tasks", "POPE", "--data", tmp_path, "--out", tmp_path/"record.json", why="POPE.parquet question POPE/2: the image cannot be decoded")
+    assert not (tmp_path/"record.json").exists()
+
+
+def test_a_model_that_was_not_pruned_needs_a_plan(work, tmp_path): refused("finetune", "--model", work/"model", "--data", work/"data"/"train.parquet", "--out", tmp_path/"out", why="no interlace.json there")
+
+
+def test_weights_without_a_place(work, tmp_path):
+    from safetensors.torch import load_file, save_file
+    shutil.copytree(work/"model", tmp_path/"m")
+    weights = load_file(tmp_path/"m"/"model.safetensors")
+    weights["model.language_model.layers.12.mlp.up_proj.weight"] = weights["model.language_model.layers.11.mlp.up_proj.weight"].clone()
+    save_file(weights, tmp_path/"m"/"model.safetensors", metadata={"format": "pt"})
+    refused("evaluate", "--model", tmp_path/"m", why="1 weights have no place in the model")
+
+
+def test_a_mistyped_folder_is_not_taken_for_a_hub_id(work): refused("evaluate", "--model", "tests/modle", why="no such model folder")
 
 
 def test_corrupt_image(work, tmp_path):

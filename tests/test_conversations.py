@@ -1,6 +1,5 @@
 """Conversations of every shape: text only, several pictures, a text model's tokenizer, both padding sides."""
 import pytest
-import torch
 from PIL import Image
 from interlace.conversations import IGNORE, Collator, calibration_batches, load_samples, open_image, to_messages
 from interlace.nano_model import TEMPLATE, nano_processor, nano_tokenizer
@@ -39,7 +38,7 @@ def test_a_text_model_has_a_tokenizer_only():
     samples = [dict(images=[], texts=TURNS), dict(images=[], texts=TURNS[:1])]
     batch = Collator(tokenizer, 10)(samples)
     assert said(tokenizer, batch["labels"][0]) == "red circle<|im_end|>top left<|im_end|>yes<|im_end|>"
-    prompts = calibration_batches(samples, tokenizer)
+    prompts = list(calibration_batches(samples, tokenizer))
     assert tokenizer.decode(prompts[0]["input_ids"][1]).endswith("<|im_start|>assistant\n")
 
 
@@ -76,7 +75,7 @@ def test_broken_pictures_are_named(image):
 
 def test_calibration_prompts_hold_no_answer(processor):
     samples = [conversation("objects", "calibration", i) for i in range(3)]
-    batch = calibration_batches(samples, processor, 2)
+    batch = list(calibration_batches(samples, processor, 2))
     assert [len(b["input_ids"]) for b in batch] == [2, 1]
     for b in batch:
         for row in b["input_ids"]:

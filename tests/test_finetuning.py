@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from interlace.conversations import IGNORE, Collator
 from interlace.decoder import find_decoder
 from interlace.finetuning import checkpoint_from, finetune, last_checkpoint
-from interlace.nano_model import Muon, nano_model, nano_processor
+from interlace.nano_model import Muon, deepened, nano_model, nano_processor
 from interlace.nano_world import conversation
 from interlace.project import BadInput
 from interlace.selection import Plan
@@ -133,6 +133,35 @@ def test_other_settings_start_anew(processor, tmp_path):
     (stale/"trainer_state.json").write_text('{"global_step": 3}')
     (tmp_path/"m.checkpoints"/"settings.json").write_text('"another mark"')
     assert finetune(pruned(processor), PLAN, data(4), processor, tmp_path/"m", **QUICK)["resumed_at"] is None
+
+
+@pytest.mark.parametrize("other", ["data", "weights"])
+def test_other_data_or_weights_start_anew(other, processor, tmp_path):
+    "The same settings, and still not the run that the checkpoint belongs to"
+    marks = []
+    for seed, n in ((42, 4), (7, 4) if other == "weights" else (42, 5)):
+        model, mark = prune(nano_model(processor=processor, layers=8, seed=seed), PLAN), tmp_path/"m.checkpoints"/"settings.json"
+        with pytest.raises(BadInput, match="cannot be decoded"): finetune(model, PLAN, [*data(n), dict(data(1)[0], images=[dict(bytes=b"no picture", path=None)])], processor, tmp_path/"m", **QUICK)
+        marks.append(mark.read_text())
+    assert marks[0] != marks[1]
+
+
+def test_with_gradient_checkpointing_the_same_weights(processor, tmp_path):
+    for name, on in (("plain", False), ("checkpointed", True)):
+        finetune(pruned(processor), PLAN, data(8), processor, tmp_path/name, gradient_checkpointing=on, **QUICK)
+    a, b = (load_file(tmp_path/n/"model.safetensors") for n in ("plain", "checkpointed"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_deepened_computes_the_same_and_all_of_it_can_learn(processor):
+    small, batch = nano_model(processor=processor, layers=5).eval(), Collator(processor, 10)(data(2))
+    deep = deepened(small, 12).eval()
+    with torch.no_grad(): assert torch.allclose(small(**batch).logits, deep(**batch).logits, atol=1e-5)
+    own = [i for i, l in enumerate(find_decoder(deep).layers) if l.mlp.down_proj.weight.any()]
+    assert len(find_decoder(deep)) == 12 and own == [0, 1, 2, 3, 11]
+    deep.train()(**batch).loss.backward()
+    for l in find_decoder(deep).layers: assert l.self_attn.o_proj.weight.grad.any() and l.mlp.down_proj.weight.grad.any()
+    with pytest.raises(BadInput, match="5 already"): deepened(small, 4)
 
 
 def test_muon_trains_everything_and_its_state_reloads(processor):

@@ -2,7 +2,7 @@
 import math
 
 import pytest
-from interlace.evaluation import chance, contains, exact, mean_and_error, relative, relaxed, summary, yesno
+from interlace.evaluation import chance, contains, evaluate, exact, in_memory, mean_and_error, relative, relative_error, relaxed, summary, yesno
 from interlace.project import BadInput
 
 CASES = [
@@ -41,3 +41,54 @@ def test_relative_is_a_mean_of_ratios():
 
 def test_chance():
     assert chance(["A", "B", "B", "C"], exact) == 50 and chance(["100", "103", "7"], relaxed) == pytest.approx(200/3)
+
+
+def test_error_of_the_relative_figure():
+    "Against the spread of the figure over fresh samples, which is what it estimates"
+    import numpy as np
+    rng = np.random.Generator(np.random.PCG64(0))
+    def pair():       # what the weak model gets right, the strong one mostly gets right too
+        b = rng.random(150) < .8
+        a = b & (rng.random(150) < .6)
+        return [dict(benchmarks=dict(x=dict(score=100*float(v.mean()))), answers=dict(x=[dict(score=float(s)) for s in v])) for v in (a, b)]
+    pairs = [pair() for _ in range(300)]
+    assert np.mean([relative_error(*p, draws=400) for p in pairs[:40]]) == pytest.approx(np.std([relative(*p) for p in pairs], ddof=1), rel=.15)
+    assert relative_error(pairs[0][1], pairs[0][1]) == 0
+    with pytest.raises(BadInput, match="150 and 3"): relative_error(pairs[0][0], dict(answers=dict(x=[dict(score=1.)]*3)))
+
+
+@pytest.fixture(scope="module")
+def nano():
+    from interlace.loading import load_model
+    return load_model("nano-l", attention="eager")
+
+
+def test_in_a_batch_or_alone_the_same_answers(nano):
+    from interlace.nano_world import BENCHMARKS
+    records = [evaluate(*nano, list(BENCHMARKS), questions=5, batch_size=b, progress=False) for b in (1, 7, 64)]
+    said = [[a["answer"] for n in BENCHMARKS for a in r["answers"][n]] for r in records]
+    assert said[0] == said[1] == said[2] and len(said[0]) == 5*len(BENCHMARKS)
+
+
+def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):
+    from types import SimpleNamespace
+    from interlace.nano_world import ask
+    q = ask("ChartQA", 1)
+    messages = [dict(role="user", content=[dict(type="image", url=q["image"]), dict(type="text", text="Describe the picture.")])]
+    harness = in_memory(*nano, batch_size=8, progress=False)
+    harness.task_dict = dict(t=dict(test=[None]*4))
+    ask_for = lambda i, n: SimpleNamespace(args=(None, lambda doc: messages, dict(max_new_tokens=n, until=[]), i, "t", "test"))
+    short, long, again, stop = harness.generate_until([ask_for(0, 2), ask_for(1, 24), ask_for(2, 2), SimpleNamespace(args=(None, lambda doc: messages, dict(max_new_tokens=24, until=[","]), 3, "t", "test"))])
+    assert short == again and long.startswith(short) and len(long) > len(short) and stop == long.split(",")[0]
+
+
+def test_nano_l_has_learnt_every_benchmark(nano):
+    "The shipped weights against the best answer without looking, on fresh questions; and the shipped record says the same"
+    from interlace.loading import model_folder
+    from interlace.nano_world import BENCHMARKS
+    from interlace.project import read_json
+    record = evaluate(*nano, list(BENCHMARKS), questions=60, batch_size=60, progress=False)
+    shipped = read_json(f"{model_folder('nano-l')}/evaluation.json")["benchmarks"]
+    for name, b in record["benchmarks"].items():
+        assert b["score"] - b["chance"] > 3*b["stderr"], (name, b)
+        assert abs(b["score"] - shipped[name]["score"]) < 4*math.hypot(b["stderr"], shipped[name]["stderr"]), name

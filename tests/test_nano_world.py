@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from interlace.evaluation import METRICS, chance
-from interlace.nano_world import BENCHMARKS, FAMILIES, SPLITS, ask, conversation, scene, split_of, write_nano_data
+from interlace.nano_world import BENCHMARKS, FAMILIES, SPLITS, ask, conversation, scene, split_of, write_nano_benchmarks, write_nano_data
 from interlace.project import BadInput
 
 
@@ -48,9 +48,12 @@ def test_captions_tell_the_truth():
     "What a caption says of a few families, checked against the specification"
     for i in range(30):
         s = scene("chart_bars", "train", i)
-        assert s.caption == ", ".join(f"{n} {v}" for n, v in zip(s.spec["names"], s.spec["values"]))
+        said = {frozenset(part.split()) for part in s.caption.split(", ")}
+        assert said == {frozenset((n, str(v))) for n, v in zip(s.spec["names"], s.spec["values"])}
+        o = scene("objects", "train", i)
+        assert all(f"{t['colour']} {t['shape']}" in o.caption for t in o.spec["things"]) and o.caption.count(";") == len(o.spec["things"]) - 1
         p = scene("chart_pies", "train", i)
-        assert sum(int(v.split()[1].rstrip("%")) for v in p.caption.split(", ")) == 100
+        assert sum(int(w.rstrip("%")) for v in p.caption.split(", ") for w in v.split() if w.endswith("%")) == 100
         m = scene("science_magnets", "train", i)
         assert ("repel" in m.caption) == (m.spec["poles"][1] == m.spec["poles"][2])
 
@@ -69,14 +72,18 @@ def test_pope_is_balanced():
 
 
 def test_files_are_equal_when_written_twice(tmp_path):
-    a, b = (write_nano_data(tmp_path/x, fraction=.0001, questions=3) for x in "ab")
+    a, b = (write_nano_data(tmp_path/x, fraction=.0001) for x in "ab")
     assert a == b and a["files"]["train.parquet"]["rows"] == 2*len(FAMILIES)
-    assert {f.name for f in (tmp_path/"a").iterdir()} == {"train.parquet", "calibration.parquet", "manifest.json", *(f"{n}.parquet" for n in BENCHMARKS)}
+    assert {f.name for f in (tmp_path/"a").iterdir()} == {"train.parquet", "calibration.parquet", "manifest.json"}
+    c, d = (write_nano_benchmarks(tmp_path/x, questions=3) for x in "cd")
+    assert c == d and {f.name for f in (tmp_path/"c").iterdir()} == {"manifest.json", *(f"{n}.parquet" for n in BENCHMARKS)}
 
 
-@pytest.mark.parametrize("settings, why", [(dict(fraction=0), "fraction"), (dict(fraction=2), "fraction"), (dict(calibration=-1), "calibration"), (dict(benchmarks=["MMLU"]), "MMLU")])
+@pytest.mark.parametrize("settings, why", [(dict(fraction=0), "fraction"), (dict(fraction=2), "fraction"), (dict(calibration=-1), "calibration"), (dict(subsets=["objekts"]), "objekts"), (dict(benchmarks=["MMLU"]), "MMLU"), (dict(questions=0), "questions 0")])
 def test_wrong_settings(settings, why, tmp_path):
-    with pytest.raises(BadInput, match=why): write_nano_data(tmp_path, **settings)
+    write = write_nano_benchmarks if {"benchmarks", "questions"} & set(settings) else write_nano_data
+    with pytest.raises(BadInput, match=why): write(tmp_path, **settings)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", [("objekts", "train", 0), ("objects", "exam", 0)])

@@ -52,8 +52,8 @@ def test_papermill_parameters_match_the_run_matrix():
         defaults = {}
         exec("".join(cell["source"]), defaults)
         defaults = {k: v for k, v in defaults.items() if not k.startswith("__")}
-        assert set(s.parameters) <= set(defaults), s.name                  # a model that is not tuned takes no training settings
-        if s.name in ("data", "scores", "plans", "interlace-25", "figure2", "figure4", "table1"): assert defaults == s.parameters, s.name
+        if s.name in ("dense", "dense-ft", "train-dense-ft"): assert set(s.parameters) == set(defaults), s.name
+        else: assert defaults == s.parameters, s.name
 
 
 def test_readme_is_the_index():
@@ -64,13 +64,13 @@ def test_readme_is_the_index():
 def test_a_stage_depends_on_the_code_it_imports():
     assert "interlace/selection.py" in code_of("plans") and "interlace/finetuning.py" not in code_of("plans")
     assert "interlace/selection.py" in code_of("figure4")                  # through records
-    assert "interlace/finetuning.py" in code_of("variant") and "interlace/reproduction.py" not in code_of("variant")
+    assert "interlace/finetuning.py" in code_of("train") and "interlace/evaluation.py" not in code_of("train") and "interlace/reproduction.py" not in code_of("evaluate")
 
 
 def test_profiles(tmp_path):
     assert profiles()[:2] == ["nano", "smoke"] and load_profile("smoke")["model"] == "nano-l" and isinstance(load_profile("nano")["learning_rate"], float)
     ini = tmp_path/"settings.ini"
-    for text, why in (("[a]\nextends = b\n[b]\nextends = a\n", "extends itself"), ("[a\n", "settings.ini"), ("[a]\nratios = 0.1 -3\n", "ratio -3"), ("[a]\nextends = z\n", "no profile 'z'")):
+    for text, why in (("[a]\nextends = b\n[b]\nextends = a\n", "extends itself"), ("[a\n", "settings.ini"), ("[a]\nratios = 0.1 -3\n", "ratios -3"), ("[a]\nextends = z\n", "no profile 'z'")):
         ini.write_text(text)
         with pytest.raises(BadInput, match=why): load_profile("a", ini)
 
@@ -103,3 +103,18 @@ def test_nothing_names_a_place_of_its_making():
         p = ROOT/f
         if p.suffix in (".py", ".ipynb", ".md", ".toml", ".ini", ".json", ".cff", ".tex", ".csv", "") and p.is_file() and f != "tests/test_project.py":
             assert not re.search(r"/(work|root|home|tmp)/[a-z]", p.read_text(errors="ignore")), f
+
+
+@pytest.mark.parametrize("line, why", [("ratio = 0.25", "no setting 'ratio'; did you mean ratios?"), ("ratios = 1.5", "ratios 1.5 is not in [0, 1)"), ("ratios = 0.25 0.25", "give each value once"), ("ratios =", "at least one"),
+                                       ("questions = 2.5", "questions 2.5: it must be a whole number"), ("questions = 0", "questions 0 is not above 0"), ("bfloat16 = maybe", "bfloat16 maybe: it must be yes or no"),
+                                       ("dtype = float8", "dtype float8 is not one of"), ("data = finevision", "data finevision is not one of"), ("model =", "model  is not given"), ("learning_rate = fast", "learning_rate fast: it must be a number")])
+def test_wrong_settings(line, why, tmp_path):
+    file = tmp_path/"settings.ini"
+    file.write_text((ROOT/"settings.ini").read_text() + f"\n[wrong]\nextends = smoke\n{line}\n")
+    with pytest.raises(BadInput) as e: load_profile("wrong", file)
+    assert "settings.ini, profile 'wrong': " in str(e.value) and why in str(e.value)
+
+
+def test_a_profile_says_everything(tmp_path):
+    (tmp_path/"settings.ini").write_text("[alone]\nmodel = nano-l\n")
+    with pytest.raises(BadInput, match="'dtype' is not set"): load_profile("alone", tmp_path/"settings.ini")

@@ -1,5 +1,5 @@
 """Plans: against the algorithms written a second time as METHOD states them, and every way to ask wrongly."""
-import dataclasses, json, math
+import dataclasses, math
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def random_scores(L, seed, last=False, ties=False):
 
 def second_opinion(scores, K):
     "INTERLACE's selection once more, with sets and explicit loops"
-    S1, S2, S3, L = *(list(scores.similarity(s)) for s in (1, 2, 3)), scores.n_layers
+    S1, S2, S3 = (list(scores.similarity(s)) for s in (1, 2, 3))
     drop, tune, anchor = set(), set(), set()
     triplets = sorted(range(len(S3)), key=lambda i: S3[i], reverse=True)            # stable: ties keep the smaller index first
     while triplets and len(drop) < K:

@@ -132,6 +132,21 @@ def test_a_pattern_that_would_shift_is_refused():
     refused(model, EARLY, "would come back as layer")
 
 
+def test_shared_weights_are_refused():
+    model, _ = tiny("llama")
+    layers = find_decoder(model).layers
+    layers[4].mlp.up_proj.weight = layers[5].mlp.up_proj.weight
+    refused(model, PLAN, "layer 4 shares weights")
+    prune(model, Plan((1,), (2,), (), L, "by hand", .125))          # layers that stay may share
+
+
+def test_quantised_weights_are_refused():
+    model, _ = tiny("llama")
+    model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    with pytest.raises(BadInput, match="quantised"): prune(model, PLAN)
+    assert len(find_decoder(model)) == L
+
+
 def test_shared_keys_and_values_are_refused():
     model, _ = tiny("llama")
     model.config.num_kv_shared_layers = 2
