@@ -4,7 +4,7 @@ import gc, weakref
 import numpy as np
 import pytest
 import torch
-from interlace.decoder import find_decoder, layer_inputs
+from interlace.decoder import decoder_mark, find_decoder, layer_inputs
 from interlace.project import BadInput
 from interlace.similarity import SPANS, LayerScores, _Windows, n_windows, score_layers
 from conftest import L, tiny
@@ -72,7 +72,7 @@ def test_json_round_trip(tmp_path):
     scores = score_layers(model, [inputs], progress=False, data="a lesson")
     scores.to_json(tmp_path/"scores.json")
     assert LayerScores.from_json(tmp_path/"scores.json") == scores == LayerScores.from_json(scores.to_json())
-    assert scores.about == {"data": "a lesson"}
+    assert scores.about == {"data": "a lesson", "decoder": decoder_mark(model)}
 
 
 @pytest.mark.parametrize("arrays, why", [({1: [.1]*7, 2: [.1]*6}, "spans"), ({1: [.1]*7, 2: [.1]*6, 3: [.1]*4}, "span 3 has 4 windows"), ({1: np.ones((2, 7)), 2: np.ones((2, 6)), 3: np.ones((3, 5))}, "different numbers")])
