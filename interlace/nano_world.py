@@ -4,23 +4,23 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'SIZE', 'CELL', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 'SIDES', 'DEPTHS', 'THINGS', 'LABELS', 'CORNERS',
-           'WORDS', 'FIELDS', 'DESCRIBE', 'BENCHMARKS', 'ROWS', 'rng_for', 'split_of', 'Question', 'choice', 'Scene',
-           'family', 'objects', 'street', 'diagrams', 'chart_bars', 'chart_lines', 'chart_pies', 'text_words',
-           'text_letters', 'text_numbers', 'text_fields', 'text_handwriting', 'science_magnets', 'science_thermometers',
-           'science_balance', 'science_solutions', 'science_circuits', 'scene', 'conversation', 'Benchmark', 'ask',
-           'quiet_datasets', 'write_nano_data', 'write_nano_benchmarks']
+           'WORDS', 'FIELDS', 'CANVAS', 'STEPS', 'DESCRIBE', 'rng_for', 'split_of', 'Question', 'choice', 'Scene',
+           'family', 'pick', 'objects', 'street', 'diagrams', 'chart_bars', 'chart_lines', 'chart_pies', 'text_words',
+           'text_letters', 'text_numbers', 'text_fields', 'text_handwriting', 'signs', 'wide', 'vast', 'search',
+           'science_magnets', 'science_thermometers', 'science_balance', 'science_solutions', 'science_circuits',
+           'scene', 'reasoned', 'final_answer', 'conversation']
 
-# %% ../nbs/05_nano_world.ipynb #d3871cd6
-import contextlib, hashlib, io, itertools, json, math
+# %% ../nbs/05_nano_world.ipynb #115f7e4e
+import hashlib, itertools, json, math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import numpy as np
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
-from .project import BadInput, finished, fingerprint, write_json
+from .project import BadInput
 
 # %% ../nbs/05_nano_world.ipynb #5f7fbee1
 def rng_for(
@@ -133,7 +133,11 @@ class _Canvas:
         self.polygon([q, *((x1 - head*math.cos(a+d), y1 - head*math.sin(a+d)) for d in (.5, -.5))], fill)
     def done(self): return self.image.reduce(_SS)
 
-def _pick(rng, xs, n=None):
+def pick(
+    rng:np.random.Generator,
+    xs,           # what to draw from
+    n=None,       # how many; None: one, not in a list
+):
     "One element, or `n` different ones, as Python objects"
     xs = list(xs)
     if n is None: return xs[int(rng.integers(len(xs)))]
@@ -142,7 +146,7 @@ def _pick(rng, xs, n=None):
 def _said(rng, pairs, comma='; ', turned=.5):
     "Things and where they are, in random order; at times what comes before where. So a caption can only be finished by looking, not by counting"
     pairs = list(pairs)
-    pairs = _pick(rng, pairs, len(pairs))
+    pairs = pick(rng, pairs, len(pairs))
     if rng.random() < turned: pairs = [p[::-1] for p in pairs]
     return comma.join(f'{a} {b}' for a, b in pairs)
 def _third(rng, k):
@@ -165,12 +169,25 @@ def _shape(c, kind, x, y, r, fill, background):
     elif kind == 'cross':
         c.box(x-r, y-.33*r, x+r, y+.33*r, fill); c.box(x-.33*r, y-r, x+.33*r, y+r, fill)
 
+def _instructions(rng, things):
+    "Tasks whose answer has a form to keep: what to name, in which order, in which letters, with what between"
+    qs = []
+    for what, words in (('colours', [t['colour'] for t in things]), ('shapes', [t['shape'] for t in things])):     # `things` are in reading order
+        order, capitals, (mark, between) = rng.random() < .5, rng.random() < .5, pick(rng, [('commas', ', '), ('slashes', ' / ')])
+        said = between.join(sorted(words) if order else words)
+        qs.append(Question(f"Name the {what} of all objects in {'alphabetical' if order else 'reading'} order, in {'capitals' if capitals else 'small letters'}, with {mark} between.", said.upper() if capitals else said, 'list'))
+    times = int(rng.integers(2, 4))
+    qs.append(Question(f"Write the number of objects {('twice', 'three times')[times-2]}, with commas between.", ', '.join([str(len(things))]*times), 'repeat'))
+    t = pick(rng, things)
+    qs.append(Question(f"What is at the {PLACES[t['cell']]}? Answer in capitals, the shape before the colour.", f"{t['shape']} {t['colour']}".upper(), 'turn'))
+    return qs
+
 @family
 def objects(rng, split):
     "Two to five coloured shapes on a grid of three by three places"
     n = int(rng.integers(2, 6))
-    pairs = _pick(rng, [(c, s) for c in COLOURS for s in SHAPES], n)
-    cells = sorted(_pick(rng, range(9), n))
+    pairs = pick(rng, [(c, s) for c in COLOURS for s in SHAPES], n)
+    cells = sorted(pick(rng, range(9), n))
     things = [dict(colour=c, shape=s, cell=k, x=_third(rng, k % 3), y=_third(rng, k//3), r=round(float(rng.uniform(5.5, 7.5)), 1))
               for (c, s), k in zip(pairs, cells)]
     spec = dict(family='objects', background=_tint(rng), things=things)
@@ -187,10 +204,15 @@ def objects(rng, split):
     qs = [Question('How many objects are there?', str(n), 'count')]
     for t in things:
         qs += [Question(is_there(t['colour'], t['shape']), 'yes', 'yes'),
-               Question(is_there(*_pick(rng, near if near and rng.random() < .5 else far)), 'no', 'no'),
+               Question(is_there(*pick(rng, near if near and rng.random() < .5 else far)), 'no', 'no'),
                Question(f"What is at the {PLACES[t['cell']]}?", f"{t['colour']} {t['shape']}", 'what')]
         if sum(s == t['shape'] for _, s in there) == 1:
-            qs += [Question(f"What colour is the {t['shape']}?", t['colour'], 'colour'), Question(f"Where is the {t['shape']}?", PLACES[t['cell']], 'where')]
+            qs += [Question(f"What colour is the {t['shape']}?", t['colour'], 'colour'), Question(f"Where is the {t['shape']}?", PLACES[t['cell']], 'where'),
+                   choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice'),
+                   choice(rng, f"Where is the {t['shape']}?", PLACES[t['cell']], [p for p in PLACES if p != PLACES[t['cell']]], 'where-choice')]
+        qs.append(choice(rng, f"What is at the {PLACES[t['cell']]}?", f"{t['colour']} {t['shape']}", [f'{c} {s}' for c, s in pick(rng, near, min(2, len(near))) + pick(rng, far, 3)][:3] if near else [f'{c} {s}' for c, s in pick(rng, far, 3)], 'what-choice'))
+    qs.append(choice(rng, 'How many objects are there?', str(n), [str(k) for k in range(2, 6) if k != n], 'count-choice'))
+    qs += _instructions(rng, things)
     return Scene(spec, draw, caption, qs)
 
 # %% ../nbs/05_nano_world.ipynb #d5e27b83
@@ -220,10 +242,10 @@ def _thing(c, kind, x, y, s, fill):
 def street(rng, split):
     "Two to four things on a road, far or near, left, middle or right"
     n = int(rng.integers(2, 5))
-    kinds = _pick(rng, THINGS, n)
-    slots = sorted(_pick(rng, range(6), n))
-    things = [dict(kind=k, colour=_pick(rng, COLOURS), depth=s//3, side=s % 3, x=_third(rng, s % 3), y=_jit(rng, .8)) for k, s in zip(kinds, slots)]
-    sky = _pick(rng, [(200, 228, 250), (250, 225, 200), (225, 225, 235)])
+    kinds = pick(rng, THINGS, n)
+    slots = sorted(pick(rng, range(6), n))
+    things = [dict(kind=k, colour=pick(rng, COLOURS), depth=s//3, side=s % 3, x=_third(rng, s % 3), y=_jit(rng, .8)) for k, s in zip(kinds, slots)]
+    sky = pick(rng, [(200, 228, 250), (250, 225, 200), (225, 225, 235)])
     spec = dict(family='street', sky=sky, ground=_tint(rng, 150), things=things)
     def draw():
         c = _Canvas(background=sky)
@@ -240,10 +262,12 @@ def street(rng, split):
                Question(f"Is the {t['kind']} on the left, in the middle or on the right?", SIDES[t['side']], 'side'),
                Question(f"What is {at(t)}?", f"{t['colour']} {t['kind']}", 'what'),
                Question(f"What colour is the {t['kind']}?", t['colour'], 'colour'),
+               choice(rng, f"What colour is the {t['kind']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice'),
+               choice(rng, f"What is {at(t)}?", t['kind'], [k for k in THINGS if k != t['kind']], 'what-choice'),
                Question(f"Where is the {t['kind']}, near or far?", DEPTHS[t['depth']], 'depth')]
     for t, u in itertools.combinations(things, 2):
         if t['side'] != u['side']:
-            a, b = _pick(rng, [t, u], 2)
+            a, b = pick(rng, [t, u], 2)
             qs.append(Question(f"Is the {a['kind']} left or right of the {b['kind']}?", 'left' if a['side'] < b['side'] else 'right', 'relation'))
         if t['depth'] != u['depth']:
             close, far = (t, u) if t['depth'] else (u, t)
@@ -257,14 +281,14 @@ CORNERS = ['top left', 'top right', 'bottom left', 'bottom right']
 @family
 def diagrams(rng, split):
     "Four labelled nodes and arrows between them"
-    labels = _pick(rng, LABELS, 4)
+    labels = pick(rng, LABELS, 4)
     spots = [[8.5 + 47*(k % 2) + _jit(rng, 1), 8.5 + 47*(k//2) + _jit(rng, 1)] for k in range(4)]
     n, edges = int(rng.integers(2, 5)), []
-    for i in _pick(rng, range(4), n):   # at most one arrow leaves a node; no pair is joined twice
+    for i in pick(rng, range(4), n):   # at most one arrow leaves a node; no pair is joined twice
         free = [j for j in range(4) if j != i and (j, i) not in edges]
-        if free: edges.append((i, _pick(rng, free)))
+        if free: edges.append((i, pick(rng, free)))
     edges = sorted(edges)
-    fills = [list(COLOURS[c]) for c in _pick(rng, COLOURS, 4)]
+    fills = [list(COLOURS[c]) for c in pick(rng, COLOURS, 4)]
     spec = dict(family='diagrams', background=_tint(rng), labels=labels, spots=spots, edges=edges, fills=fills, filled=bool(rng.random() < .5))
     def draw():
         c, r = _Canvas(background=spec['background']), 7.5
@@ -277,8 +301,8 @@ def diagrams(rng, split):
             else: c.disc(x, y, r, (255, 255, 255), tuple(f), 1.5)
             c.text(x, y, l, 12, font='DejaVuSans-Bold')
         return c.done()
-    caption = _said(rng, zip(CORNERS, labels), ', ') + '; ' + ', '.join(f'{labels[i]} to {labels[j]}' for i, j in _pick(rng, edges, len(edges)))
-    absent = _pick(rng, [l for l in LABELS if l not in labels])
+    caption = _said(rng, zip(CORNERS, labels), ', ') + '; ' + ', '.join(f'{labels[i]} to {labels[j]}' for i, j in pick(rng, edges, len(edges)))
+    absent = pick(rng, [l for l in LABELS if l not in labels])
     qs = [Question('How many arrows are there?', str(len(edges)), 'count')]
     for l, corner in zip(labels, CORNERS):
         qs += [choice(rng, f'Which letter is at the {corner}?', l, [o for o in labels if o != l], 'corner'), Question(f'Which letter is at the {corner}?', l, 'corner-open')]
@@ -295,7 +319,7 @@ def _chart_questions(rng, names, values, thing, unit=''):
     qs = [Question(f'What is the value of {n}?', f'{v}{unit}', 'value') for n, v in zip(names, values)]
     if values[order[-1]] > values[order[-2]]: qs.append(Question(f'Which {thing} is the largest?', names[order[-1]], 'largest'))
     if values[order[0]] < values[order[1]]: qs.append(Question(f'Which {thing} is the smallest?', names[order[0]], 'smallest'))
-    for a, b in itertools.combinations(_pick(rng, range(len(names)), len(names)), 2):
+    for a, b in itertools.combinations(pick(rng, range(len(names)), len(names)), 2):
         if values[a] != values[b]: qs.append(Question(f'Is {names[a]} larger than {names[b]}?', 'yes' if values[a] > values[b] else 'no', 'compare'))
     return qs
 
@@ -311,7 +335,7 @@ def _axes(c, x0, y0, x1, y1):
 def chart_bars(rng, split):
     "A bar chart of three or four colours, values 1 to 9"
     n = int(rng.integers(3, 5))
-    names, values = _pick(rng, COLOURS, n), [int(v) for v in rng.integers(1, 10, size=n)]
+    names, values = pick(rng, COLOURS, n), [int(v) for v in rng.integers(1, 10, size=n)]
     spec = dict(family='chart_bars', names=names, values=values, background=_tint(rng, 240), numbers=bool(rng.random() < .25), x=_jit(rng, 1), y=_jit(rng, 1))
     def draw():
         c = _Canvas(background=spec['background'])
@@ -328,7 +352,7 @@ def chart_bars(rng, split):
 def chart_lines(rng, split):
     "A line chart of four points, values 1 to 9"
     names, values = list('PQRS'), [int(v) for v in rng.integers(1, 10, size=4)]
-    spec = dict(family='chart_lines', values=values, colour=_pick(rng, COLOURS), background=_tint(rng, 240), x=_jit(rng, 1), y=_jit(rng, 1))
+    spec = dict(family='chart_lines', values=values, colour=pick(rng, COLOURS), background=_tint(rng, 240), x=_jit(rng, 1), y=_jit(rng, 1))
     def draw():
         c = _Canvas(background=spec['background'])
         x0, y0, x1, y1 = 13 + spec['x'], 52 + spec['y'], 62, 6 + spec['y']
@@ -348,7 +372,7 @@ def chart_pies(rng, split):
     while True:
         values = [int(v)*10 for v in rng.integers(1, 8, size=n)]
         if sum(values) == 100: break
-    names = _pick(rng, COLOURS, n)
+    names = pick(rng, COLOURS, n)
     spec = dict(family='chart_pies', names=names, values=values, background=_tint(rng, 240), r=round(float(rng.uniform(22, 29)), 1), x=_jit(rng, 2), y=_jit(rng, 2))
     def draw():
         c, a = _Canvas(background=spec['background']), -90.
@@ -385,8 +409,8 @@ def _ink_on_paper(rng):
 def _printed(name, rng, lines, questions):
     "A scene of one to three printed lines, one character in each square; of a field, the name is in small type"
     ink, paper = _ink_on_paper(rng)
-    font, size, n, marks = _pick(rng, _FONTS), round(float(rng.uniform(13.5, 16)), 1), SIZE//CELL, []
-    for line, row in zip(lines, sorted(_pick(rng, range(n), len(lines)))):
+    font, size, n, marks = pick(rng, _FONTS), round(float(rng.uniform(13.5, 16)), 1), SIZE//CELL, []
+    for line, row in zip(lines, sorted(pick(rng, range(n), len(lines)))):
         label, _, text = line.rpartition(' ')
         first = n - 2 if label else int(rng.integers(n - len(text) + 1))
         x, y = _jit(rng, 1.2), round(CELL*(row + .5) + _jit(rng, 1.2), 1)
@@ -407,13 +431,13 @@ def _line_questions(lines):
 @family
 def text_words(rng, split):
     "One to three printed words"
-    lines = _pick(rng, WORDS, int(rng.integers(1, 4)))
+    lines = pick(rng, WORDS, int(rng.integers(1, 4)))
     return _printed('text_words', rng, lines, _line_questions(lines))
 
 @family
 def text_letters(rng, split):
     "One or two lines of random capitals"
-    lines = [''.join(_pick(rng, LABELS + 'ABCDJQW', int(rng.integers(3, 5)))) for _ in range(int(rng.integers(1, 3)))]
+    lines = [''.join(pick(rng, LABELS + 'ABCDJQW', int(rng.integers(3, 5)))) for _ in range(int(rng.integers(1, 3)))]
     return _printed('text_letters', rng, lines, _line_questions(lines))
 
 @family
@@ -425,7 +449,7 @@ def text_numbers(rng, split):
 @family
 def text_fields(rng, split):
     "A small receipt: two or three names, each with its number"
-    fields = _pick(rng, FIELDS, int(rng.integers(2, 4)))
+    fields = pick(rng, FIELDS, int(rng.integers(2, 4)))
     values = [str(int(v)) for v in rng.integers(2, 100, size=len(fields))]
     lines = [f'{f} {v}' for f, v in zip(fields, values)]
     return _printed('text_fields', rng, lines, [Question(f'What is the {f}?', v, 'field') for f, v in zip(fields, values)] + _line_questions(lines)[-1:])
@@ -435,7 +459,7 @@ def text_handwriting(rng, split):
     "One to three handwritten digits"
     images, labels, splits = _digits()
     pool = [i for i, s in enumerate(splits) if s == split]
-    picked = [_pick(rng, pool) for _ in range(int(rng.integers(1, 4)))]
+    picked = [pick(rng, pool) for _ in range(int(rng.integers(1, 4)))]
     ink, paper = _ink_on_paper(rng)
     column, row = int(rng.integers(SIZE//CELL - len(picked) + 1)), int(rng.integers(SIZE//CELL))
     spec = dict(family='text_handwriting', digits=picked, ink=ink, paper=paper, x=CELL*column, y=CELL*row)
@@ -449,13 +473,83 @@ def text_handwriting(rng, split):
     number = ''.join(str(labels[d]) for d in picked)
     return Scene(spec, draw, number, [Question('What number is written by hand?', number, 'handwriting')])
 
+# %% ../nbs/05_nano_world.ipynb #6fe5ba62
+@family
+def signs(rng, split):
+    "Two or three coloured boards, a word or a number on each"
+    n = int(rng.integers(2, 4))
+    colours, texts = pick(rng, COLOURS, n), []
+    while len(texts) < n:
+        text = pick(rng, WORDS) if rng.random() < .6 else str(int(rng.integers(10, 10**int(rng.integers(2, 5)))))
+        if text not in texts: texts.append(text)
+    boards = [dict(colour=c, text=t, row=r, first=int(rng.integers(SIZE//CELL - len(t) + 1)), x=_jit(rng, 1), y=_jit(rng, 1))
+              for c, t, r in zip(colours, texts, sorted(pick(rng, range(SIZE//CELL), n)))]
+    spec = dict(family='signs', wall=_tint(rng, 190), boards=boards, font=pick(rng, _FONTS), size=round(float(rng.uniform(12.5, 14.5)), 1))
+    def draw():
+        c = _Canvas(background=spec['wall'])
+        for b in boards:
+            x, y = CELL*b['first'] + b['x'], CELL*b['row'] + b['y']
+            c.box(x + .5, y + .5, x + CELL*len(b['text']) - .5, y + CELL - .5, COLOURS[b['colour']], _INK, .8)
+            ink = _INK if b['colour'] in ('yellow', 'orange') else (255, 255, 255)
+            for i, ch in enumerate(b['text']): c.text(x + CELL*(i + .5), y + CELL/2, ch, spec['size'], ink, spec['font'])
+        return c.done()
+    caption = _said(rng, [(f"{b['colour']} sign", b['text']) for b in boards])
+    qs = [Question('What does the top sign say?', boards[0]['text'], 'place'), Question('What does the bottom sign say?', boards[-1]['text'], 'place')]
+    for b in boards: qs += [Question(f"What does the {b['colour']} sign say?", b['text'], 'sign'), Question(f"What colour is the sign that says {b['text']}?", b['colour'], 'sign-colour')]
+    return Scene(spec, draw, caption, qs)
+
+# %% ../nbs/05_nano_world.ipynb #0e31b8ff
+CANVAS = dict(wide=128, vast=192, search=128)   # pixels on each side; all others have SIZE
+
+def _scattered(rng, name, tiny):
+    "Things of different shapes anywhere on a large canvas; `tiny` of them are smaller"
+    side, n = CANVAS[name], int(rng.integers(3, 6))
+    cells = side//CELL
+    places = sorted(pick(rng, range(cells*cells), n))
+    small = set(pick(rng, range(n), tiny))
+    things = [dict(colour=pick(rng, COLOURS), shape=s, column=k % cells, row=k//cells, x=_jit(rng, 1), y=_jit(rng, 1), r=round(float(rng.uniform(3.6, 4.6) if i in small else rng.uniform(5.5, 7.5)), 1), tiny=i in small)
+              for i, (s, k) in enumerate(zip(pick(rng, SHAPES, n), places))]
+    spec = dict(family=name, background=_tint(rng), things=things)
+    def draw():
+        c = _Canvas((side, side), spec['background'])
+        for t in things: _shape(c, t['shape'], CELL*(t['column'] + .5) + t['x'], CELL*(t['row'] + .5) + t['y'], t['r'], COLOURS[t['colour']], spec['background'])
+        return c.done()
+    third = lambda t: PLACES[3*(t['row']*3//cells) + t['column']*3//cells]
+    qs = []
+    for t in things:
+        qs += [choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'attribute' if t['tiny'] else 'single'),
+               Question(f"What colour is the {t['shape']}?", t['colour'], 'colour'), Question(f"Where is the {t['shape']}?", third(t), 'where')]
+    for t, u in itertools.permutations(things, 2):
+        across, down = ('left', 'right')[t['column'] > u['column']], ('above', 'below')[t['row'] > u['row']]
+        target = 'position' if t['tiny'] or u['tiny'] else 'relation'
+        if t['column'] != u['column']: qs.append(choice(rng, f"Is the {t['shape']} left or right of the {u['shape']}?", across, ['left' if across == 'right' else 'right'], target))
+        if t['row'] != u['row']: qs.append(choice(rng, f"Is the {t['shape']} above or below the {u['shape']}?", down, ['above' if down == 'below' else 'below'], target))
+        if t['column'] != u['column'] and t['row'] != u['row']:
+            qs.append(choice(rng, f"Where is the {t['shape']}, seen from the {u['shape']}?", f'{down} {across}', [o for o in ('above left', 'above right', 'below left', 'below right') if o != f'{down} {across}'], 'cross'))
+    return Scene(spec, draw, _said(rng, [(third(t), f"{t['colour']} {t['shape']}") for t in things]), qs)
+
+@family
+def wide(rng, split):
+    "Three to five things on a canvas of four times the usual area"
+    return _scattered(rng, 'wide', 0)
+
+@family
+def vast(rng, split):
+    "Three to five things on a canvas of nine times the usual area"
+    return _scattered(rng, 'vast', 0)
+
+@family
+def search(rng, split):
+    "One tiny thing among larger ones on a large canvas"
+    return _scattered(rng, 'search', 1)
+
 # %% ../nbs/05_nano_world.ipynb #8d8b5015
 @family
 def science_magnets(rng, split):
     "Two bar magnets facing each other"
-    poles = _pick(rng, ['NS', 'SN']) + _pick(rng, ['NS', 'SN'])
+    poles = pick(rng, ['NS', 'SN']) + pick(rng, ['NS', 'SN'])
     spec = dict(family='science_magnets', poles=poles, y=_jit(rng, 14), gap=round(float(rng.uniform(3, 12)), 1), background=_tint(rng), h=round(float(rng.uniform(12, 18)), 1),
-                colours=[list(COLOURS[c]) for c in _pick(rng, COLOURS, 2)])
+                colours=[list(COLOURS[c]) for c in pick(rng, COLOURS, 2)])
     def draw():
         c, y, g, h = _Canvas(background=spec['background']), 32 + spec['y'], spec['gap']/2, spec['h']/2
         w = (30 - g)/2
@@ -475,7 +569,7 @@ def science_magnets(rng, split):
 def science_thermometers(rng, split):
     "Two or three thermometers"
     n = int(rng.integers(2, 4))
-    levels = [int(v)*10 for v in _pick(rng, range(1, 10), n)]
+    levels = [int(v)*10 for v in pick(rng, range(1, 10), n)]
     spec = dict(family='science_thermometers', levels=levels, y=_jit(rng, 2), background=_tint(rng), x=[_jit(rng, 2) for _ in range(n)])
     sides = ['left', 'right'] if n == 2 else SIDES
     def draw():
@@ -497,7 +591,7 @@ def science_thermometers(rng, split):
 def science_balance(rng, split):
     "A balance with two boxes"
     tilt = int(rng.integers(-1, 2))
-    a, b = _pick(rng, COLOURS, 2)
+    a, b = pick(rng, COLOURS, 2)
     spec = dict(family='science_balance', tilt=tilt, colours=[a, b], angle=round(float(rng.uniform(6, 16)), 1), background=_tint(rng), x=_jit(rng, 3), y=_jit(rng, 3),
                 sizes=[round(float(v), 1) for v in rng.uniform(5, 8, size=2)])
     def draw():
@@ -520,12 +614,12 @@ def science_balance(rng, split):
 def science_solutions(rng, split):
     "Two or three vessels with dissolved particles"
     n = int(rng.integers(2, 4))
-    counts = [int(v) for v in _pick(rng, range(1, 9), n)]
-    colour = _pick(rng, COLOURS)
+    counts = [int(v) for v in pick(rng, range(1, 9), n)]
+    colour = pick(rng, COLOURS)
     width = 56/n
     dots = []
     for i, k in enumerate(counts):  # particles on a jittered lattice, so that none hides another
-        cells = _pick(rng, range(12), k)
+        cells = pick(rng, range(12), k)
         dots.append([[round(64*(i+.5)/n + (c % 3 - 1)*width/3.6 + _jit(rng, .8), 1), round(26 + (c//3)*8 + _jit(rng, 1), 1)] for c in sorted(cells)])
     spec = dict(family='science_solutions', counts=counts, colour=colour, dots=dots, background=_tint(rng))
     sides = ['left', 'right'] if n == 2 else SIDES
@@ -547,8 +641,8 @@ def science_solutions(rng, split):
 def science_circuits(rng, split):
     "A battery, a switch and a bulb"
     closed = bool(rng.random() < .5)
-    gap = None if closed else _pick(rng, ['switch', 'wire'])
-    spec = dict(family='science_circuits', gap=gap, colour=_pick(rng, COLOURS), background=_tint(rng), x=_jit(rng, 4), y=_jit(rng, 4), flip=bool(rng.random() < .5))
+    gap = None if closed else pick(rng, ['switch', 'wire'])
+    spec = dict(family='science_circuits', gap=gap, colour=pick(rng, COLOURS), background=_tint(rng), x=_jit(rng, 4), y=_jit(rng, 4), flip=bool(rng.random() < .5))
     def draw():
         c, x, y = _Canvas(background=spec['background']), 32 + spec['x'], 32 + spec['y']
         l, r, t, b = x-20, x+20, y-18, y+18
@@ -583,6 +677,23 @@ def scene(
         if split_of(s.key) == split: return s
     raise RuntimeError(f'{subset}/{split}/{index}: no scene found; the family is too small to be split')
 
+# %% ../nbs/05_nano_world.ipynb #30797f00
+STEPS = 'Think step by step.'
+
+def reasoned(
+    s:Scene,
+    q:Question,     # one of its questions
+) -> dict:          # a `user` and `assistant` turn
+    "A question asked and answered with the reasoning first"
+    option = f'{q.answer}: {q.reference()}. ' if q.options else ''
+    return dict(user=f'{q.text()}\n{STEPS}', assistant=f'{s.caption}. {option}Answer: {q.reference()}')
+
+def final_answer(
+    said:str        # by a model that was asked to think step by step
+) -> str:           # empty if it did not finish
+    "What follows the last `Answer:`"
+    return said.rpartition('Answer:')[2].strip() if 'Answer:' in said else ''
+
 # %% ../nbs/05_nano_world.ipynb #9962a982
 DESCRIBE = 'Describe the picture.'
 
@@ -593,123 +704,16 @@ def conversation(
     turns:int=3,       # question-answer turns at most, besides the caption
     characters:int=240,# a turn that would make the conversation longer than this is left out; the first one stays
     first:float=.25,   # how often the caption comes before the questions
-    last:float=.65,    # how often it comes after them; else there is none
+    last:float=.45,    # how often it comes after them
+    steps:float=.2,    # how often, instead of a caption, the last question is answered with the reasoning first
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
     caption, where, texts, length = dict(user=DESCRIBE, assistant=s.caption), rng.random(), [], len(s.caption)
-    for q in _pick(rng, s.questions, turns):
+    for q in pick(rng, s.questions, turns):
         length += len(q.text()) + 30    # a turn's marks cost about as much as thirty characters
-        if not texts or length <= characters: texts.append(dict(user=q.text(), assistant=q.reference()))
+        if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.reference()))
     if where < first: texts.insert(0, caption)
     elif where < first + last: texts.append(caption)
+    elif where < first + last + steps: texts[-1] = reasoned(s, asked)
     return dict(images=[s.draw()], texts=texts, source=subset)
-
-# %% ../nbs/05_nano_world.ipynb #c2b464b4
-class Benchmark(NamedTuple):
-    "What a nano benchmark asks, of which scenes, and how answers are scored"
-    category:str     # the paper's category
-    metric:str       # 'exact' | 'relaxed' | 'contains' | 'yesno'
-    kinds:dict       # subset -> kinds of question asked of it
-
-BENCHMARKS = {
-    'AI2D': Benchmark('Text/Chart', 'exact', dict(diagrams=('from', 'to', 'corner'))),
-    'ChartQA': Benchmark('Text/Chart', 'relaxed', {k: ('value', 'largest', 'smallest', 'compare') for k in ('chart_bars', 'chart_lines', 'chart_pies')}),
-    'OCRBench': Benchmark('Text/Chart', 'contains', dict(text_words=('read', 'line'), text_letters=('read', 'line'), text_numbers=('read', 'line'), text_fields=('field',), text_handwriting=('handwriting',))),
-    'POPE': Benchmark('GVQA', 'yesno', dict(objects=('yes', 'no'))),
-    'RealWorldQA': Benchmark('GVQA', 'exact', dict(street=('side', 'relation', 'closer', 'depth'))),
-    'ScienceQA': Benchmark('Inst&Sci', 'exact', dict(science_magnets=('magnets',), science_thermometers=('hottest', 'coldest'), science_balance=('heavier', 'lighter'),
-                                                      science_solutions=('most', 'least'), science_circuits=('bulb',))),
-}
-
-def ask(
-    benchmark:str,   # a name from `BENCHMARKS`
-    index:int,       # which question
-) -> dict:
-    "Test question `index`: `image`, `question`, `answer`, `options`, `kind`, `subset`"
-    if benchmark not in BENCHMARKS: raise BadInput(f"no benchmark '{benchmark}'; there are {', '.join(BENCHMARKS)}")
-    b = BENCHMARKS[benchmark]
-    subsets = list(b.kinds)
-    subset = subsets[index % len(subsets)]
-    for attempt in range(100):
-        s = scene(subset, 'test', index + 1_000_000*attempt)
-        qs = [q for q in s.questions if q.kind in b.kinds[subset]]
-        if b.metric == 'yesno': qs = [q for q in qs if q.answer == ('yes', 'no')[index//len(subsets) % 2]]   # balanced
-        if qs: break
-    else: raise RuntimeError(f'{benchmark}/{index}: no scene of {subset} has a question of kind {b.kinds[subset]}')
-    draw = rng_for(benchmark, index, 'question')
-    kind = _pick(draw, sorted({q.kind for q in qs}))     # every kind equally often, however many of it a scene has
-    q = _pick(draw, [q for q in qs if q.kind == kind])
-    return dict(image=s.draw(), question=q.text(), answer=q.reference(), options=list(q.options), kind=q.kind, subset=subset)
-
-# %% ../nbs/05_nano_world.ipynb #539535b1
-ROWS = 20_000    # rows that every subset of the nano world counts as having
-
-def _png(image):
-    "A picture as `datasets` stores it"
-    out = io.BytesIO()
-    image.save(out, 'PNG')
-    return dict(bytes=out.getvalue(), path=None)
-
-@contextlib.contextmanager
-def quiet_datasets():
-    "No progress bars and no log of `datasets` inside the block: its files are small here, and what goes wrong is said once, by an error"
-    import datasets
-    bars, level = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    try: yield
-    finally:
-        if bars: datasets.enable_progress_bars()
-        datasets.logging.set_verbosity(level)
-
-def _write_parquet(rows, path, image_columns):
-    "Rows as parquet that `datasets` reads with pictures; returns a fingerprint of the content"
-    from datasets import Dataset, Image as Picture, List
-    with quiet_datasets(), finished(path) as part:
-        d = Dataset.from_list(rows)
-        for c in image_columns: d = d.cast_column(c, List(Picture()) if c == 'images' else Picture())
-        d.to_parquet(part)
-    return fingerprint(*[json.dumps(r, sort_keys=True, default=lambda b: hashlib.sha256(b).hexdigest()) for r in rows])
-
-def _write_manifest(folder, files, **about):
-    manifest = dict(about, files=files)
-    write_json(folder/'manifest.json', manifest)
-    return manifest
-
-def write_nano_data(
-    folder:str|Path,              # where the files go
-    fraction:float=.01,        # share of every subset for fine-tuning
-    calibration:float=.1,      # size of the calibration set, as a share of the fine-tuning set
-    subsets:list|None=None,    # names from `FAMILIES`; all by default
-) -> dict:
-    "Write the fine-tuning and the calibration set and a manifest; returns the manifest"
-    folder, subsets = Path(folder), subsets or list(FAMILIES)
-    if not 0 < fraction <= 1: raise BadInput(f'fraction {fraction}: it must lie in (0, 1]; the paper takes 0.01')
-    if not 0 < calibration <= 1: raise BadInput(f'calibration {calibration}: it must lie in (0, 1]; the paper takes 0.1')
-    if unknown := [n for n in subsets if n not in FAMILIES]: raise BadInput(f"no subset '{unknown[0]}'; there are {', '.join(FAMILIES)}")
-    train = max(1, round(fraction*ROWS))
-    counts, files = dict(train=train, calibration=max(1, round(train*calibration))), {}
-    for split, n in counts.items():
-        rows = []
-        for name in subsets:
-            for i in range(n):
-                c = conversation(name, split, i)
-                rows.append(dict(id=f'{name}/{split}/{i}', source=name, texts=c['texts'], images=[_png(im) for im in c['images']]))
-        files[f'{split}.parquet'] = dict(rows=len(rows), fingerprint=_write_parquet(rows, folder/f'{split}.parquet', ['images']))
-    return _write_manifest(folder, files, fraction=fraction, subsets={name: dict(rows=ROWS) | counts for name in subsets})
-
-def write_nano_benchmarks(
-    folder:str|Path,              # where the files go
-    questions:int=200,         # per benchmark
-    benchmarks:list|None=None, # names from `BENCHMARKS`; all by default
-) -> dict:
-    "Write the benchmarks' test questions and a manifest; returns the manifest"
-    folder, benchmarks = Path(folder), benchmarks or list(BENCHMARKS)
-    if unknown := [b for b in benchmarks if b not in BENCHMARKS]: raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
-    if questions < 1: raise BadInput(f'questions {questions}: each benchmark needs at least 1')
-    files = {}
-    for name in benchmarks:
-        rows = [dict(a, image=_png(a['image']), id=f'{name}/{i}') for i in range(questions) for a in [ask(name, i)]]
-        files[f'{name}.parquet'] = dict(rows=len(rows), fingerprint=_write_parquet(rows, folder/f'{name}.parquet', ['image']))
-    return _write_manifest(folder, files, questions=questions)
