@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup reproduce test lab nano-l outputs readme lock clean
+.PHONY: help setup reproduce test lab nano-l nano-s outputs readme lock clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
 	@echo "make lab                       read and run the notebooks in JupyterLab"
-	@echo "make nano-l                    train the nano model anew (an hour or so on 2 cores)"
+	@echo "make nano-l, make nano-s       train a nano model anew (more than an hour each on 2 cores)"
 	@echo "make outputs                   run the library notebooks and store their outputs"
 	@echo "make readme                    write README.md from nbs/index.ipynb"
 	@echo "make lock                      resolve requirements.lock anew"
@@ -38,9 +38,9 @@ lab: setup
 	$(BIN)/jupyter trust nbs/*.ipynb nbs/paper/*.ipynb
 	$(BIN)/jupyter lab nbs/index.ipynb
 
-nano-l: setup
+nano-l nano-s: setup
 	mkdir -p runs/weights
-	$(BIN)/python -m papermill nbs/paper/train_nano.ipynb runs/weights/train_nano_l.ipynb
+	$(BIN)/python -m papermill nbs/paper/train_nano.ipynb runs/weights/train_$@.ipynb -p name $@
 
 outputs: setup
 	TQDM_DISABLE=1 HF_HUB_OFFLINE=1 $(BIN)/nbdev-test --n-workers 1 --save

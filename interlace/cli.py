@@ -72,7 +72,7 @@ def _evaluate(a):
     from interlace.evaluation import evaluate, pm
     from interlace.nano_benchmarks import BENCHMARKS
     model, processor = _model(a)
-    record = evaluate(model, processor, a.tasks or list(BENCHMARKS), a.data, a.questions, a.batch_size)
+    record = evaluate(model, processor, a.tasks or list(BENCHMARKS), a.data, a.questions, a.batch_size, cot=a.cot)
     for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}, chance {b['chance']:.1f}")
     print(f"{'average':12} {pm(record['average'])}")
     if a.out: write_json(a.out, record)
@@ -123,6 +123,7 @@ def _parser():
     c.add_argument('--tasks', nargs='+', default=None, help='nano benchmarks (default: all)')
     c.add_argument('--data', help='folder with the benchmark files; drawn anew by default')
     c.add_argument('--questions', type=count, default=200, help='per benchmark, where they are drawn anew (default: 200)')
+    c.add_argument('--cot', action='store_true', help='chain of thought: ask for the reasoning first')
     c.add_argument('--out', help='a record file to write')
     return parser
 

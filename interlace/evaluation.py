@@ -130,7 +130,7 @@ def in_memory(
 def nano_task(
     name:str,              # a key of `BENCHMARKS`
     path:str|Path,         # its parquet file
-    steps:bool=False,      # ask for the reasoning first
+    cot:bool=False,        # chain of thought: ask for the reasoning first
     max_new_tokens:int=24,        # of an answer
 ):
     "A nano benchmark as an lmms-eval task"
@@ -141,8 +141,8 @@ def nano_task(
     try:
         with quiet_datasets(): return lmms_eval.api.task.ConfigurableMessagesTask(config=dict(
             task=f'{name}-nano', dataset_path='parquet', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='generate_until',
-            doc_to_visual=lambda doc: [open_image(doc['image'], f"{path.name} question {doc['id']}")], doc_to_text=lambda doc: doc['steps' if steps else 'question'], doc_to_target='answer',
-            process_results=lambda doc, results: dict(score=metric(final_answer(results[0]) if steps else results[0], doc['answer'])),
+            doc_to_visual=lambda doc: [open_image(doc['image'], f"{path.name} question {doc['id']}")], doc_to_text=lambda doc: doc['cot_question' if cot else 'question'], doc_to_target='answer',
+            process_results=lambda doc, results: dict(score=metric(final_answer(results[0]) if cot else results[0], doc['answer'])),
             metric_list=[dict(metric='score', aggregation='mean', higher_is_better=True)],
             generation_kwargs=dict(max_new_tokens=max_new_tokens, do_sample=False, until=[])))
     except Exception as e: raise BadInput(f'{path}: not a readable benchmark file ({" ".join(str(e.__cause__ or e).split())[:160]}); delete it and run the data stage again') from None
@@ -199,8 +199,8 @@ def evaluate(
     folder:str|Path|None=None,     # where the nano benchmarks' parquet files are; drawn anew by default
     questions:int=200,             # per nano benchmark, where they are drawn anew
     batch_size:int=16,            # questions at a time
-    max_new_tokens:int|None=None, # of an answer; 24 by default, 96 with `steps`
-    steps:bool=False,             # ask for the reasoning first
+    max_new_tokens:int|None=None, # of an answer; 24 by default, 96 with `cot`
+    cot:bool=False,               # chain of thought: ask for the reasoning first
     progress:bool=True,           # show a bar
 ) -> dict:
     "Scores per benchmark with standard error, n and chance; category means; average; every single answer"
@@ -210,7 +210,7 @@ def evaluate(
         names = [t.removesuffix('-nano') for t in tasks]
         if unknown := [n for n in names if n not in BENCHMARKS]: raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
         if folder is None: write_nano_benchmarks(folder := temporary, questions, names)
-        run = [nano_task(n, Path(folder)/f'{n}.parquet', steps, max_new_tokens or (96 if steps else 24)) for n in names]
+        run = [nano_task(n, Path(folder)/f'{n}.parquet', cot, max_new_tokens or (96 if cot else 24)) for n in names]
         was_training = model.training
         model.eval()
         hush = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())     # the harness's own bars
@@ -224,15 +224,15 @@ def evaluate(
         name = task.removesuffix('-nano')
         samples = sorted(samples, key=lambda s: s['doc_id'])
         b = BENCHMARKS[name]
-        answers[name] = [dict(score=s['score'], answer=final_answer(s['filtered_resps'][0]) if steps else s['filtered_resps'][0], reference=s['target'], kind=s['doc']['kind'], subset=s['doc']['subset'], group=s['doc']['group']) for s in samples]
-        if steps:
+        answers[name] = [dict(score=s['score'], answer=final_answer(s['filtered_resps'][0]) if cot else s['filtered_resps'][0], reference=s['target'], kind=s['doc']['kind'], subset=s['doc']['subset'], group=s['doc']['group']) for s in samples]
+        if cot:
             for a, s in zip(answers[name], samples): a['said'] = s['filtered_resps'][0]
         scores = question_scores(answers[name])
         score, stderr = mean_and_error(scores)
         kinds = [None if b.metric == 'yesno' else (s['doc']['subset'], s['doc']['kind'], len(s['doc']['options'])) for s in samples]
         benchmarks[name] = dict(score=score, stderr=stderr, n=len(scores), chance=chance([s['target'] for s in samples], METRICS[b.metric], kinds, [a['group'] for a in answers[name]]), category=b.category, metric=b.metric)
         if b.metric == 'yesno': benchmarks[name] |= yes_no_table(answers[name])
-    return dict(kind='evaluation', benchmarks=benchmarks, **summary(benchmarks), answers=answers, steps=steps, **cost, provenance=provenance(batch_size=batch_size, max_new_tokens=max_new_tokens, steps=steps))
+    return dict(kind='evaluation', benchmarks=benchmarks, **summary(benchmarks), answers=answers, cot=cot, **cost, provenance=provenance(batch_size=batch_size, max_new_tokens=max_new_tokens, cot=cot))
 
 # %% ../nbs/11_evaluation.ipynb #1174bbc7
 def pm(

@@ -31,9 +31,9 @@ BENCHMARKS = {
     'MMBench': Benchmark('GVQA', 'exact', dict(objects=('colour-choice', 'where-choice', 'what-choice', 'count-choice'), street=('colour-choice', 'what-choice')), True),
     'POPE': Benchmark('GVQA', 'yesno', dict(objects=('yes', 'no'))),
     'RealWorldQA': Benchmark('GVQA', 'exact', dict(street=('side', 'relation', 'closer', 'depth'))),
-    'HRBench4K': Benchmark('HR', 'exact', dict(wide=('single', 'cross'))),
-    'HRBench8K': Benchmark('HR', 'exact', dict(vast=('single', 'cross'))),
-    'VStar': Benchmark('HR', 'exact', dict(search=('attribute', 'position'))),
+    'HRBench4K': Benchmark('Perception', 'exact', dict(wide=('single', 'cross'))),
+    'HRBench8K': Benchmark('Perception', 'exact', dict(vast=('single', 'cross'))),
+    'V-Star': Benchmark('Perception', 'exact', dict(search=('attribute', 'position'))),
     'MIABench': Benchmark('Inst&Sci', 'form', dict(objects=('list', 'repeat', 'turn'))),
     'ScienceQA': Benchmark('Inst&Sci', 'exact', dict(science_magnets=('magnets',), science_thermometers=('hottest', 'coldest'), science_balance=('heavier', 'lighter'),
                                                       science_solutions=('most', 'least'), science_circuits=('bulb',))),
@@ -45,7 +45,7 @@ def ask(
     index:int,       # which question
     rotation:int=0,  # of its options
 ) -> dict:
-    "Test question `index`: `image`, `question`, `answer`, `steps` (the question with the request to reason), `options`, `kind`, `subset`, `group` (its number)"
+    "Test question `index`: `image`, `question`, `answer`, `cot_question` (the same with the request to reason), `options`, `kind`, `subset`, `group` (its number)"
     if benchmark not in BENCHMARKS: raise BadInput(f"no benchmark '{benchmark}'; there are {', '.join(BENCHMARKS)}")
     b = BENCHMARKS[benchmark]
     subsets = list(b.kinds)
@@ -60,7 +60,7 @@ def ask(
     kind = pick(draw, sorted({q.kind for q in qs}))     # every kind equally often, however many of it a scene has
     q = pick(draw, [q for q in qs if q.kind == kind])
     if q.options: q = replace(q, options=q.options[rotation:] + q.options[:rotation])
-    return dict(image=s.draw(), question=q.text(), steps=reasoned(s, q)['user'], answer=q.reference(), options=list(q.options), kind=q.kind, subset=subset, group=index)
+    return dict(image=s.draw(), question=q.text(), cot_question=reasoned(s, q)['user'], answer=q.reference(), options=list(q.options), kind=q.kind, subset=subset, group=index)
 
 # %% ../nbs/06_nano_benchmarks.ipynb #539535b1
 ROWS = 20_000    # rows that every subset of the nano world counts as having

@@ -138,7 +138,7 @@ class NanoStream:
         draw = lambda rng, shares: list(shares)[int(rng.choice(len(shares), p=np.array(list(shares.values()))/sum(shares.values())))]
         size = draw(rng_for('block', i//BLOCK), {s: sum(names.values()) for s, names in sizes.items()})
         subset = draw(rng_for('stream', i), sizes[size])
-        return conversation(subset, 'pretrain', i, **(dict(turns=0, first=1.) if caption else dict(turns=8, characters=450, first=0., last=.15, steps=.25)))
+        return conversation(subset, 'pretrain', i, **(dict(turns=0, first=1.) if caption else dict(turns=8, characters=450, first=0., last=.15, cot=.25)))
 
 # %% ../nbs/09_nano_model.ipynb #58a00f5f
 def orthogonalised(

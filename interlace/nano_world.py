@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'SIZE', 'CELL', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 'SIDES', 'DEPTHS', 'THINGS', 'LABELS', 'CORNERS',
-           'WORDS', 'FIELDS', 'CANVAS', 'STEPS', 'DESCRIBE', 'rng_for', 'split_of', 'Question', 'choice', 'Scene',
+           'WORDS', 'FIELDS', 'CANVAS', 'COT', 'DESCRIBE', 'rng_for', 'split_of', 'Question', 'choice', 'Scene',
            'family', 'pick', 'objects', 'street', 'diagrams', 'chart_bars', 'chart_lines', 'chart_pies', 'text_words',
            'text_letters', 'text_numbers', 'text_fields', 'text_handwriting', 'signs', 'wide', 'vast', 'search',
            'science_magnets', 'science_thermometers', 'science_balance', 'science_solutions', 'science_circuits',
@@ -678,7 +678,7 @@ def scene(
     raise RuntimeError(f'{subset}/{split}/{index}: no scene found; the family is too small to be split')
 
 # %% ../nbs/05_nano_world.ipynb #30797f00
-STEPS = 'Think step by step.'
+COT = 'Think step by step.'
 
 def reasoned(
     s:Scene,
@@ -686,7 +686,7 @@ def reasoned(
 ) -> dict:          # a `user` and `assistant` turn
     "A question asked and answered with the reasoning first"
     option = f'{q.answer}: {q.reference()}. ' if q.options else ''
-    return dict(user=f'{q.text()}\n{STEPS}', assistant=f'{s.caption}. {option}Answer: {q.reference()}')
+    return dict(user=f'{q.text()}\n{COT}', assistant=f'{s.caption}. {option}Answer: {q.reference()}')
 
 def final_answer(
     said:str        # by a model that was asked to think step by step
@@ -705,7 +705,7 @@ def conversation(
     characters:int=240,# a turn that would make the conversation longer than this is left out; the first one stays
     first:float=.25,   # how often the caption comes before the questions
     last:float=.45,    # how often it comes after them
-    steps:float=.2,    # how often, instead of a caption, the last question is answered with the reasoning first
+    cot:float=.2,      # how often, instead of a caption, the last question is answered with the reasoning first
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
@@ -715,5 +715,5 @@ def conversation(
         if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.reference()))
     if where < first: texts.insert(0, caption)
     elif where < first + last: texts.append(caption)
-    elif where < first + last + steps: texts[-1] = reasoned(s, asked)
+    elif where < first + last + cot: texts[-1] = reasoned(s, asked)
     return dict(images=[s.draw()], texts=texts, source=subset)

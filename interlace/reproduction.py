@@ -51,13 +51,14 @@ def stages(
         made, records[name] = f'{folder}/model/model.safetensors', f'{folder}/record.json'
         if plan or tuned: out.append(Stage(f'train-{name}', 'train', take(*LOADING, *TRAINING, 'seed') | dict(variant=name, plan=plan, data=data, out=f'{folder}/model'),
                                            [f'{data}/manifest.json', *weights, *([plan] if plan else [])], [made]))
-        out.append(Stage(name, 'evaluate', take('dtype', 'attention', 'seed', 'eval_batch_size', 'max_new_tokens') | dict(variant=name, model=f'{folder}/model' if plan or tuned else settings['model'], benchmarks=questions, out=records[name]),
+        out.append(Stage(name, 'evaluate', take('dtype', 'attention', 'seed', 'eval_batch_size', 'max_new_tokens') | dict(cot=False, variant=name, model=f'{folder}/model' if plan or tuned else settings['model'], benchmarks=questions, out=records[name]),
                          [asked, *([made] if plan or tuned else weights)], [records[name]]))
     top = max(settings['ratios'])
     chosen = ['dense', 'dense-ft', plan_name('interlace', top)]
     made = lambda folder, name, *suffixes: [f'{folder}/{name}.{s}' for s in (*suffixes, 'json')]
     out += [Stage('figure2', 'figure2', dict(profile=p, scores=scores, plan=plans[top], out=figures), [scores, plans[top]], made(figures, 'figure2', 'png', 'pdf'), False),
             Stage('figure4', 'figure4', dict(profile=p, scores=[scores], out=figures), [scores], made(figures, 'figure4', 'png', 'pdf'), False),
+            Stage('gallery', 'gallery', dict(profile=p, benchmarks=questions, record=records['dense'], out=figures), [asked, records['dense']], made(figures, 'gallery', 'png', 'pdf'), False),
             Stage('table1', 'table1', dict(profile=p, records=[records[n] for n in chosen], out=tables), [records[n] for n in chosen], made(tables, 'table1', 'csv', 'md', 'tex'), False)]
     return out
 

@@ -4,7 +4,7 @@ import json, shutil
 import pytest
 from interlace.finetuning import save
 from interlace.nano_model import nano_model, nano_processor
-from interlace.nano_world import write_nano_benchmarks, write_nano_data
+from interlace.nano_benchmarks import write_nano_benchmarks, write_nano_data
 from interlace.selection import Plan
 from conftest import ROOT, command, interlace
 
@@ -48,6 +48,8 @@ def test_plan_prune_finetune_evaluate(work):
     assert json.loads((work/"tuned"/"training.json").read_text())["steps"] == 4
     said = ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--out", work/"record.json")
     assert "n = 4" in said and json.loads((work/"record.json").read_text())["benchmarks"]["POPE"]["n"] == 4
+    ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--cot", "--out", work/"cot.json")
+    assert json.loads((work/"cot.json").read_text())["cot"] is True
 
 
 def test_help():

@@ -2,7 +2,7 @@
 import math
 
 import pytest
-from interlace.evaluation import chance, contains, evaluate, exact, in_memory, mean_and_error, relative, relative_error, relaxed, summary, yesno
+from interlace.evaluation import chance, contains, evaluate, exact, form, in_memory, mean_and_error, question_scores, relative, relative_error, relaxed, summary, yes_no_table, yesno
 from interlace.project import BadInput
 
 CASES = [
@@ -11,6 +11,8 @@ CASES = [
     (relaxed, "100", "100", 1), (relaxed, "105", "100", 1), (relaxed, "95", "100", 1), (relaxed, "106", "100", 0), (relaxed, "7", "8", 0), (relaxed, "30%", "30", 1), (relaxed, "1,000", "1000", 1),
     (relaxed, "0", "0", 1), (relaxed, "1", "0", 0), (relaxed, "red", "red", 1), (relaxed, "red", "blue", 0), (relaxed, "", "8", 0), (relaxed, "eight", "8", 0),
     (contains, "it says lemon here", "lemon", 1), (contains, "LEMON", "lemon", 1), (contains, "lem on", "lemon", 0), (contains, "", "lemon", 0), (contains, "lemon", "", 0),
+    (form, "RED, BLUE", "RED, BLUE", 1), (form, "BLUE, RED", "RED, BLUE", .75), (form, "red, blue", "RED, BLUE", .75), (form, "RED / BLUE", "RED, BLUE", .75), (form, "RED", "RED, BLUE", .25), (form, "red blue", "RED, BLUE", .5),
+    (form, "3, 3", "3, 3", 1), (form, "3", "3, 3", .25), (form, "4, 4", "3, 3", 0), (form, "", "RED", 0), (form, "green", "RED", 0), (form, " RED ", "RED", 1),
     (yesno, "yes", "yes", 1), (yesno, "Yes.", "yes", 1), (yesno, "yes, there is", "yes", 0), (yesno, "no", "yes", 0), (yesno, "", "no", 0),
 ]
 
@@ -43,6 +45,19 @@ def test_chance():
     assert chance(["A", "B", "B", "C"], exact) == 50 and chance(["100", "103", "7"], relaxed) == pytest.approx(200/3)
 
 
+def test_a_question_counts_only_if_every_rotation_is_right():
+    asked = lambda *scores: [dict(score=s, group=g) for g, s in scores]
+    assert question_scores(asked((0, 1), (0, 1), (0, 1), (0, 1), (1, 1), (1, 1), (1, 0), (1, 1), (2, 1))) == [1, 0, 1]
+    assert chance(["A", "B", "C", "D"]*2, exact, groups=[0]*4 + [1]*4) == 0 and chance(["A", "A", "B", "B"], exact, groups=[0, 0, 1, 1]) == 50
+
+
+def test_yes_no_table():
+    rows = [dict(answer=a, reference=r) for a, r in (("yes", "yes"), ("Yes.", "yes"), ("no", "yes"), ("yes", "no"), ("no", "no"), ("perhaps", "no"), ("", "no"), ("no", "no"))]
+    t = yes_no_table(rows)
+    assert t["accuracy"] == 50 and t["precision"] == pytest.approx(200/3) and t["recall"] == pytest.approx(200/3) and t["f1"] == pytest.approx(200/3) and t["yes_ratio"] == 37.5
+    assert math.isnan(yes_no_table([dict(answer="no", reference="no")])["precision"])
+
+
 def test_error_of_the_relative_figure():
     "Against the spread of the figure over fresh samples, which is what it estimates"
     import numpy as np
@@ -50,11 +65,11 @@ def test_error_of_the_relative_figure():
     def pair():       # what the weak model gets right, the strong one mostly gets right too
         b = rng.random(150) < .8
         a = b & (rng.random(150) < .6)
-        return [dict(benchmarks=dict(x=dict(score=100*float(v.mean()))), answers=dict(x=[dict(score=float(s)) for s in v])) for v in (a, b)]
+        return [dict(benchmarks=dict(x=dict(score=100*float(v.mean()))), answers=dict(x=[dict(score=float(s), group=i) for i, s in enumerate(v)])) for v in (a, b)]
     pairs = [pair() for _ in range(300)]
     assert np.mean([relative_error(*p, draws=400) for p in pairs[:40]]) == pytest.approx(np.std([relative(*p) for p in pairs], ddof=1), rel=.15)
     assert relative_error(pairs[0][1], pairs[0][1]) == 0
-    with pytest.raises(BadInput, match="150 and 3"): relative_error(pairs[0][0], dict(answers=dict(x=[dict(score=1.)]*3)))
+    with pytest.raises(BadInput, match="150 and 3"): relative_error(pairs[0][0], dict(answers=dict(x=[dict(score=1., group=i) for i in range(3)])))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +79,7 @@ def nano():
 
 
 def test_in_a_batch_or_alone_the_same_answers(nano):
-    from interlace.nano_world import BENCHMARKS
+    from interlace.nano_benchmarks import BENCHMARKS
     records = [evaluate(*nano, list(BENCHMARKS), questions=5, batch_size=b, progress=False) for b in (1, 7, 64)]
     said = [[a["answer"] for n in BENCHMARKS for a in r["answers"][n]] for r in records]
     assert said[0] == said[1] == said[2] and len(said[0]) == 5*len(BENCHMARKS)
@@ -72,7 +87,7 @@ def test_in_a_batch_or_alone_the_same_answers(nano):
 
 def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):
     from types import SimpleNamespace
-    from interlace.nano_world import ask
+    from interlace.nano_benchmarks import ask
     q = ask("ChartQA", 1)
     messages = [dict(role="user", content=[dict(type="image", url=q["image"]), dict(type="text", text="Describe the picture.")])]
     harness = in_memory(*nano, batch_size=8, progress=False)
@@ -82,10 +97,15 @@ def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):
     assert short == again and long.startswith(short) and len(long) > len(short) and stop == long.split(",")[0]
 
 
+def test_with_reasoning_only_the_final_answer_counts(nano):
+    record = evaluate(*nano, ["POPE", "AI2D"], questions=6, batch_size=12, cot=True, max_new_tokens=8, progress=False)      # too short to finish
+    assert record["average"]["score"] == 0 and all(a["answer"] == "" and a["said"] for n in ("POPE", "AI2D") for a in record["answers"][n])
+
+
 def test_nano_l_has_learnt_every_benchmark(nano):
     "The shipped weights against the best answer without looking, on fresh questions; and the shipped record says the same"
     from interlace.loading import model_folder
-    from interlace.nano_world import BENCHMARKS
+    from interlace.nano_benchmarks import BENCHMARKS
     from interlace.project import read_json
     record = evaluate(*nano, list(BENCHMARKS), questions=60, batch_size=60, progress=False)
     shipped = read_json(f"{model_folder('nano-l')}/evaluation.json")["benchmarks"]

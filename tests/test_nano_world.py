@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from interlace.evaluation import METRICS, chance
-from interlace.nano_world import BENCHMARKS, FAMILIES, SPLITS, ask, conversation, scene, split_of, write_nano_benchmarks, write_nano_data
+from interlace.nano_benchmarks import BENCHMARKS, DOMAINS, ask, write_nano_benchmarks, write_nano_data
+from interlace.nano_world import CANVAS, FAMILIES, SIZE, SPLITS, conversation, final_answer, reasoned, scene, split_of
 from interlace.project import BadInput
 
 
@@ -58,12 +59,65 @@ def test_captions_tell_the_truth():
         assert ("repel" in m.caption) == (m.spec["poles"][1] == m.spec["poles"][2])
 
 
+def test_no_split_shares_a_picture_and_question():
+    "What a model is asked in one split it is asked in no other"
+    for name in FAMILIES:
+        seen = {}
+        for split, n in (("pretrain", 60), ("train", 60), ("calibration", 60), ("test", 60)):
+            for i in range(n):
+                s = scene(name, split, i)
+                for q in s.questions: assert seen.setdefault((digest(s), q.text()), split) == split
+
+
+def test_canvases():
+    for name in FAMILIES: assert scene(name, "test", 0).draw().size == (CANVAS.get(name, SIZE),)*2
+    assert min(CANVAS.values()) >= 2*SIZE
+    for i in range(20):
+        s = scene("search", "test", i)
+        tiny = [t for t in s.spec["things"] if t["tiny"]]
+        assert len(tiny) == 1 and 2*tiny[0]["r"] < .08*CANVAS["search"]
+        assert all(tiny[0]["shape"] in q.prompt for q in s.questions if q.kind in ("attribute", "position"))
+
+
+def test_relative_positions_are_true():
+    for i in range(30):
+        s = scene("wide", "test", i)
+        at = {t["shape"]: t for t in s.spec["things"]}
+        for q in s.questions:
+            if q.kind != "cross": continue
+            a, b = (at[w] for w in q.prompt.rstrip("?").replace(",", "").split() if w in at)
+            assert q.answer == f"{'above' if a['row'] < b['row'] else 'below'} {'left' if a['column'] < b['column'] else 'right'}"
+
+
+def test_mmbench_asks_every_rotation(tmp_path):
+    from datasets import Dataset
+    write_nano_benchmarks(tmp_path, 6, ["MMBench"])
+    rows = Dataset.from_parquet(str(tmp_path/"MMBench.parquet"))
+    for g in range(6):
+        mine = [r for r in rows if r["group"] == g]
+        assert len(mine) == len(mine[0]["options"]) and len({r["question"] for r in mine}) == len(mine)
+        right = {r["options"]["ABCD".index(r["answer"])] for r in mine}
+        assert len(right) == 1 and len({r["answer"] for r in mine}) == len(mine)      # the same answer, every letter once
+
+
+def test_reasoning_ends_in_the_answer():
+    for name in FAMILIES:
+        for i in range(5):
+            s = scene(name, "train", i)
+            for q in s.questions: assert final_answer(reasoned(s, q)["assistant"]) == q.reference()
+    assert final_answer("red circle left, blue") == "" and final_answer("Answer: A. No. Answer: B") == "B"
+
+
+def test_domains_are_subsets(): assert all(set(v) <= set(FAMILIES) for v in DOMAINS.values()) and set(DOMAINS) == {"ChartQA", "TextVQA", "ScienceQA"}
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_perfect_answers_score_100_and_constant_ones_chance(name):
     rows, metric = [ask(name, i) for i in range(120)], METRICS[BENCHMARKS[name].metric]
     assert all(metric(r["answer"], r["answer"]) == 1 for r in rows)
     assert all(metric("", r["answer"]) == 0 for r in rows)
     assert chance([r["answer"] for r in rows], metric) <= 60
+    for r in rows: assert metric("A pink elephant." if len(r["answer"]) > 1 else "E", r["answer"]) == 0
     assert {r["subset"] for r in rows} == set(BENCHMARKS[name].kinds)
 
 

@@ -3,11 +3,12 @@ import json, os, signal, subprocess, sys, time
 
 import pandas as pd
 import pytest
+from interlace.evaluation import question_scores
 from conftest import interlace
 
 TRAINED = ["train-dense-ft", "train-interlace-25"]
 EVALUATED = ["dense", "dense-ft", "interlace-25"]
-ALL = ["data", "benchmarks", "scores", "plans", *TRAINED, *EVALUATED, "figure2", "figure4", "table1"]
+ALL = ["data", "benchmarks", "scores", "plans", *TRAINED, *EVALUATED, "figure2", "figure4", "gallery", "table1"]
 
 
 def names(stdout): return sorted({l.split("»")[1].strip() for l in stdout.splitlines() if "»" in l})
@@ -60,8 +61,8 @@ def test_the_table_says_what_the_records_say(ran):
     assert list(table["method"]) == ["Dense", "Dense-FT", "INTERLACE"] and list(table["sparsity"]) == [0, 0, 25]
     for row, n in zip(table.to_dict("records"), ("dense", "dense-ft", "interlace-25")):
         e = json.loads((ran/"runs"/"smoke"/"variants"/n/"record.json").read_text())["evaluation"]
-        assert row["average"] == pytest.approx(e["average"]["score"], abs=1e-3) and row["n"] == 6*16 == sum(len(a) for a in e["answers"].values())
-        for b, v in e["benchmarks"].items(): assert v["score"] == pytest.approx(100*sum(a["score"] for a in e["answers"][b])/16)
+        assert row["average"] == pytest.approx(e["average"]["score"], abs=1e-3) and row["n"] == 12*16 == sum(b["n"] for b in e["benchmarks"].values())
+        for b, v in e["benchmarks"].items(): assert v["score"] == pytest.approx(100*sum(question_scores(e["answers"][b]))/16)
 
 
 def test_a_second_run_has_nothing_to_do(ran):
@@ -84,12 +85,12 @@ def changed(path, old, new):
 
 
 @pytest.mark.parametrize("file, old, new, rerun", [
-    ("settings.ini", "questions = 16", "questions = 15", ["benchmarks", *EVALUATED, "table1"]),
+    ("settings.ini", "questions = 16", "questions = 15", ["benchmarks", *EVALUATED, "gallery", "table1"]),
     ("settings.ini", "learning_rate = 1e-3", "learning_rate = 2e-3", [*TRAINED, "dense-ft", "interlace-25", "table1"]),
     ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "train-interlace-20", "interlace-20", "figure2", "table1"]),
     ("interlace/finetuning.py", "def train(", "# a change\ndef train(", [*TRAINED, "dense-ft", "interlace-25", "table1"]),
-    ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", ["plans", *TRAINED, *EVALUATED, "figure2", "figure4", "table1"]),
-    ("interlace/records.py", "def figure_style(", "# a change\ndef figure_style(", ["figure2", "figure4", "table1"]),
+    ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", ["plans", *TRAINED, *EVALUATED, "figure2", "figure4", "gallery", "table1"]),
+    ("interlace/records.py", "def figure_style(", "# a change\ndef figure_style(", ["figure2", "figure4", "gallery", "table1"]),
     ("nbs/paper/figure4.ipynb", "Two panels share", "The two panels share", ["figure4"]),
 ])
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(ran, file, old, new, rerun):
