@@ -114,13 +114,16 @@ def deepened(
 # %% ../nbs/09_nano_model.ipynb #1923f31a
 MIXTURE = dict(objects=6, street=4, diagrams=4, chart_bars=3, chart_lines=3, chart_pies=2, text_words=2, text_letters=2, text_numbers=2, text_fields=2, text_handwriting=2, signs=3,
                wide=3, vast=2, search=3, science_magnets=1, science_thermometers=1, science_balance=1, science_solutions=2, science_circuits=1)
-CURRICULUM = (   # (until this sample, what is drawn, whether the caption is all that is said)
-    (10_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), True),
-    (18_000, dict(objects=3, street=3, diagrams=4, signs=2, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2), True),
-    (32_000, dict(chart_bars=3, chart_lines=3, chart_pies=3, science_magnets=1, science_thermometers=2, science_balance=1, science_solutions=2, science_circuits=1,
-                  objects=1, street=1, diagrams=3, signs=1, text_letters=1, text_words=1, text_fields=1, text_handwriting=1, wide=2, vast=1, search=1), True),
-    (48_000, dict(objects=5, street=3, diagrams=5, chart_bars=1, signs=1, text_letters=1, text_words=1, text_fields=1), False),
-    (None, MIXTURE, False))
+_SEEN = dict(objects=3, street=2, diagrams=3, chart_bars=2, chart_lines=2, chart_pies=2, text_letters=1, text_words=1, text_fields=1, text_handwriting=1, signs=2,
+             wide=2, vast=1, search=1, science_thermometers=1, science_solutions=1)
+CURRICULUM = (   # (until this sample, what is drawn, what is said: captions in order, captions in any order, or questions)
+    (10_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), 'captions'),
+    (18_000, dict(objects=3, street=3, diagrams=4, signs=2, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2), 'captions'),
+    (30_000, _SEEN | dict(chart_bars=4, chart_lines=4, chart_pies=4, science_magnets=1, science_thermometers=2, science_balance=1, science_solutions=2, science_circuits=1), 'captions'),
+    (40_000, _SEEN, 'any order'),
+    (52_000, dict(objects=5, street=3, diagrams=5, chart_bars=1, signs=1, text_letters=1, text_words=1, text_fields=1), 'questions'),
+    (None, MIXTURE, 'questions'))
+_SAID = {'captions': dict(turns=0, first=1.), 'any order': dict(turns=0, first=1., free=.8), 'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.25, free=.5)}
 BLOCK = 16       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
 
 class NanoStream:
@@ -132,13 +135,13 @@ class NanoStream:
     def __len__(self): return self.samples
     def __getitem__(self, i):
         i += self.start
-        _, mixture, caption = next(part for part in CURRICULUM if part[0] is None or i < part[0])
+        _, mixture, said = next(part for part in CURRICULUM if part[0] is None or i < part[0])
         sizes = {}
         for name, share in mixture.items(): sizes.setdefault(CANVAS.get(name, SIZE), {})[name] = share
         draw = lambda rng, shares: list(shares)[int(rng.choice(len(shares), p=np.array(list(shares.values()))/sum(shares.values())))]
         size = draw(rng_for('block', i//BLOCK), {s: sum(names.values()) for s, names in sizes.items()})
         subset = draw(rng_for('stream', i), sizes[size])
-        return conversation(subset, 'pretrain', i, **(dict(turns=0, first=1.) if caption else dict(turns=8, characters=450, first=0., last=.15, cot=.25)))
+        return conversation(subset, 'pretrain', i, **_SAID[said])
 
 # %% ../nbs/09_nano_model.ipynb #58a00f5f
 def orthogonalised(
@@ -156,7 +159,7 @@ def orthogonalised(
 
 class Muon(torch.optim.Optimizer):
     "Muon for hidden matrices, stacked by shape; Adam for everything else"
-    def __init__(self, model, lr=2e-2, adam_lr=1e-3, momentum=.95, betas=(.9, .98), weight_decay=.1):
+    def __init__(self, model, lr=2e-2, adam_lr=1e-3, momentum=.95, betas=(.9, .98), weight_decay=.03):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         hidden = lambda n, p: p.dim() == 2 and not any(k in n for k in ('embed', 'lm_head'))
         super().__init__([dict(params=[p for n, p in named if hidden(n, p)], lr=lr, matrix=True), dict(params=[p for n, p in named if not hidden(n, p)], lr=adam_lr, matrix=False)],
@@ -191,7 +194,7 @@ def train_nano(
     name:str='nano-l',            # a key of `SHAPES`
     shallow:int=8,                # decoder layers of the first run
     samples:int=96_000,           # conversations of the first run
-    deep_samples:int=24_000,      # … and of the second, with all layers
+    deep_samples:int=20_000,      # … and of the second, with all layers
     batch_size:int=16,            # conversations per step
     learning_rate:float=2e-2,     # of the hidden matrices; everything else gets a twentieth
     deep_learning_rate:float=1e-2,# … of the second run, at its peak
@@ -205,6 +208,6 @@ def train_nano(
                                                                           nano=name, shape=SHAPES[name], curriculum=CURRICULUM, optimizer_name='Muon')
     run = lambda model, data, out, rate, **kw: train(model, data, processor, out, learning_rate=rate, optimizer=lambda m: Muon(m, rate, rate/20), **common, **kw)
     if not (first/'training.json').exists():
-        run(nano_model(name, processor, shallow, seed), NanoStream(samples), first, learning_rate, schedule='constant_with_warmup', warmup_ratio=.002, layers=shallow)
+        run(nano_model(name, processor, shallow, seed), NanoStream(samples), first, learning_rate, warmup_ratio=.002, layers=shallow)
     model = deepened(Qwen3VLForConditionalGeneration.from_pretrained(first, dtype=torch.float32, attn_implementation='eager'))
     return run(model, NanoStream(deep_samples, samples), out_dir, deep_learning_rate, warmup_ratio=.04, save_dtype=torch.bfloat16, layers=LAYERS, shallow=read_json(first/'training.json'))

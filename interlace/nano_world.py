@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'SIZE', 'CELL', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 'SIDES', 'DEPTHS', 'THINGS', 'LABELS', 'CORNERS',
-           'WORDS', 'FIELDS', 'CANVAS', 'COT', 'DESCRIBE', 'rng_for', 'split_of', 'Question', 'choice', 'Scene',
-           'family', 'pick', 'objects', 'street', 'diagrams', 'chart_bars', 'chart_lines', 'chart_pies', 'text_words',
-           'text_letters', 'text_numbers', 'text_fields', 'text_handwriting', 'signs', 'wide', 'vast', 'search',
-           'science_magnets', 'science_thermometers', 'science_balance', 'science_solutions', 'science_circuits',
-           'scene', 'reasoned', 'final_answer', 'conversation']
+           'WORDS', 'FIELDS', 'CANVAS', 'COT', 'DESCRIBE', 'DESCRIBE_FREELY', 'rng_for', 'split_of', 'Question',
+           'choice', 'Scene', 'family', 'pick', 'objects', 'street', 'diagrams', 'chart_bars', 'chart_lines',
+           'chart_pies', 'text_words', 'text_letters', 'text_numbers', 'text_fields', 'text_handwriting', 'signs',
+           'wide', 'vast', 'search', 'science_magnets', 'science_thermometers', 'science_balance', 'science_solutions',
+           'science_circuits', 'scene', 'reasoned', 'final_answer', 'conversation']
 
 # %% ../nbs/05_nano_world.ipynb #115f7e4e
 import hashlib, itertools, json, math
@@ -83,6 +83,7 @@ class Scene:
     spec:dict                     # everything that decides the picture
     draw:Callable                 # () -> PIL image
     caption:str                   # all of the picture in words
+    free:str                      # the same in random order
     questions:list                # all `Question`s that can be asked about it
 
     @property
@@ -144,11 +145,11 @@ def pick(
     return [xs[int(i)] for i in rng.permutation(len(xs))[:n]]
 
 def _said(rng, pairs, comma='; ', turned=.5):
-    "Things and where they are, in random order; at times what comes before where. So a caption can only be finished by looking, not by counting"
+    "Things and where they are, as two texts: in order; and in random order, at times what before where"
     pairs = list(pairs)
-    pairs = pick(rng, pairs, len(pairs))
-    if rng.random() < turned: pairs = [p[::-1] for p in pairs]
-    return comma.join(f'{a} {b}' for a, b in pairs)
+    free = pick(rng, pairs, len(pairs))
+    if rng.random() < turned: free = [p[::-1] for p in free]
+    return tuple(comma.join(f'{a} {b}' for a, b in ps) for ps in (pairs, free))
 def _third(rng, k):
     "A coordinate in the first, middle or last third of the picture, near the middle of a cell"
     return round(CELL*((0, int(rng.integers(1, 3)), SIZE//CELL - 1)[k] + .5) + _jit(rng, 1), 1)
@@ -195,7 +196,7 @@ def objects(rng, split):
         c = _Canvas(background=spec['background'])
         for t in things: _shape(c, t['shape'], t['x'], t['y'], t['r'], COLOURS[t['colour']], spec['background'])
         return c.done()
-    caption = _said(rng, [(PLACES[t['cell']], f"{t['colour']} {t['shape']}") for t in things])
+    captions = _said(rng, [(PLACES[t['cell']], f"{t['colour']} {t['shape']}") for t in things])
     there = {(t['colour'], t['shape']) for t in things}
     colours, shapes = sorted({c for c, _ in there}), sorted({s for _, s in there})
     near = [(c, s) for c in colours for s in shapes if (c, s) not in there]
@@ -210,10 +211,11 @@ def objects(rng, split):
             qs += [Question(f"What colour is the {t['shape']}?", t['colour'], 'colour'), Question(f"Where is the {t['shape']}?", PLACES[t['cell']], 'where'),
                    choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice'),
                    choice(rng, f"Where is the {t['shape']}?", PLACES[t['cell']], [p for p in PLACES if p != PLACES[t['cell']]], 'where-choice')]
-        qs.append(choice(rng, f"What is at the {PLACES[t['cell']]}?", f"{t['colour']} {t['shape']}", [f'{c} {s}' for c, s in pick(rng, near, min(2, len(near))) + pick(rng, far, 3)][:3] if near else [f'{c} {s}' for c, s in pick(rng, far, 3)], 'what-choice'))
+        wrong = dict.fromkeys(pick(rng, near, min(2, len(near))) + pick(rng, far, 3))     # with colours and shapes that are there, first
+        qs.append(choice(rng, f"What is at the {PLACES[t['cell']]}?", f"{t['colour']} {t['shape']}", [f'{c} {s}' for c, s in wrong][:3], 'what-choice'))
     qs.append(choice(rng, 'How many objects are there?', str(n), [str(k) for k in range(2, 6) if k != n], 'count-choice'))
     qs += _instructions(rng, things)
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, *captions, qs)
 
 # %% ../nbs/05_nano_world.ipynb #d5e27b83
 SIDES, DEPTHS = ['left', 'middle', 'right'], ['far', 'near']
@@ -255,7 +257,7 @@ def street(rng, split):
             _thing(c, t['kind'], t['x'], foot + t['y'], half, COLOURS[t['colour']])
         return c.done()
     at = lambda t: f"{DEPTHS[t['depth']]} {SIDES[t['side']]}"
-    caption = _said(rng, [(at(t), f"{t['colour']} {t['kind']}") for t in things])
+    captions = _said(rng, [(at(t), f"{t['colour']} {t['kind']}") for t in things])
     qs = []
     for t in things:
         qs += [choice(rng, f"Where is the {t['kind']}?", SIDES[t['side']], [s for s in SIDES if s != SIDES[t['side']]], 'side'),
@@ -272,7 +274,7 @@ def street(rng, split):
         if t['depth'] != u['depth']:
             close, far = (t, u) if t['depth'] else (u, t)
             qs.append(choice(rng, 'Which is closer?', close['kind'], [far['kind']], 'closer'))
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, *captions, qs)
 
 # %% ../nbs/05_nano_world.ipynb #e2e25c18
 LABELS = 'EFGHKLMNPRSTUVXYZ'
@@ -301,7 +303,8 @@ def diagrams(rng, split):
             else: c.disc(x, y, r, (255, 255, 255), tuple(f), 1.5)
             c.text(x, y, l, 12, font='DejaVuSans-Bold')
         return c.done()
-    caption = _said(rng, zip(CORNERS, labels), ', ') + '; ' + ', '.join(f'{labels[i]} to {labels[j]}' for i, j in pick(rng, edges, len(edges)))
+    arrows = _said(rng, [(f'{labels[i]} to', labels[j]) for i, j in edges], ', ', 0)
+    captions = [f'{c}; {a}' for c, a in zip(_said(rng, zip(CORNERS, labels), ', '), arrows)]
     absent = pick(rng, [l for l in LABELS if l not in labels])
     qs = [Question('How many arrows are there?', str(len(edges)), 'count')]
     for l, corner in zip(labels, CORNERS):
@@ -310,7 +313,7 @@ def diagrams(rng, split):
         others = [l for l in labels if l not in (labels[i], labels[j])] + [absent]
         qs += [choice(rng, f'What does the arrow from {labels[i]} point to?', labels[j], others, 'from'), Question(f'What does the arrow from {labels[i]} point to?', labels[j], 'from-open')]
         if sum(t == j for _, t in edges) == 1: qs.append(choice(rng, f'Which letter has an arrow to {labels[j]}?', labels[i], others, 'to'))
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, *captions, qs)
 
 # %% ../nbs/05_nano_world.ipynb #64496a52
 def _chart_questions(rng, names, values, thing, unit=''):
@@ -345,8 +348,8 @@ def chart_bars(rng, split):
             c.box(x0 + w*(i+.18), y(v), x0 + w*(i+.82), y0, COLOURS[m])
             if spec['numbers']: c.text(x0 + w*(i+.5), y(v) - 4.5, str(v), 8, font='DejaVuSans-Bold')
         return c.done()
-    caption = _said(rng, zip(names, values), ', ', 0)
-    return Scene(spec, draw, caption, _chart_questions(rng, names, values, 'bar'))
+    captions = _said(rng, zip(names, values), ', ', 0)
+    return Scene(spec, draw, *captions, _chart_questions(rng, names, values, 'bar'))
 
 @family
 def chart_lines(rng, split):
@@ -361,9 +364,9 @@ def chart_lines(rng, split):
         c.line(pts, COLOURS[spec['colour']], 1.6)
         for (px, py), m in zip(pts, names): c.disc(px, py, 2.2, COLOURS[spec['colour']]); c.text(px, y0 + 6, m, 8.5)
         return c.done()
-    caption = f"{spec['colour']} line: " + _said(rng, zip(names, values), ', ', 0)
+    captions = [f"{spec['colour']} line: {c}" for c in _said(rng, zip(names, values), ', ', 0)]
     qs = _chart_questions(rng, names, values, 'point') + [Question('What colour is the line?', spec['colour'], 'colour')]
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, *captions, qs)
 
 @family
 def chart_pies(rng, split):
@@ -379,8 +382,8 @@ def chart_pies(rng, split):
         for m, v in zip(names, values):
             c.wedge(32 + spec['x'], 32 + spec['y'], spec['r'], a, a + 3.6*v, COLOURS[m]); a += 3.6*v
         return c.done()
-    caption = _said(rng, zip(names, (f'{v}%' for v in values)), ', ', 0)
-    return Scene(spec, draw, caption, _chart_questions(rng, names, values, 'slice', '%'))
+    captions = _said(rng, zip(names, (f'{v}%' for v in values)), ', ', 0)
+    return Scene(spec, draw, *captions, _chart_questions(rng, names, values, 'slice', '%'))
 
 # %% ../nbs/05_nano_world.ipynb #3680d559
 WORDS = ('able acid also area army away baby back ball band bank base bath bear beat bell bird blue boat body bold book born boss '
@@ -421,7 +424,7 @@ def _printed(name, rng, lines, questions):
         c = _Canvas(background=paper)
         for t, x, y, s in marks: c.text(x, y, t, s, ink, font)
         return c.done()
-    return Scene(spec, draw, ' / '.join(lines), questions)
+    return Scene(spec, draw, ' / '.join(lines), ' / '.join(lines), questions)
 
 _NTH = ['first', 'second', 'third']
 def _line_questions(lines):
@@ -471,7 +474,7 @@ def text_handwriting(rng, split):
         mix = page[..., None]*np.array(ink) + (1 - page[..., None])*np.array(paper)
         return Image.fromarray(mix.round().clip(0, 255).astype(np.uint8))
     number = ''.join(str(labels[d]) for d in picked)
-    return Scene(spec, draw, number, [Question('What number is written by hand?', number, 'handwriting')])
+    return Scene(spec, draw, number, number, [Question('What number is written by hand?', number, 'handwriting')])
 
 # %% ../nbs/05_nano_world.ipynb #6fe5ba62
 @family
@@ -493,10 +496,10 @@ def signs(rng, split):
             ink = _INK if b['colour'] in ('yellow', 'orange') else (255, 255, 255)
             for i, ch in enumerate(b['text']): c.text(x + CELL*(i + .5), y + CELL/2, ch, spec['size'], ink, spec['font'])
         return c.done()
-    caption = _said(rng, [(f"{b['colour']} sign", b['text']) for b in boards])
+    captions = _said(rng, [(f"{b['colour']} sign", b['text']) for b in boards])
     qs = [Question('What does the top sign say?', boards[0]['text'], 'place'), Question('What does the bottom sign say?', boards[-1]['text'], 'place')]
     for b in boards: qs += [Question(f"What does the {b['colour']} sign say?", b['text'], 'sign'), Question(f"What colour is the sign that says {b['text']}?", b['colour'], 'sign-colour')]
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, *captions, qs)
 
 # %% ../nbs/05_nano_world.ipynb #0e31b8ff
 CANVAS = dict(wide=128, vast=192, search=128)   # pixels on each side; all others have SIZE
@@ -526,7 +529,7 @@ def _scattered(rng, name, tiny):
         if t['row'] != u['row']: qs.append(choice(rng, f"Is the {t['shape']} above or below the {u['shape']}?", down, ['above' if down == 'below' else 'below'], target))
         if t['column'] != u['column'] and t['row'] != u['row']:
             qs.append(choice(rng, f"Where is the {t['shape']}, seen from the {u['shape']}?", f'{down} {across}', [o for o in ('above left', 'above right', 'below left', 'below right') if o != f'{down} {across}'], 'cross'))
-    return Scene(spec, draw, _said(rng, [(third(t), f"{t['colour']} {t['shape']}") for t in things]), qs)
+    return Scene(spec, draw, *_said(rng, [(third(t), f"{t['colour']} {t['shape']}") for t in things]), qs)
 
 @family
 def wide(rng, split):
@@ -563,7 +566,7 @@ def science_magnets(rng, split):
     qs = [choice(rng, 'Will these magnets attract or repel each other?', answer, ['attract' if answer == 'repel' else 'repel'], 'magnets'),
           Question('Which poles face each other?', f'{poles[1]} and {poles[2]}', 'poles'),
           Question('Will these magnets attract or repel each other?', answer, 'magnets-open')]
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, caption, caption, qs)
 
 @family
 def science_thermometers(rng, split):
@@ -581,11 +584,11 @@ def science_thermometers(rng, split):
             for m in (25, 50, 75): c.line([(x+3, y0-(y0-y1)*m/100), (x+6, y0-(y0-y1)*m/100)], width=.8)
         return c.done()
     hot, cold = sides[int(np.argmax(levels))], sides[int(np.argmin(levels))]
-    caption = _said(rng, zip(sides, levels), ', ', 0) + f'; hottest {hot}, coldest {cold}'
+    captions = [f'{c}; hottest {hot}, coldest {cold}' for c in _said(rng, zip(sides, levels), ', ', 0)]
     qs = [choice(rng, 'Which thermometer is the hottest?', hot, [s for s in sides if s != hot], 'hottest'),
           choice(rng, 'Which thermometer is the coldest?', cold, [s for s in sides if s != cold], 'coldest'),
           *(Question(f'What does the {s} thermometer show?', str(v), 'level') for s, v in zip(sides, levels))]
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, *captions, qs)
 
 @family
 def science_balance(rng, split):
@@ -608,7 +611,7 @@ def science_balance(rng, split):
     qs = [choice(rng, 'Which box is heavier?', heavy, [o for o in (a, b, 'the same') if o != heavy], 'heavier'),
           choice(rng, 'Which box is lighter?', light, [o for o in (a, b, 'the same') if o != light], 'lighter'),
           Question('Which side is down?', ('none', 'left' if tilt == -1 else 'right')[tilt != 0], 'down')]
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, caption, caption, qs)
 
 @family
 def science_solutions(rng, split):
@@ -631,11 +634,11 @@ def science_solutions(rng, split):
             for px, py in ds: c.disc(px, py, 2.1, COLOURS[colour])
         return c.done()
     most, least = sides[int(np.argmax(counts))], sides[int(np.argmin(counts))]
-    caption = f'{colour} particles: ' + _said(rng, zip(sides, counts), ', ', 0) + f'; most {most}, least {least}'
+    captions = [f'{colour} particles: {c}; most {most}, least {least}' for c in _said(rng, zip(sides, counts), ', ', 0)]
     qs = [choice(rng, 'Which solution is the most concentrated?', most, [s for s in sides if s != most], 'most'),
           choice(rng, 'Which solution is the least concentrated?', least, [s for s in sides if s != least], 'least'),
           *(Question(f'How many particles are in the {s} solution?', str(v), 'count') for s, v in zip(sides, counts))]
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, *captions, qs)
 
 @family
 def science_circuits(rng, split):
@@ -661,7 +664,7 @@ def science_circuits(rng, split):
     qs = [choice(rng, 'Will the bulb light up?', answer, ['no' if closed else 'yes'], 'bulb'),
           Question('Is the circuit open or closed?', 'closed' if closed else 'open', 'circuit'),
           Question('What colour is the bulb?', spec['colour'], 'colour')]
-    return Scene(spec, draw, caption, qs)
+    return Scene(spec, draw, caption, caption, qs)
 
 # %% ../nbs/05_nano_world.ipynb #d117080f
 def scene(
@@ -695,7 +698,7 @@ def final_answer(
     return said.rpartition('Answer:')[2].strip() if 'Answer:' in said else ''
 
 # %% ../nbs/05_nano_world.ipynb #9962a982
-DESCRIBE = 'Describe the picture.'
+DESCRIBE, DESCRIBE_FREELY = 'Describe the picture.', 'Describe the picture in any order.'
 
 def conversation(
     subset:str,                   # a name from `FAMILIES`
@@ -706,10 +709,12 @@ def conversation(
     first:float=.25,   # how often the caption comes before the questions
     last:float=.45,    # how often it comes after them
     cot:float=.2,      # how often, instead of a caption, the last question is answered with the reasoning first
+    free:float=0.,     # how often a caption is in random order
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
-    caption, where, texts, length = dict(user=DESCRIBE, assistant=s.caption), rng.random(), [], len(s.caption)
+    caption = dict(user=DESCRIBE_FREELY, assistant=s.free) if rng.random() < free else dict(user=DESCRIBE, assistant=s.caption)
+    where, texts, length = rng.random(), [], len(s.caption)
     for q in pick(rng, s.questions, turns):
         length += len(q.text()) + 30    # a turn's marks cost about as much as thirty characters
         if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.reference()))
