@@ -150,6 +150,7 @@ def _said(rng, pairs, comma='; ', turned=.5):
     free = pick(rng, pairs, len(pairs))
     if rng.random() < turned: free = [p[::-1] for p in free]
     return tuple(comma.join(f'{a} {b}' for a, b in ps) for ps in (pairs, free))
+
 def _third(rng, k):
     "A coordinate in the first, middle or last third of the picture, near the middle of a cell"
     return round(CELL*((0, int(rng.integers(1, 3)), SIZE//CELL - 1)[k] + .5) + _jit(rng, 1), 1)
