@@ -10,12 +10,13 @@ _PUBLIC = {
     "similarity": ("LayerScores", "score_layers"),
     "selection": ("Plan", "make_plan"),
     "surgery": ("prune", "freeze_for", "tuned_layers"),
-    "nano_world": ("scene", "conversation", "ask", "write_nano_data"),
+    "nano_world": ("scene", "conversation"),
+    "nano_benchmarks": ("ask", "write_nano_benchmarks", "write_nano_data"),
     "conversations": ("Collator", "calibration_batches", "load_samples"),
     "finetuning": ("finetune", "train", "save"),
     "nano_model": ("nano_model", "nano_processor", "train_nano"),
     "loading": ("load_model",),
-    "evaluation": ("evaluate", "relative"),
+    "evaluation": ("evaluate", "relative", "relative_error"),
     "reproduction": ("reproduce",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -15,7 +15,7 @@ def work(tmp_path_factory):
     d = tmp_path_factory.mktemp("cli")
     processor = nano_processor()
     save(nano_model(processor=processor, layers=12), processor, d/"model")
-    write_nano_data(d/"data", fraction=.0001)
+    write_nano_data(d/"data", fraction=.0002)
     write_nano_benchmarks(d/"questions", 4, ["POPE", "AI2D"])
     return d
 
@@ -45,7 +45,7 @@ def test_plan_prune_finetune_evaluate(work):
     AutoProcessor.from_pretrained(work/"pruned")
     assert len(model.model.language_model.layers) == 9
     ok("finetune", "--model", work/"pruned", "--data", work/"data"/"train.parquet", "--out", work/"tuned", "--batch-size", 8, "--accumulation", 1)
-    assert json.loads((work/"tuned"/"training.json").read_text())["steps"] == 4
+    assert json.loads((work/"tuned"/"training.json").read_text())["steps"] == 5
     said = ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--out", work/"record.json")
     assert "n = 4" in said and json.loads((work/"record.json").read_text())["benchmarks"]["POPE"]["n"] == 4
     ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--cot", "--out", work/"cot.json")
