@@ -12,7 +12,7 @@ __all__ = ['SPLITS', 'SIZE', 'CELL', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 
 
 # %% ../nbs/05_nano_world.ipynb #115f7e4e
 import hashlib, itertools, json, math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Callable
@@ -711,6 +711,7 @@ def conversation(
     last:float=.45,    # how often it comes after them
     cot:float=.2,      # how often, instead of a caption, the last question is answered with the reasoning first
     free:float=0.,     # how often a caption is in random order
+    letters:float=0.,  # how often a turn asks only which letter an option has
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
@@ -719,6 +720,10 @@ def conversation(
     for q in pick(rng, s.questions, turns):
         length += len(q.text()) + 30    # a turn's marks cost about as much as thirty characters
         if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.reference()))
+    if letters and (choices := [q for q in s.questions if q.options]) and rng.random() < letters:
+        q = pick(rng, choices)
+        letter = replace(q, prompt=f'Which option says {(said := pick(rng, q.options))}?', answer=said)
+        texts.insert(int(rng.integers(len(texts))), dict(user=letter.text(), assistant=letter.reference()))
     if where < first: texts.insert(0, caption)
     elif where < first + last: texts.append(caption)
     elif where < first + last + cot: texts[-1] = reasoned(s, asked)
