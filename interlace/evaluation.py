@@ -26,28 +26,29 @@ def _number(text):
     try: return float(text.replace('%', '').replace(',', ''))
     except ValueError: return None
 
-def exact(answer:str, reference:str) -> float:
-    "1 if the answer is the reference; for a letter, `B`, `B.` and `B. red` count as B"
+def exact(answer:str, reference:str, options:tuple=()) -> float:
+    "1 if the answer is the reference; for a choice, `B`, `B.`, `B. red` and, where the options are given, B's text count as B"
     if len(reference) == 1 and reference in string.ascii_uppercase:
+        same = [chr(65 + i) for i, o in enumerate(options) if _plain(o) == _plain(answer)]
         letter = re.match(r'\(?([A-Z])\)?(?:[.:)]|\s|$)', answer.strip())
-        return float(bool(letter) and letter[1] == reference)
+        return float(same == [reference] if same else bool(letter) and letter[1] == reference)
     return float(_plain(answer) == _plain(reference))
 
-def relaxed(answer:str, reference:str, tolerance:float=.05) -> float:
+def relaxed(answer:str, reference:str, options:tuple=(), tolerance:float=.05) -> float:
     "1 if a number is within 5% of the reference, or another answer is equal to it"
     a, r = _number(_plain(answer)), _number(_plain(reference))
     if a is not None and r is not None: return float(abs(a - r) <= tolerance*abs(r)) if r else float(a == 0)
     return float(_plain(answer) == _plain(reference))
 
-def contains(answer:str, reference:str) -> float:
+def contains(answer:str, reference:str, options:tuple=()) -> float:
     "1 if the reference occurs in the answer"
     return float(bool(_plain(reference)) and _plain(reference) in _plain(answer))
 
-def yesno(answer:str, reference:str) -> float:
+def yesno(answer:str, reference:str, options:tuple=()) -> float:
     "1 if the answer is exactly the reference, yes or no"
     return float(_plain(answer) == reference)
 
-def form(answer:str, reference:str) -> float:
+def form(answer:str, reference:str, options:tuple=()) -> float:
     "A quarter each: the same words, in the same order, in the same letters, with the same between them; nothing without a right word"
     words, between = (lambda t: re.findall(r'\w+', t)), (lambda t: re.sub(r'\w+', '', t.strip()))
     a, r = words(answer), words(reference)
@@ -142,7 +143,7 @@ def nano_task(
         with quiet_datasets(): return lmms_eval.api.task.ConfigurableMessagesTask(config=dict(
             task=f'{name}-nano', dataset_path='parquet', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='generate_until',
             doc_to_visual=lambda doc: [open_image(doc['image'], f"{path.name} question {doc['id']}")], doc_to_text=lambda doc: doc['cot_question' if cot else 'question'], doc_to_target='answer',
-            process_results=lambda doc, results: dict(score=metric(final_answer(results[0]) if cot else results[0], doc['answer'])),
+            process_results=lambda doc, results: dict(score=metric(final_answer(results[0]) if cot else results[0], doc['answer'], doc['options'])),
             metric_list=[dict(metric='score', aggregation='mean', higher_is_better=True)],
             generation_kwargs=dict(max_new_tokens=max_new_tokens, do_sample=False, until=[])))
     except Exception as e: raise BadInput(f'{path}: not a readable benchmark file ({" ".join(str(e.__cause__ or e).split())[:160]}); delete it and run the data stage again') from None
@@ -152,11 +153,13 @@ def chance(
     metric,                  # a function of answer and reference
     kinds:list|None=None,    # each question's kind; all are of one kind by default
     groups:list|None=None,   # each question's number, where questions are asked several times
+    options:list|None=None,  # each question's options, where it has some
 ) -> float:
     "The score, 0 to 100, of the best constant answer to each kind of question: what is got without looking"
     asked = {}
-    for i, (r, k) in enumerate(zip(references, kinds or ['']*len(references))): asked.setdefault(k, {}).setdefault(groups[i] if groups else i, []).append(r)
-    best = lambda questions: max(sum(min(metric(a, r) for r in rs) for rs in questions.values()) for a in sorted({r for rs in questions.values() for r in rs}))
+    for i, (r, k) in enumerate(zip(references, kinds or ['']*len(references))): asked.setdefault(k, {}).setdefault(groups[i] if groups else i, []).append((r, tuple(options[i] if options else ())))
+    constant = lambda questions: sorted({a for rs in questions.values() for r, os in rs for a in (r, *os)})
+    best = lambda questions: max(sum(min(metric(a, *r) for r in rs) for rs in questions.values()) for a in constant(questions))
     return 100*sum(map(best, asked.values()))/sum(map(len, asked.values()))
 
 # %% ../nbs/11_evaluation.ipynb #3e1de137
@@ -230,7 +233,7 @@ def evaluate(
         scores = question_scores(answers[name])
         score, stderr = mean_and_error(scores)
         kinds = [None if b.metric == 'yesno' else (s['doc']['subset'], s['doc']['kind'], len(s['doc']['options'])) for s in samples]
-        benchmarks[name] = dict(score=score, stderr=stderr, n=len(scores), chance=chance([s['target'] for s in samples], METRICS[b.metric], kinds, [a['group'] for a in answers[name]]), category=b.category, metric=b.metric)
+        benchmarks[name] = dict(score=score, stderr=stderr, n=len(scores), chance=chance([s['target'] for s in samples], METRICS[b.metric], kinds, [a['group'] for a in answers[name]], [s['doc']['options'] for s in samples]), category=b.category, metric=b.metric)
         if b.metric == 'yesno': benchmarks[name] |= yes_no_table(answers[name])
     return dict(kind='evaluation', benchmarks=benchmarks, **summary(benchmarks), answers=answers, cot=cot, **cost, provenance=provenance(batch_size=batch_size, max_new_tokens=max_new_tokens, cot=cot))
 

@@ -116,15 +116,18 @@ MIXTURE = dict(objects=6, street=4, diagrams=4, chart_bars=3, chart_lines=3, cha
                wide=3, vast=2, search=3, science_magnets=1, science_thermometers=1, science_balance=1, science_solutions=2, science_circuits=1)
 _SEEN = dict(objects=3, street=2, diagrams=3, chart_bars=2, chart_lines=2, chart_pies=2, text_letters=1, text_words=1, text_fields=1, text_handwriting=1, signs=2,
              wide=2, vast=1, search=1, science_thermometers=1, science_solutions=1)
-CURRICULUM = (   # (until this sample, what is drawn, what is said: captions in order or in any order, questions, or those and which letter an option has)
+CURRICULUM = (   # (until this sample, what is drawn, what is said: captions in order or in any order, or questions, choices by letter or by text)
     (10_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), 'captions'),
     (18_000, dict(objects=3, street=3, diagrams=4, signs=2, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2), 'captions'),
     (30_000, _SEEN | dict(chart_bars=4, chart_lines=4, chart_pies=4, science_magnets=1, science_thermometers=2, science_balance=1, science_solutions=2, science_circuits=1), 'captions'),
     (40_000, _SEEN, 'any order'),
-    (52_000, dict(objects=5, street=3, diagrams=5, chart_bars=1, signs=1, text_letters=1, text_words=1, text_fields=1), 'questions'),
-    (None, MIXTURE, 'everything'))
+    (52_000, dict(objects=5, street=3, diagrams=5, chart_bars=1, signs=1, text_letters=1, text_words=1, text_fields=1), 'by letter'),
+    (68_000, MIXTURE, 'letters'),
+    (None, dict(objects=8, street=5, diagrams=5, chart_bars=1, chart_lines=2, chart_pies=2, text_words=1, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2, signs=2,
+                wide=4, vast=3, search=4, science_magnets=2, science_thermometers=2, science_balance=2, science_solutions=2, science_circuits=2), 'questions'))
 _SAID = {'captions': dict(turns=0, first=1.), 'any order': dict(turns=0, first=1., free=.8), 'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.25, free=.5)}
-_SAID['everything'] = _SAID['questions'] | dict(letters=.8)
+_SAID['by letter'] = _SAID['questions'] | dict(by_letter=True)
+_SAID['letters'] = _SAID['by letter'] | dict(letters=.8)
 BLOCK = 16       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
 
 class NanoStream:

@@ -60,7 +60,7 @@ class Question:
         return self.prompt + ''.join(f'\n{chr(65+i)}. {o}' for i, o in enumerate(self.options))
 
     def reference(self) -> str:
-        "What the assistant should say: the letter of the answer, or the answer itself"
+        "The reference answer: the letter of the right option, or the answer itself"
         return chr(65 + self.options.index(self.answer)) if self.options else self.answer
 
 def choice(
@@ -686,11 +686,12 @@ COT = 'Think step by step.'
 
 def reasoned(
     s:Scene,
-    q:Question,     # one of its questions
-) -> dict:          # a `user` and `assistant` turn
+    q:Question,           # one of its questions
+    letter:bool=False,    # whether the answer is an option's letter, not its text
+) -> dict:                # a `user` and `assistant` turn
     "A question asked and answered with the reasoning first"
-    option = f'{q.answer}: {q.reference()}. ' if q.options else ''
-    return dict(user=f'{q.text()}\n{COT}', assistant=f'{s.caption}. {option}Answer: {q.reference()}')
+    option = f'{q.answer}: {q.reference()}. ' if q.options and letter else ''
+    return dict(user=f'{q.text()}\n{COT}', assistant=f'{s.caption}. {option}Answer: {q.reference() if letter else q.answer}')
 
 def final_answer(
     said:str        # by a model that was asked to think step by step
@@ -712,6 +713,7 @@ def conversation(
     cot:float=.2,      # how often, instead of a caption, the last question is answered with the reasoning first
     free:float=0.,     # how often a caption is in random order
     letters:float=0.,  # how often a turn asks only which letter an option has
+    by_letter:bool=False,   # whether choices are answered by letter, not by the option's text
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
@@ -719,12 +721,12 @@ def conversation(
     where, texts, length = rng.random(), [], len(s.caption)
     for q in pick(rng, s.questions, turns):
         length += len(q.text()) + 30    # a turn's marks cost about as much as thirty characters
-        if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.reference()))
+        if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.reference() if by_letter else q.answer))
     if letters and (choices := [q for q in s.questions if q.options]) and rng.random() < letters:
         q = pick(rng, choices)
         letter = replace(q, prompt=f'Which option says {(said := pick(rng, q.options))}?', answer=said)
         texts.insert(int(rng.integers(len(texts))), dict(user=letter.text(), assistant=letter.reference()))
     if where < first: texts.insert(0, caption)
     elif where < first + last: texts.append(caption)
-    elif where < first + last + cot: texts[-1] = reasoned(s, asked)
+    elif where < first + last + cot: texts[-1] = reasoned(s, asked, by_letter)
     return dict(images=[s.draw()], texts=texts, source=subset)

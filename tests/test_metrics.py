@@ -17,6 +17,15 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("answer, want", [("B", 1), ("K", 1), ("k.", 1), ("B. K", 1), ("A", 0), ("R", 0), ("Z", 0), ("", 0), ("K R", 0)])
+def test_a_choice_by_letter_or_by_text(answer, want): assert exact(answer, "B", ["R", "K", "T", "X"]) == want
+
+
+def test_chance_of_a_choice_counts_constant_texts_too():
+    options = [["left", "right"], ["right", "left"], ["left", "right"], ["right", "left"]]
+    assert chance(["A", "B", "A", "A"], exact) == 75 and chance(["A", "B", "A", "B"], exact, options=options) == 100      # always "left"
+
+
 @pytest.mark.parametrize("metric, answer, reference, want", CASES)
 def test_metric(metric, answer, reference, want): assert metric(answer, reference) == want
 

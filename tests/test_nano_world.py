@@ -113,7 +113,7 @@ def test_reasoning_ends_in_the_answer():
     for name in FAMILIES:
         for i in range(5):
             s = scene(name, "train", i)
-            for q in s.questions: assert final_answer(reasoned(s, q)["assistant"]) == q.reference()
+            for q in s.questions: assert final_answer(reasoned(s, q)["assistant"]) == q.answer and final_answer(reasoned(s, q, True)["assistant"]) == q.reference()
     assert final_answer("red circle left, blue") == "" and final_answer("Answer: A. No. Answer: B") == "B"
 
 
