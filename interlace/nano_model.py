@@ -33,7 +33,7 @@ def nano_tokenizer(
     words = ['user', 'assistant']*20_000   # every turn begins with one of them
     for name in FAMILIES:
         for i in range(samples):
-            for t in conversation(name, 'pretrain', i)['texts']:
+            for t in conversation(name, 'pretrain', i, by_letter=True)['texts']:
                 words.append(t['user'])
                 if not name.startswith('text_'): words.append(t['assistant'])
     learner = Tokenizer(models.BPE())
