@@ -9,7 +9,7 @@ _PUBLIC = {
     "decoder": ("Decoder", "find_decoder", "layer_inputs"),
     "similarity": ("LayerScores", "score_layers"),
     "selection": ("Plan", "make_plan"),
-    "surgery": ("prune", "freeze_for", "tuned_layers"),
+    "surgery": ("prune", "pruned_by", "freeze_for", "tuned_layers"),
     "nano_world": ("scene", "conversation"),
     "nano_benchmarks": ("ask", "write_nano_benchmarks", "write_nano_data"),
     "conversations": ("Collator", "calibration_batches", "load_samples"),
@@ -18,6 +18,8 @@ _PUBLIC = {
     "loading": ("load_model",),
     "evaluation": ("evaluate", "relative", "relative_error"),
     "reproduction": ("reproduce",),
+    "sleb": ("sleb_search", "sleb_plan"),
+    "sparsity": ("prune_2_4",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [*_HOME, "__version__"]
