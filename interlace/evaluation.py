@@ -137,7 +137,7 @@ def nano_task(
     "A nano benchmark as an lmms-eval task"
     lmms_eval = _harness()
     path = Path(path)
-    if not path.is_file(): raise BadInput(f'{path}: no such file; run the data stage (interlace reproduce --only data), or correct the path')
+    if not path.is_file(): raise BadInput(f'{path}: no such file; run its stage (interlace reproduce --only benchmarks), or correct the path')
     metric = METRICS[BENCHMARKS[name].metric]
     try:
         with quiet_datasets(): return lmms_eval.api.task.ConfigurableMessagesTask(config=dict(
@@ -146,7 +146,7 @@ def nano_task(
             process_results=lambda doc, results: dict(score=metric(final_answer(results[0]) if cot else results[0], doc['answer'], doc['options'])),
             metric_list=[dict(metric='score', aggregation='mean', higher_is_better=True)],
             generation_kwargs=dict(max_new_tokens=max_new_tokens, do_sample=False, until=[])))
-    except Exception as e: raise BadInput(f'{path}: not a readable benchmark file ({" ".join(str(e.__cause__ or e).split())[:160]}); delete it and run the data stage again') from None
+    except Exception as e: raise BadInput(f'{path}: not a readable benchmark file ({" ".join(str(e.__cause__ or e).split())[:160]}); delete it and run the benchmarks stage again') from None
 
 def chance(
     references:list,         # the right answers

@@ -118,7 +118,10 @@ def write_nano_benchmarks(
     if questions < 1: raise BadInput(f'questions {questions}: each benchmark needs at least 1')
     files = {}
     for name in benchmarks:
-        rotations = lambda i: range(len(ask(name, i)['options']) if BENCHMARKS[name].circular else 1)
-        rows = [dict(a, image=_png(a['image']), id=f'{name}/{i}' + (f'/{r}' if r else '')) for i in range(questions) for r in rotations(i) for a in [ask(name, i, r)]]
+        rows = []
+        for i in range(questions):
+            first = ask(name, i)
+            others = [ask(name, i, r) for r in range(1, len(first['options']))] if BENCHMARKS[name].circular else []
+            rows += [dict(a, image=_png(a['image']), id=f'{name}/{i}' + (f'/{r}' if r else '')) for r, a in enumerate([first, *others])]
         files[f'{name}.parquet'] = dict(rows=len(rows), fingerprint=_write_parquet(rows, folder/f'{name}.parquet', ['image']))
     return _write_manifest(folder, files, questions=questions)

@@ -48,11 +48,11 @@ def stages(
     records = {}
     for name, plan, tuned in variants:
         folder = f'{runs}/variants/{name}'
-        made, records[name] = f'{folder}/model/model.safetensors', f'{folder}/record.json'
+        trained, records[name] = f'{folder}/model/model.safetensors', f'{folder}/record.json'
         if plan or tuned: out.append(Stage(f'train-{name}', 'train', take(*LOADING, *TRAINING, 'seed') | dict(variant=name, plan=plan, data=data, out=f'{folder}/model'),
-                                           [f'{data}/manifest.json', *weights, *([plan] if plan else [])], [made]))
+                                           [f'{data}/manifest.json', *weights, *([plan] if plan else [])], [trained]))
         out.append(Stage(name, 'evaluate', take('dtype', 'attention', 'seed', 'eval_batch_size', 'max_new_tokens') | dict(cot=False, variant=name, model=f'{folder}/model' if plan or tuned else settings['model'], benchmarks=questions, out=records[name]),
-                         [asked, *([made] if plan or tuned else weights)], [records[name]]))
+                         [asked, *([trained] if plan or tuned else weights)], [records[name]]))
     top = max(settings['ratios'])
     chosen = ['dense', 'dense-ft', plan_name('interlace', top)]
     made = lambda folder, name, *suffixes: [f'{folder}/{name}.{s}' for s in (*suffixes, 'json')]
