@@ -33,7 +33,7 @@ def nano_tokenizer(
     words = ['user', 'assistant']*20_000   # every turn begins with one of them
     for name in FAMILIES:
         for i in range(samples):
-            for t in conversation(name, 'pretrain', i, by_letter=True)['texts']:
+            for t in conversation(name, 'pretrain', i, free=.3, named=.4)['texts']:
                 words.append(t['user'])
                 if not name.startswith('text_'): words.append(t['assistant'])
     learner = Tokenizer(models.BPE())
@@ -95,39 +95,34 @@ def deepened(
     model:Qwen3VLForConditionalGeneration,# a nano model
     layers:int=LAYERS,     # decoder layers afterwards
 ) -> Qwen3VLForConditionalGeneration:
-    "A deeper model that computes the same: copies with zero output projections stand between the model's own layers"
+    "A deeper model of nearly the same function: each layer above DeepStack's is repeated, and each copy adds its share"
     config = copy.deepcopy(model.config)
-    before, together = config.text_config.num_hidden_layers, len(config.vision_config.deepstack_visual_indexes)
+    before, single = config.text_config.num_hidden_layers, len(config.vision_config.deepstack_visual_indexes)
     if layers < before: raise BadInput(f'{layers} layers: the model has {before} already; give a larger number')
+    if before == single < layers: raise BadInput(f'{before} layers, all of which DeepStack writes to: none can be repeated; begin with more')
     config.text_config.num_hidden_layers = layers
-    own = [*range(together), *np.linspace(together, layers-1, before-together).round().astype(int).tolist()]     # where the model's layers go
+    copies = [1]*single + [len(part) for part in np.array_split(np.arange(layers - single), before - single)]
     new, state = Qwen3VLForConditionalGeneration._from_config(config, attn_implementation='eager'), model.state_dict()
-    for k in range(layers):
-        source = max(i for i, j in enumerate(own) if j <= k)
+    for k, source in enumerate(i for i, n in enumerate(copies) for _ in range(n)):
         for n, p in model.model.language_model.layers[source].state_dict().items():
-            zero = k not in own and n in ('self_attn.o_proj.weight', 'mlp.down_proj.weight')
-            state[f'model.language_model.layers.{k}.{n}'] = torch.zeros_like(p) if zero else p
+            state[f'model.language_model.layers.{k}.{n}'] = p/copies[source] if n in ('self_attn.o_proj.weight', 'mlp.down_proj.weight') else p
     new.load_state_dict(state)
     new.generation_config = model.generation_config
     return new
 
 # %% ../nbs/09_nano_model.ipynb #1923f31a
-MIXTURE = dict(objects=6, street=4, diagrams=4, chart_bars=3, chart_lines=3, chart_pies=2, text_words=2, text_letters=2, text_numbers=2, text_fields=2, text_handwriting=2, signs=3,
-               wide=3, vast=2, search=3, science_magnets=1, science_thermometers=1, science_balance=1, science_solutions=2, science_circuits=1)
+MIXTURE = dict(objects=8, street=6, diagrams=6, chart_bars=2, chart_lines=3, chart_pies=2, text_words=1, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2, signs=3,
+               wide=5, vast=3, search=5, science_magnets=2, science_thermometers=2, science_balance=2, science_solutions=2, science_circuits=2)
 _SEEN = dict(objects=3, street=2, diagrams=3, chart_bars=2, chart_lines=2, chart_pies=2, text_letters=1, text_words=1, text_fields=1, text_handwriting=1, signs=2,
              wide=2, vast=1, search=1, science_thermometers=1, science_solutions=1)
-CURRICULUM = (   # (until this sample, what is drawn, what is said: captions in order or in any order, or questions, choices by letter or by text)
+CURRICULUM = (   # (until this sample, what is drawn, what is said)
     (10_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), 'captions'),
     (18_000, dict(objects=3, street=3, diagrams=4, signs=2, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2), 'captions'),
-    (30_000, _SEEN | dict(chart_bars=4, chart_lines=4, chart_pies=4, science_magnets=1, science_thermometers=2, science_balance=1, science_solutions=2, science_circuits=1), 'captions'),
-    (40_000, _SEEN, 'any order'),
-    (52_000, dict(objects=5, street=3, diagrams=5, chart_bars=1, signs=1, text_letters=1, text_words=1, text_fields=1), 'by letter'),
-    (68_000, MIXTURE, 'letters'),
-    (None, dict(objects=8, street=5, diagrams=5, chart_bars=1, chart_lines=2, chart_pies=2, text_words=1, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2, signs=2,
-                wide=4, vast=3, search=4, science_magnets=2, science_thermometers=2, science_balance=2, science_solutions=2, science_circuits=2), 'questions'))
-_SAID = {'captions': dict(turns=0, first=1.), 'any order': dict(turns=0, first=1., free=.8), 'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.25, free=.5)}
-_SAID['by letter'] = _SAID['questions'] | dict(by_letter=True)
-_SAID['letters'] = _SAID['by letter'] | dict(letters=.8)
+    (30_000, _SEEN | dict(chart_bars=4, chart_lines=4, chart_pies=4, science_magnets=2, science_thermometers=2, science_balance=1, science_solutions=2, science_circuits=1), 'captions'),
+    (42_000, MIXTURE, 'by name'),
+    (None, MIXTURE, 'questions'))
+_SAID = {'captions': dict(turns=0, first=1.), 'by name': dict(turns=0, first=1., free=.2, named=.7),
+         'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.3, free=.3, named=.4)}
 BLOCK = 16       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
 
 class NanoStream:
@@ -197,8 +192,8 @@ def train_nano(
     out_dir:str|Path,             # the folder to make
     name:str='nano-l',            # a key of `SHAPES`
     shallow:int=8,                # decoder layers of the first run
-    samples:int=96_000,           # conversations of the first run
-    deep_samples:int=9_600,       # … and of the second, with all layers
+    samples:int=126_000,           # conversations of the first run
+    deep_samples:int=16_000,       # … and of the second, with all layers
     batch_size:int=16,            # conversations per step
     learning_rate:float=2e-2,     # of the hidden matrices; everything else gets a twentieth
     deep_learning_rate:float=1e-2,# … of the second run, at its peak

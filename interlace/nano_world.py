@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'SIZE', 'CELL', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 'SIDES', 'DEPTHS', 'THINGS', 'LABELS', 'CORNERS',
-           'WORDS', 'FIELDS', 'CANVAS', 'COT', 'DESCRIBE', 'DESCRIBE_FREELY', 'rng_for', 'split_of', 'Question',
-           'choice', 'Scene', 'family', 'pick', 'objects', 'street', 'diagrams', 'chart_bars', 'chart_lines',
-           'chart_pies', 'text_words', 'text_letters', 'text_numbers', 'text_fields', 'text_handwriting', 'signs',
-           'wide', 'vast', 'search', 'science_magnets', 'science_thermometers', 'science_balance', 'science_solutions',
-           'science_circuits', 'scene', 'reasoned', 'final_answer', 'conversation']
+           'WORDS', 'FIELDS', 'CANVAS', 'COT', 'DESCRIBE', 'DESCRIBE_FREELY', 'DESCRIBE_NAMED', 'rng_for', 'split_of',
+           'Question', 'choice', 'Scene', 'family', 'pick', 'objects', 'street', 'diagrams', 'chart_bars',
+           'chart_lines', 'chart_pies', 'text_words', 'text_letters', 'text_numbers', 'text_fields', 'text_handwriting',
+           'signs', 'wide', 'vast', 'search', 'science_magnets', 'science_thermometers', 'science_balance',
+           'science_solutions', 'science_circuits', 'scene', 'reasoned', 'final_answer', 'conversation']
 
 # %% ../nbs/05_nano_world.ipynb #115f7e4e
 import hashlib, itertools, json, math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Callable
@@ -53,6 +53,7 @@ class Question:
     answer:str            # the reference answer in words
     kind:str              # what is asked, for counting per kind
     options:tuple = ()    # the choices, in the order shown; empty for an open question
+    why:str = ''          # the facts that decide it, in words; empty: all that the scene's caption says
 
     def text(self) -> str:
         "The question as the user turn shows it"
@@ -70,11 +71,12 @@ def choice(
     others,         # wrong options; at most `n`-1 of them are used
     kind:str,                     # what is asked
     n:int=4,        # options shown at most
+    why:str='',     # the facts that decide it
 ) -> Question:
     "A multiple-choice question with its options in random order"
     others = [str(others[i]) for i in rng.permutation(len(others))[:n-1]]
     options = [answer, *others]
-    return Question(prompt, answer, kind, tuple(options[i] for i in rng.permutation(len(options))))
+    return Question(prompt, answer, kind, tuple(options[i] for i in rng.permutation(len(options))), why)
 
 # %% ../nbs/05_nano_world.ipynb #d8195a73
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Scene:
     draw:Callable                 # () -> PIL image
     caption:str                   # all of the picture in words
     free:str                      # the same in random order
+    named:str                     # what there is to say about each thing, found by its name
     questions:list                # all `Question`s that can be asked about it
 
     @property
@@ -151,6 +154,18 @@ def _said(rng, pairs, comma='; ', turned=.5):
     if rng.random() < turned: free = [p[::-1] for p in free]
     return tuple(comma.join(f'{a} {b}' for a, b in ps) for ps in (pairs, free))
 
+def _shuffled(rng, facts, comma='; '):
+    "Sentences in random order, as one text"
+    facts = list(facts)
+    return comma.join(pick(rng, facts, len(facts)))
+
+def _chained(rng, things, fact, compared):
+    "`fact` of each thing in random order and, from the second on, how it compares with the one before, if that can be said"
+    things = list(things)
+    things = pick(rng, things, len(things))
+    after = [''] + [', ' + c if (c := compared(t, u)) else '' for u, t in itertools.pairwise(things)]
+    return '; '.join(fact(t) + a for t, a in zip(things, after))
+
 def _third(rng, k):
     "A coordinate in the first, middle or last third of the picture, near the middle of a cell"
     return round(CELL*((0, int(rng.integers(1, 3)), SIZE//CELL - 1)[k] + .5) + _jit(rng, 1), 1)
@@ -197,23 +212,28 @@ def objects(rng, split):
         c = _Canvas(background=spec['background'])
         for t in things: _shape(c, t['shape'], t['x'], t['y'], t['r'], COLOURS[t['colour']], spec['background'])
         return c.done()
-    captions = _said(rng, [(PLACES[t['cell']], f"{t['colour']} {t['shape']}") for t in things])
+    alone = lambda t: sum(u['shape'] == t['shape'] for u in things) == 1
+    fact = lambda t: f"the {t['shape']} is {t['colour']}, {PLACES[t['cell']]}" if alone(t) else f"the {t['colour']} {t['shape']} is {PLACES[t['cell']]}"
+    captions = *_said(rng, [(PLACES[t['cell']], f"{t['colour']} {t['shape']}") for t in things]), _shuffled(rng, map(fact, things))
+    all_of = lambda shape: '; '.join(f"{t['colour']} {shape}" for t in things if t['shape'] == shape) or f'no {shape}'
     there = {(t['colour'], t['shape']) for t in things}
     colours, shapes = sorted({c for c, _ in there}), sorted({s for _, s in there})
     near = [(c, s) for c in colours for s in shapes if (c, s) not in there]
     far = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in there]
-    is_there = lambda c, s: f"Is there {'an' if c == 'orange' else 'a'} {c} {s} in the picture?"
+    is_there = lambda c, s: Question(f"Is there {'an' if c == 'orange' else 'a'} {c} {s} in the picture?", *(['yes']*2 if (c, s) in there else ['no']*2), why=all_of(s))
     qs = [Question('How many objects are there?', str(n), 'count')]
+    for _ in range(2):
+        asked = pick(rng, listed := pick(rng, sorted(there), 2) + pick(rng, near, min(1, len(near))) + pick(rng, far, 1), len(listed))
+        qs.append(Question(f"Which are there: {', '.join(f'{c} {s}' for c, s in asked)}?", ', '.join(f"{c} {s} {'yes' if (c, s) in there else 'no'}" for c, s in asked), 'check', why='; '.join(f'{c} {s}' for c, s in sorted(there))))
     for t in things:
-        qs += [Question(is_there(t['colour'], t['shape']), 'yes', 'yes'),
-               Question(is_there(*pick(rng, near if near and rng.random() < .5 else far)), 'no', 'no'),
-               Question(f"What is at the {PLACES[t['cell']]}?", f"{t['colour']} {t['shape']}", 'what')]
-        if sum(s == t['shape'] for _, s in there) == 1:
-            qs += [Question(f"What colour is the {t['shape']}?", t['colour'], 'colour'), Question(f"Where is the {t['shape']}?", PLACES[t['cell']], 'where'),
-                   choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice'),
-                   choice(rng, f"Where is the {t['shape']}?", PLACES[t['cell']], [p for p in PLACES if p != PLACES[t['cell']]], 'where-choice')]
+        at, what = PLACES[t['cell']], f"{t['colour']} {t['shape']}"
+        qs += [is_there(t['colour'], t['shape']), is_there(*pick(rng, near if near and rng.random() < .5 else far)), Question(f'What is at the {at}?', what, 'what', why=f'{at} {what}')]
+        if alone(t):
+            qs += [Question(f"What colour is the {t['shape']}?", t['colour'], 'colour', why=fact(t)), Question(f"Where is the {t['shape']}?", at, 'where', why=fact(t)),
+                   choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice', why=fact(t)),
+                   choice(rng, f"Where is the {t['shape']}?", at, [p for p in PLACES if p != at], 'where-choice', why=fact(t))]
         wrong = dict.fromkeys(pick(rng, near, min(2, len(near))) + pick(rng, far, 3))     # with colours and shapes that are there, first
-        qs.append(choice(rng, f"What is at the {PLACES[t['cell']]}?", f"{t['colour']} {t['shape']}", [f'{c} {s}' for c, s in wrong][:3], 'what-choice'))
+        qs.append(choice(rng, f'What is at the {at}?', what, [f'{c} {s}' for c, s in wrong][:3], 'what-choice', why=f'{at} {what}'))
     qs.append(choice(rng, 'How many objects are there?', str(n), [str(k) for k in range(2, 6) if k != n], 'count-choice'))
     qs += _instructions(rng, things)
     return Scene(spec, draw, *captions, qs)
@@ -258,23 +278,28 @@ def street(rng, split):
             _thing(c, t['kind'], t['x'], foot + t['y'], half, COLOURS[t['colour']])
         return c.done()
     at = lambda t: f"{DEPTHS[t['depth']]} {SIDES[t['side']]}"
-    captions = _said(rng, [(at(t), f"{t['colour']} {t['kind']}") for t in things])
+    fact = lambda t: f"the {t['kind']} is {t['colour']}, {at(t)}"
+    def compared(t, u):
+        across = [f"{'left' if t['side'] < u['side'] else 'right'} of the {u['kind']}"] if t['side'] != u['side'] else []
+        return ' and '.join(across + ([f"{'closer' if t['depth'] else 'farther'} than the {u['kind']}"] if t['depth'] != u['depth'] else []))
+    captions = *_said(rng, [(at(t), f"{t['colour']} {t['kind']}") for t in things]), _chained(rng, things, fact, compared)
     qs = []
     for t in things:
-        qs += [choice(rng, f"Where is the {t['kind']}?", SIDES[t['side']], [s for s in SIDES if s != SIDES[t['side']]], 'side'),
-               Question(f"Is the {t['kind']} on the left, in the middle or on the right?", SIDES[t['side']], 'side'),
-               Question(f"What is {at(t)}?", f"{t['colour']} {t['kind']}", 'what'),
-               Question(f"What colour is the {t['kind']}?", t['colour'], 'colour'),
-               choice(rng, f"What colour is the {t['kind']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice'),
-               choice(rng, f"What is {at(t)}?", t['kind'], [k for k in THINGS if k != t['kind']], 'what-choice'),
-               Question(f"Where is the {t['kind']}, near or far?", DEPTHS[t['depth']], 'depth')]
+        qs += [choice(rng, f"Where is the {t['kind']}?", SIDES[t['side']], [s for s in SIDES if s != SIDES[t['side']]], 'side', why=fact(t)),
+               Question(f"Is the {t['kind']} on the left, in the middle or on the right?", SIDES[t['side']], 'side', why=fact(t)),
+               Question(f'What is {at(t)}?', f"{t['colour']} {t['kind']}", 'what', why=fact(t)),
+               Question(f"What colour is the {t['kind']}?", t['colour'], 'colour', why=fact(t)),
+               choice(rng, f"What colour is the {t['kind']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice', why=fact(t)),
+               choice(rng, f'What is {at(t)}?', t['kind'], [k for k in THINGS if k != t['kind']], 'what-choice', why=fact(t)),
+               Question(f"Where is the {t['kind']}, near or far?", DEPTHS[t['depth']], 'depth', why=fact(t))]
     for t, u in itertools.combinations(things, 2):
         if t['side'] != u['side']:
             a, b = pick(rng, [t, u], 2)
-            qs.append(Question(f"Is the {a['kind']} left or right of the {b['kind']}?", 'left' if a['side'] < b['side'] else 'right', 'relation'))
+            qs.append(Question(f"Is the {a['kind']} left or right of the {b['kind']}?", 'left' if a['side'] < b['side'] else 'right', 'relation', why=f"the {a['kind']} is {SIDES[a['side']]}, the {b['kind']} is {SIDES[b['side']]}"))
         if t['depth'] != u['depth']:
             close, far = (t, u) if t['depth'] else (u, t)
-            qs.append(choice(rng, 'Which is closer?', close['kind'], [far['kind']], 'closer'))
+            a, b = pick(rng, [t, u], 2)
+            qs.append(choice(rng, 'Which is closer?', close['kind'], [far['kind']], 'closer', why=f"the {a['kind']} is {DEPTHS[a['depth']]}, the {b['kind']} is {DEPTHS[b['depth']]}"))
     return Scene(spec, draw, *captions, qs)
 
 # %% ../nbs/05_nano_world.ipynb #e2e25c18
@@ -305,27 +330,34 @@ def diagrams(rng, split):
             c.text(x, y, l, 12, font='DejaVuSans-Bold')
         return c.done()
     arrows = _said(rng, [(f'{labels[i]} to', labels[j]) for i, j in edges], ', ', 0)
-    captions = [f'{c}; {a}' for c, a in zip(_said(rng, zip(CORNERS, labels), ', '), arrows)]
+    to = dict(edges)
+    fact = lambda i: f'{labels[i]} is {CORNERS[i]}, its arrow to ' + (labels[to[i]] if i in to else 'none')
+    captions = *(f'{c}; {a}' for c, a in zip(_said(rng, zip(CORNERS, labels), ', '), arrows)), _shuffled(rng, map(fact, range(4)))
     absent = pick(rng, [l for l in LABELS if l not in labels])
-    qs = [Question('How many arrows are there?', str(len(edges)), 'count')]
+    qs = [Question('How many arrows are there?', str(len(edges)), 'count', why=arrows[0])]
     for l, corner in zip(labels, CORNERS):
-        qs += [choice(rng, f'Which letter is at the {corner}?', l, [o for o in labels if o != l], 'corner'), Question(f'Which letter is at the {corner}?', l, 'corner-open')]
+        qs += [choice(rng, f'Which letter is at the {corner}?', l, [o for o in labels if o != l], 'corner', why=f'{corner} {l}'), Question(f'Which letter is at the {corner}?', l, 'corner-open', why=f'{corner} {l}')]
     for i, j in edges:
         others = [l for l in labels if l not in (labels[i], labels[j])] + [absent]
-        qs += [choice(rng, f'What does the arrow from {labels[i]} point to?', labels[j], others, 'from'), Question(f'What does the arrow from {labels[i]} point to?', labels[j], 'from-open')]
-        if sum(t == j for _, t in edges) == 1: qs.append(choice(rng, f'Which letter has an arrow to {labels[j]}?', labels[i], others, 'to'))
+        qs += [choice(rng, f'What does the arrow from {labels[i]} point to?', labels[j], others, 'from', why=fact(i)), Question(f'What does the arrow from {labels[i]} point to?', labels[j], 'from-open', why=fact(i))]
+        if sum(t == j for _, t in edges) == 1: qs.append(choice(rng, f'Which letter has an arrow to {labels[j]}?', labels[i], others, 'to', why=arrows[0]))
     return Scene(spec, draw, *captions, qs)
 
-# %% ../nbs/05_nano_world.ipynb #64496a52
-def _chart_questions(rng, names, values, thing, unit=''):
-    "The questions that every chart kind shares"
+# %% ../nbs/05_nano_world.ipynb #8cae7c1d
+def _chart(rng, names, values, thing, unit='', before=''):
+    "The three descriptions and the questions that every chart kind shares"
+    said = {n: f'{v}{unit}' for n, v in zip(names, values)}
+    value = dict(zip(names, values))
+    fact = lambda *ns: ', '.join(f'{n} {said[n]}' for n in ns)
+    captions = [f'{before}{c}' for c in _said(rng, said.items(), ', ', 0)]
+    compared = lambda n, m: ('smaller' if value[n] < value[m] else 'larger' if value[n] > value[m] else 'equal') + f' than {m}'*(value[n] != value[m])
     order = np.argsort(values, kind='stable')
-    qs = [Question(f'What is the value of {n}?', f'{v}{unit}', 'value') for n, v in zip(names, values)]
+    qs = [Question(f'What is the value of {n}?', said[n], 'value', why=fact(n)) for n in names]
     if values[order[-1]] > values[order[-2]]: qs.append(Question(f'Which {thing} is the largest?', names[order[-1]], 'largest'))
     if values[order[0]] < values[order[1]]: qs.append(Question(f'Which {thing} is the smallest?', names[order[0]], 'smallest'))
-    for a, b in itertools.combinations(pick(rng, range(len(names)), len(names)), 2):
-        if values[a] != values[b]: qs.append(Question(f'Is {names[a]} larger than {names[b]}?', 'yes' if values[a] > values[b] else 'no', 'compare'))
-    return qs
+    for n, m in itertools.combinations(pick(rng, names, len(names)), 2):
+        if value[n] != value[m]: qs.append(Question(f'Is {n} larger than {m}?', 'yes' if value[n] > value[m] else 'no', 'compare', why=fact(n, m)))
+    return *captions, before + _chained(rng, names, fact, compared), qs
 
 def _axes(c, x0, y0, x1, y1):
     "A value axis from 0 to 10 with grid lines; returns value -> y"
@@ -349,8 +381,7 @@ def chart_bars(rng, split):
             c.box(x0 + w*(i+.18), y(v), x0 + w*(i+.82), y0, COLOURS[m])
             if spec['numbers']: c.text(x0 + w*(i+.5), y(v) - 4.5, str(v), 8, font='DejaVuSans-Bold')
         return c.done()
-    captions = _said(rng, zip(names, values), ', ', 0)
-    return Scene(spec, draw, *captions, _chart_questions(rng, names, values, 'bar'))
+    return Scene(spec, draw, *_chart(rng, names, values, 'bar'))
 
 @family
 def chart_lines(rng, split):
@@ -359,15 +390,14 @@ def chart_lines(rng, split):
     spec = dict(family='chart_lines', values=values, colour=pick(rng, COLOURS), background=_tint(rng, 240), x=_jit(rng, 1), y=_jit(rng, 1))
     def draw():
         c = _Canvas(background=spec['background'])
-        x0, y0, x1, y1 = 13 + spec['x'], 52 + spec['y'], 62, 6 + spec['y']
+        x0, y0, x1, y1 = 12 + spec['x'], 50 + spec['y'], 62, 6 + spec['y']
         y = _axes(c, x0, y0, x1, y1)
-        pts = [(x0 + 5 + (x1-x0-9)*i/3, y(v)) for i, v in enumerate(values)]
+        pts = [(max(CELL*(i + .5), x0 + 2) + spec['x'], y(v)) for i, v in enumerate(values)]
         c.line(pts, COLOURS[spec['colour']], 1.6)
         for (px, py), m in zip(pts, names): c.disc(px, py, 2.2, COLOURS[spec['colour']]); c.text(px, y0 + 6, m, 8.5)
         return c.done()
-    captions = [f"{spec['colour']} line: {c}" for c in _said(rng, zip(names, values), ', ', 0)]
-    qs = _chart_questions(rng, names, values, 'point') + [Question('What colour is the line?', spec['colour'], 'colour')]
-    return Scene(spec, draw, *captions, qs)
+    *captions, qs = _chart(rng, names, values, 'point', before=f"{spec['colour']} line: ")
+    return Scene(spec, draw, *captions, qs + [Question('What colour is the line?', spec['colour'], 'colour')])
 
 @family
 def chart_pies(rng, split):
@@ -383,8 +413,7 @@ def chart_pies(rng, split):
         for m, v in zip(names, values):
             c.wedge(32 + spec['x'], 32 + spec['y'], spec['r'], a, a + 3.6*v, COLOURS[m]); a += 3.6*v
         return c.done()
-    captions = _said(rng, zip(names, (f'{v}%' for v in values)), ', ', 0)
-    return Scene(spec, draw, *captions, _chart_questions(rng, names, values, 'slice', '%'))
+    return Scene(spec, draw, *_chart(rng, names, values, 'slice', '%'))
 
 # %% ../nbs/05_nano_world.ipynb #3680d559
 WORDS = ('able acid also area army away baby back ball band bank base bath bear beat bell bird blue boat body bold book born boss '
@@ -410,22 +439,22 @@ def _ink_on_paper(rng):
     dark, light = [int(v) for v in rng.integers(0, 90, size=3)], _tint(rng, 205)
     return (dark, light) if rng.random() < .75 else (light, dark)
 
-def _printed(name, rng, lines, questions):
-    "A scene of one to three printed lines, one character in each square; of a field, the name is in small type"
+def _printed(name, rng, lines, questions, named=None):
+    "A scene of one to three printed lines, one character in each square; of a field, the name is in small type in one square"
     ink, paper = _ink_on_paper(rng)
     font, size, n, marks = pick(rng, _FONTS), round(float(rng.uniform(13.5, 16)), 1), SIZE//CELL, []
     for line, row in zip(lines, sorted(pick(rng, range(n), len(lines)))):
         label, _, text = line.rpartition(' ')
         first = n - 2 if label else int(rng.integers(n - len(text) + 1))
         x, y = _jit(rng, 1.2), round(CELL*(row + .5) + _jit(rng, 1.2), 1)
-        if label: marks.append([label, round(CELL - 1 + x, 1), y, 13.])
+        if label: marks.append([label, round(CELL*(first - .5) + x, 1), y, 8.])
         marks += [[ch, round(CELL*(first + i + .5) + x, 1), y, size] for i, ch in enumerate(text)]
     spec = dict(family=name, marks=marks, ink=ink, paper=paper, font=font)
     def draw():
         c = _Canvas(background=paper)
         for t, x, y, s in marks: c.text(x, y, t, s, ink, font)
         return c.done()
-    return Scene(spec, draw, ' / '.join(lines), ' / '.join(lines), questions)
+    return Scene(spec, draw, ' / '.join(lines), ' / '.join(lines), named or ' / '.join(lines), questions)
 
 _NTH = ['first', 'second', 'third']
 def _line_questions(lines):
@@ -455,8 +484,8 @@ def text_fields(rng, split):
     "A small receipt: two or three names, each with its number"
     fields = pick(rng, FIELDS, int(rng.integers(2, 4)))
     values = [str(int(v)) for v in rng.integers(2, 100, size=len(fields))]
-    lines = [f'{f} {v}' for f, v in zip(fields, values)]
-    return _printed('text_fields', rng, lines, [Question(f'What is the {f}?', v, 'field') for f, v in zip(fields, values)] + _line_questions(lines)[-1:])
+    lines, facts = [f'{f} {v}' for f, v in zip(fields, values)], [f'the {f} is {v}' for f, v in zip(fields, values)]
+    return _printed('text_fields', rng, lines, [Question(f'What is the {f}?', v, 'field', why=w) for f, v, w in zip(fields, values, facts)] + _line_questions(lines)[-1:], _shuffled(rng, facts))
 
 @family
 def text_handwriting(rng, split):
@@ -475,7 +504,7 @@ def text_handwriting(rng, split):
         mix = page[..., None]*np.array(ink) + (1 - page[..., None])*np.array(paper)
         return Image.fromarray(mix.round().clip(0, 255).astype(np.uint8))
     number = ''.join(str(labels[d]) for d in picked)
-    return Scene(spec, draw, number, number, [Question('What number is written by hand?', number, 'handwriting')])
+    return Scene(spec, draw, number, number, number, [Question('What number is written by hand?', number, 'handwriting')])
 
 # %% ../nbs/05_nano_world.ipynb #6fe5ba62
 @family
@@ -497,9 +526,10 @@ def signs(rng, split):
             ink = _INK if b['colour'] in ('yellow', 'orange') else (255, 255, 255)
             for i, ch in enumerate(b['text']): c.text(x + CELL*(i + .5), y + CELL/2, ch, spec['size'], ink, spec['font'])
         return c.done()
-    captions = _said(rng, [(f"{b['colour']} sign", b['text']) for b in boards])
+    says = lambda b: f"the {b['colour']} sign says {b['text']}"
+    captions = *_said(rng, [(f"{b['colour']} sign", b['text']) for b in boards]), _shuffled(rng, [says(b) if rng.random() < .7 else f"{b['text']} is on the {b['colour']} sign" for b in boards])
     qs = [Question('What does the top sign say?', boards[0]['text'], 'place'), Question('What does the bottom sign say?', boards[-1]['text'], 'place')]
-    for b in boards: qs += [Question(f"What does the {b['colour']} sign say?", b['text'], 'sign'), Question(f"What colour is the sign that says {b['text']}?", b['colour'], 'sign-colour')]
+    for b in boards: qs += [Question(f"What does the {b['colour']} sign say?", b['text'], 'sign', why=says(b)), Question(f"What colour is the sign that says {b['text']}?", b['colour'], 'sign-colour', why=says(b))]
     return Scene(spec, draw, *captions, qs)
 
 # %% ../nbs/05_nano_world.ipynb #0e31b8ff
@@ -519,18 +549,21 @@ def _scattered(rng, name, tiny):
         for t in things: _shape(c, t['shape'], CELL*(t['column'] + .5) + t['x'], CELL*(t['row'] + .5) + t['y'], t['r'], COLOURS[t['colour']], spec['background'])
         return c.done()
     third = lambda t: PLACES[3*(t['row']*3//cells) + t['column']*3//cells]
+    fact = lambda t: f"the {t['shape']} is {t['colour']}, {third(t)}"
+    across = lambda t, u: ('left', 'right')[t['column'] > u['column']]*(t['column'] != u['column'])
+    down = lambda t, u: ('above', 'below')[t['row'] > u['row']]*(t['row'] != u['row'])
+    seen_from = lambda t, u: f"from the {u['shape']} {down(t, u)} {across(t, u)}".replace('  ', ' ').strip()
+    captions = *_said(rng, [(third(t), f"{t['colour']} {t['shape']}") for t in things]), _chained(rng, things, fact, seen_from)
     qs = []
     for t in things:
-        qs += [choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'attribute' if t['tiny'] else 'single'),
-               Question(f"What colour is the {t['shape']}?", t['colour'], 'colour'), Question(f"Where is the {t['shape']}?", third(t), 'where')]
+        qs += [choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'attribute' if t['tiny'] else 'single', why=fact(t)),
+               Question(f"What colour is the {t['shape']}?", t['colour'], 'colour', why=fact(t)), Question(f"Where is the {t['shape']}?", third(t), 'where', why=fact(t))]
     for t, u in itertools.permutations(things, 2):
-        across, down = ('left', 'right')[t['column'] > u['column']], ('above', 'below')[t['row'] > u['row']]
-        target = 'position' if t['tiny'] or u['tiny'] else 'relation'
-        if t['column'] != u['column']: qs.append(choice(rng, f"Is the {t['shape']} left or right of the {u['shape']}?", across, ['left' if across == 'right' else 'right'], target))
-        if t['row'] != u['row']: qs.append(choice(rng, f"Is the {t['shape']} above or below the {u['shape']}?", down, ['above' if down == 'below' else 'below'], target))
-        if t['column'] != u['column'] and t['row'] != u['row']:
-            qs.append(choice(rng, f"Where is the {t['shape']}, seen from the {u['shape']}?", f'{down} {across}', [o for o in ('above left', 'above right', 'below left', 'below right') if o != f'{down} {across}'], 'cross'))
-    return Scene(spec, draw, *_said(rng, [(third(t), f"{t['colour']} {t['shape']}") for t in things]), qs)
+        target, why, (v, h) = 'position' if t['tiny'] or u['tiny'] else 'relation', f"the {t['shape']} is {seen_from(t, u)}", (down(t, u), across(t, u))
+        if h: qs.append(choice(rng, f"Is the {t['shape']} left or right of the {u['shape']}?", h, ['left' if h == 'right' else 'right'], target, why=why))
+        if v: qs.append(choice(rng, f"Is the {t['shape']} above or below the {u['shape']}?", v, ['above' if v == 'below' else 'below'], target, why=why))
+        if h and v: qs.append(choice(rng, f"Where is the {t['shape']}, seen from the {u['shape']}?", f'{v} {h}', [o for o in ('above left', 'above right', 'below left', 'below right') if o != f'{v} {h}'], 'cross', why=why))
+    return Scene(spec, draw, *captions, qs)
 
 @family
 def wide(rng, split):
@@ -552,22 +585,21 @@ def search(rng, split):
 def science_magnets(rng, split):
     "Two bar magnets facing each other"
     poles = pick(rng, ['NS', 'SN']) + pick(rng, ['NS', 'SN'])
-    spec = dict(family='science_magnets', poles=poles, y=_jit(rng, 14), gap=round(float(rng.uniform(3, 12)), 1), background=_tint(rng), h=round(float(rng.uniform(12, 18)), 1),
+    spec = dict(family='science_magnets', poles=poles, row=int(rng.integers(1, 3)), x=_jit(rng, .7), y=_jit(rng, 1), gap=round(float(rng.uniform(2, 5)), 1), background=_tint(rng), h=round(float(rng.uniform(9, 14)), 1),
                 colours=[list(COLOURS[c]) for c in pick(rng, COLOURS, 2)])
     def draw():
-        c, y, g, h = _Canvas(background=spec['background']), 32 + spec['y'], spec['gap']/2, spec['h']/2
-        w = (30 - g)/2
+        c, y, g, h = _Canvas(background=spec['background']), CELL*(spec['row'] + .5) + spec['y'], spec['gap']/2, spec['h']
         for i, p in enumerate(poles):
-            x = (2 + w*i) if i < 2 else (32 + g + w*(i-2))
-            c.box(x, y-h, x+w, y+h, tuple(spec['colours'][p == 'N']))
-            c.text(x + w/2, y, p, 11, (255, 255, 255), 'DejaVuSans-Bold')
+            x = CELL*i + spec['x']
+            c.box(x + (1, 0, g, 0)[i], y-h, x + CELL - (0, g, 0, 1)[i], y+h, tuple(spec['colours'][p == 'N']))
+            c.text(x + CELL/2, y, p, 11, (255, 255, 255), 'DejaVuSans-Bold')
         return c.done()
     answer = 'repel' if poles[1] == poles[2] else 'attract'
     caption = f'left magnet {poles[0]} {poles[1]}, right magnet {poles[2]} {poles[3]}; facing {poles[1]} and {poles[2]}: {answer}'
     qs = [choice(rng, 'Will these magnets attract or repel each other?', answer, ['attract' if answer == 'repel' else 'repel'], 'magnets'),
           Question('Which poles face each other?', f'{poles[1]} and {poles[2]}', 'poles'),
           Question('Will these magnets attract or repel each other?', answer, 'magnets-open')]
-    return Scene(spec, draw, caption, caption, qs)
+    return Scene(spec, draw, caption, caption, caption, qs)
 
 @family
 def science_thermometers(rng, split):
@@ -585,10 +617,10 @@ def science_thermometers(rng, split):
             for m in (25, 50, 75): c.line([(x+3, y0-(y0-y1)*m/100), (x+6, y0-(y0-y1)*m/100)], width=.8)
         return c.done()
     hot, cold = sides[int(np.argmax(levels))], sides[int(np.argmin(levels))]
-    captions = [f'{c}; hottest {hot}, coldest {cold}' for c in _said(rng, zip(sides, levels), ', ', 0)]
+    captions = [f'{c}; hottest {hot}, coldest {cold}' for c in (*_said(rng, zip(sides, levels), ', ', 0), _chained(rng, range(n), lambda i: f'{sides[i]} {levels[i]}', lambda i, k: 'hotter' if levels[i] > levels[k] else 'colder'))]
     qs = [choice(rng, 'Which thermometer is the hottest?', hot, [s for s in sides if s != hot], 'hottest'),
           choice(rng, 'Which thermometer is the coldest?', cold, [s for s in sides if s != cold], 'coldest'),
-          *(Question(f'What does the {s} thermometer show?', str(v), 'level') for s, v in zip(sides, levels))]
+          *(Question(f'What does the {s} thermometer show?', str(v), 'level', why=f'{s} {v}') for s, v in zip(sides, levels))]
     return Scene(spec, draw, *captions, qs)
 
 @family
@@ -612,7 +644,7 @@ def science_balance(rng, split):
     qs = [choice(rng, 'Which box is heavier?', heavy, [o for o in (a, b, 'the same') if o != heavy], 'heavier'),
           choice(rng, 'Which box is lighter?', light, [o for o in (a, b, 'the same') if o != light], 'lighter'),
           Question('Which side is down?', ('none', 'left' if tilt == -1 else 'right')[tilt != 0], 'down')]
-    return Scene(spec, draw, caption, caption, qs)
+    return Scene(spec, draw, caption, caption, caption, qs)
 
 @family
 def science_solutions(rng, split):
@@ -620,25 +652,23 @@ def science_solutions(rng, split):
     n = int(rng.integers(2, 4))
     counts = [int(v) for v in pick(rng, range(1, 9), n)]
     colour = pick(rng, COLOURS)
-    width = 56/n
-    dots = []
-    for i, k in enumerate(counts):  # particles on a jittered lattice, so that none hides another
-        cells = pick(rng, range(12), k)
-        dots.append([[round(64*(i+.5)/n + (c % 3 - 1)*width/3.6 + _jit(rng, .8), 1), round(26 + (c//3)*8 + _jit(rng, 1), 1)] for c in sorted(cells)])
-    spec = dict(family='science_solutions', counts=counts, colour=colour, dots=dots, background=_tint(rng))
+    places, dots = [0, 3] if n == 2 else [0, int(rng.integers(1, 3)), 3], []
+    for i, k in zip(places, counts):  # particles on a jittered lattice, so that none hides another
+        dots.append([[round(CELL*(i + .5) + (c % 3 - 1)*4.4 + _jit(rng, .5), 1), round(CELL*1.5 + (c//3)*8 - 4 + _jit(rng, .8), 1)] for c in sorted(pick(rng, range(12), k))])
+    spec = dict(family='science_solutions', counts=counts, colour=colour, places=places, dots=dots, background=_tint(rng))
     sides = ['left', 'right'] if n == 2 else SIDES
     def draw():
         c = _Canvas(background=spec['background'])
-        for i, ds in enumerate(dots):
-            x = 64*(i+.5)/n
-            c.box(x-width/2, 20, x+width/2, 58, (205, 230, 250)); c.line([(x-width/2, 12), (x-width/2, 58), (x+width/2, 58), (x+width/2, 12)], width=1.2)
-            for px, py in ds: c.disc(px, py, 2.1, COLOURS[colour])
+        for i, ds in zip(places, dots):
+            l, r = CELL*i + 1, CELL*(i+1) - 1
+            c.box(l, CELL, r, 3*CELL - 1, (205, 230, 250)); c.line([(l, 9), (l, 3*CELL - 1), (r, 3*CELL - 1), (r, 9)], width=1.2)
+            for px, py in ds: c.disc(px, py, 1.8, COLOURS[colour])
         return c.done()
     most, least = sides[int(np.argmax(counts))], sides[int(np.argmin(counts))]
-    captions = [f'{colour} particles: {c}; most {most}, least {least}' for c in _said(rng, zip(sides, counts), ', ', 0)]
+    captions = [f'{colour} particles: {c}; most {most}, least {least}' for c in (*_said(rng, zip(sides, counts), ', ', 0), _chained(rng, range(n), lambda i: f'{sides[i]} {counts[i]}', lambda i, k: 'more' if counts[i] > counts[k] else 'less'))]
     qs = [choice(rng, 'Which solution is the most concentrated?', most, [s for s in sides if s != most], 'most'),
           choice(rng, 'Which solution is the least concentrated?', least, [s for s in sides if s != least], 'least'),
-          *(Question(f'How many particles are in the {s} solution?', str(v), 'count') for s, v in zip(sides, counts))]
+          *(Question(f'How many particles are in the {s} solution?', str(v), 'count', why=f'{s} {v}') for s, v in zip(sides, counts))]
     return Scene(spec, draw, *captions, qs)
 
 @family
@@ -646,18 +676,18 @@ def science_circuits(rng, split):
     "A battery, a switch and a bulb"
     closed = bool(rng.random() < .5)
     gap = None if closed else pick(rng, ['switch', 'wire'])
-    spec = dict(family='science_circuits', gap=gap, colour=pick(rng, COLOURS), background=_tint(rng), x=_jit(rng, 4), y=_jit(rng, 4), flip=bool(rng.random() < .5))
+    spec = dict(family='science_circuits', gap=gap, colour=pick(rng, COLOURS), background=_tint(rng), x=_jit(rng, 1), y=pick(rng, [24, 40]) + _jit(rng, 1), flip=bool(rng.random() < .5))
     def draw():
-        c, x, y = _Canvas(background=spec['background']), 32 + spec['x'], 32 + spec['y']
-        l, r, t, b = x-20, x+20, y-18, y+18
+        c, x, y = _Canvas(background=spec['background']), 32 + spec['x'], spec['y']
+        l, r, t, b = x-24, x+24, y-16, y+16
         sx, bx = (r, l) if spec['flip'] else (l, r)   # the switch's side and the bulb's
         c.line([(l, t), (r, t)], width=1.4); c.line([(bx, t), (bx, b)], width=1.4)
         c.line([(sx, t), (sx, y-6)], width=1.4); c.line([(sx, y+6), (sx, b)], width=1.4)
-        c.line([(sx, y+6), (sx + (9 if spec['gap'] == 'switch' else 0), y-6)], width=1.8)
+        c.line([(sx, y+6), (sx + (0 if spec['gap'] != 'switch' else 9 if sx < x else -9), y-6)], width=1.8)
         for py in (y-6, y+6): c.disc(sx, py, 1.6, _INK)
         c.line([(l, b), (x-4, b)], width=1.4); c.line([(x+4, b), (r, b)], width=1.4)
         c.line([(x-4, b-6), (x-4, b+6)], width=1.4); c.line([(x+4, b-3), (x+4, b+3)], width=2.6)
-        if spec['gap'] == 'wire': c.box(x-9, t-2, x+9, t+2, tuple(spec['background']))
+        if spec['gap'] == 'wire': c.box(x-14, t-2, x-3, t+2, tuple(spec['background']))
         c.disc(bx, y, 6.5, COLOURS[spec['colour']], _INK, 1.2)
         return c.done()
     answer = 'yes' if closed else 'no'
@@ -665,7 +695,7 @@ def science_circuits(rng, split):
     qs = [choice(rng, 'Will the bulb light up?', answer, ['no' if closed else 'yes'], 'bulb'),
           Question('Is the circuit open or closed?', 'closed' if closed else 'open', 'circuit'),
           Question('What colour is the bulb?', spec['colour'], 'colour')]
-    return Scene(spec, draw, caption, caption, qs)
+    return Scene(spec, draw, caption, caption, caption, qs)
 
 # %% ../nbs/05_nano_world.ipynb #d117080f
 def scene(
@@ -687,11 +717,9 @@ COT = 'Think step by step.'
 def reasoned(
     s:Scene,
     q:Question,           # one of its questions
-    letter:bool=False,    # whether the answer is an option's letter, not its text
 ) -> dict:                # a `user` and `assistant` turn
     "A question asked and answered with the reasoning first"
-    option = f'{q.answer}: {q.reference()}. ' if q.options and letter else ''
-    return dict(user=f'{q.text()}\n{COT}', assistant=f'{s.caption}. {option}Answer: {q.reference() if letter else q.answer}')
+    return dict(user=f'{q.text()}\n{COT}', assistant=f'{q.why or s.caption}. Answer: {q.answer}')
 
 def final_answer(
     said:str        # by a model that was asked to think step by step
@@ -700,7 +728,7 @@ def final_answer(
     return said.rpartition('Answer:')[2].strip() if 'Answer:' in said else ''
 
 # %% ../nbs/05_nano_world.ipynb #9962a982
-DESCRIBE, DESCRIBE_FREELY = 'Describe the picture.', 'Describe the picture in any order.'
+DESCRIBE, DESCRIBE_FREELY, DESCRIBE_NAMED = 'Describe the picture.', 'Describe the picture in any order.', 'Describe each thing by its name.'
 
 def conversation(
     subset:str,                   # a name from `FAMILIES`
@@ -712,21 +740,17 @@ def conversation(
     last:float=.45,    # how often it comes after them
     cot:float=.2,      # how often, instead of a caption, the last question is answered with the reasoning first
     free:float=0.,     # how often a caption is in random order
-    letters:float=0.,  # how often a turn asks only which letter an option has
-    by_letter:bool=False,   # whether choices are answered by letter, not by the option's text
+    named:float=0.,    # how often it goes from thing to thing by name instead
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
-    caption = dict(user=DESCRIBE_FREELY, assistant=s.free) if rng.random() < free else dict(user=DESCRIBE, assistant=s.caption)
-    where, texts, length = rng.random(), [], len(s.caption)
+    form, where = rng.random(), rng.random()
+    caption = dict(zip(('user', 'assistant'), (DESCRIBE_NAMED, s.named) if form < named else (DESCRIBE_FREELY, s.free) if form < named + free else (DESCRIBE, s.caption)))
+    texts, length = [], len(caption['assistant'])
     for q in pick(rng, s.questions, turns):
         length += len(q.text()) + 30    # a turn's marks cost about as much as thirty characters
-        if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.reference() if by_letter else q.answer))
-    if letters and (choices := [q for q in s.questions if q.options]) and rng.random() < letters:
-        q = pick(rng, choices)
-        letter = replace(q, prompt=f'Which option says {(said := pick(rng, q.options))}?', answer=said)
-        texts.insert(int(rng.integers(len(texts))), dict(user=letter.text(), assistant=letter.reference()))
+        if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.answer))
     if where < first: texts.insert(0, caption)
     elif where < first + last: texts.append(caption)
-    elif where < first + last + cot: texts[-1] = reasoned(s, asked, by_letter)
+    elif where < first + last + cot: texts[-1] = reasoned(s, asked)
     return dict(images=[s.draw()], texts=texts, source=subset)
