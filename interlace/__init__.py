@@ -16,10 +16,13 @@ _PUBLIC = {
     "finetuning": ("finetune", "train", "save"),
     "nano_model": ("nano_model", "nano_processor", "train_nano"),
     "loading": ("load_model",),
-    "evaluation": ("evaluate", "relative", "relative_error"),
+    "evaluation": ("evaluate",),
+    "uncertainty": ("figures", "interval", "relative", "with_intervals"),
     "reproduction": ("reproduce",),
     "sleb": ("sleb_search", "sleb_plan"),
-    "sparsity": ("prune_2_4",),
+    "sparsity": ("prune_2_4", "wanda_", "magnitude_"),
+    "timing": ("latency",),
+    "reported": ("reported", "claims"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [*_HOME, "__version__"]

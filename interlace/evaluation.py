@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'exact', 'relaxed', 'contains', 'yesno', 'form', 'in_memory', 'nano_task', 'chance', 'question_scores',
-           'mean_and_error', 'summary', 'yes_no_table', 'evaluate', 'pm', 'relative', 'relative_error']
+           'mean_and_error', 'summary', 'yes_no_table', 'evaluate', 'pm']
 
 # %% ../nbs/11_evaluation.ipynb #2c8b95ab
 import contextlib, io, itertools, json, os, re, string
@@ -245,29 +245,3 @@ def pm(
     "A score with its standard error, as text"
     error = value.get('stderr')
     return f"{value['score']:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None and np.isfinite(error) else '')
-
-# %% ../nbs/11_evaluation.ipynb #fc926b37
-def relative(
-    record:dict,       # from `evaluate`
-    reference:dict,    # from `evaluate`: the model that counts as 100
-) -> float:
-    "Mean over benchmarks of score / reference score, in per cent"
-    a, b = record['benchmarks'], reference['benchmarks']
-    if set(a) != set(b): raise BadInput(f"the records hold different benchmarks ({', '.join(sorted(set(a) ^ set(b)))}); evaluate both on the same")
-    if zero := [n for n in b if not b[n]['score']]: raise BadInput(f'{zero[0]}: the reference scores 0, so nothing can be relative to it')
-    return 100*float(np.mean([a[n]['score']/b[n]['score'] for n in b]))
-
-def relative_error(
-    record:dict, reference:dict,   # as for `relative`
-    draws:int=2000,               # bootstrap samples
-    seed:int=42,                  # of the draws
-) -> float:
-    "Standard error of the relative figure: questions are drawn with replacement, the same for both models, and the figure is computed anew"
-    rng, ratios = np.random.Generator(np.random.PCG64(seed)), []
-    for name, answers in reference['answers'].items():
-        a, b = (np.array(question_scores(r['answers'][name]), float) for r in (record, reference))
-        if len(a) != len(b): raise BadInput(f'{name}: the records answer {len(a)} and {len(b)} questions; evaluate both on the same')
-        at = rng.integers(len(a), size=(draws, len(a)))
-        below = b[at].mean(1)
-        ratios.append(np.where(below > 0, a[at].mean(1)/np.where(below > 0, below, 1), np.nan))
-    return float(100*np.nanstd(np.nanmean(ratios, 0), ddof=1))

@@ -90,12 +90,15 @@ def write_nano_data(
     fraction:float=.01,        # share of every subset for fine-tuning
     calibration:float=.1,      # size of the calibration set, as a share of the fine-tuning set
     subsets:list|None=None,    # names from `FAMILIES`; all by default
+    domains:list=(),           # names from `DOMAINS`: each gets a folder with as many samples of its subsets alone
 ) -> dict:
-    "Write the fine-tuning and the calibration set and a manifest; returns the manifest"
+    "Write the fine-tuning and the calibration set and a manifest, and the same for each domain; returns the manifest"
     folder, subsets = Path(folder), subsets or list(FAMILIES)
     if not 0 < fraction <= 1: raise BadInput(f'fraction {fraction}: it must lie in (0, 1]; the paper takes 0.01')
     if not 0 < calibration <= 1: raise BadInput(f'calibration {calibration}: it must lie in (0, 1]; the paper takes 0.1')
     if unknown := [n for n in subsets if n not in FAMILIES]: raise BadInput(f"no subset '{unknown[0]}'; there are {', '.join(FAMILIES)}")
+    if unknown := [d for d in domains if d not in DOMAINS]: raise BadInput(f"no domain '{unknown[0]}'; there are {', '.join(DOMAINS)}")
+    for d in domains: write_nano_data(folder/d, min(1, fraction*len(subsets)/len(DOMAINS[d])), calibration, list(DOMAINS[d]))
     train = max(1, round(fraction*ROWS))
     counts, files = dict(train=train, calibration=max(1, round(train*calibration))), {}
     for split, n in counts.items():

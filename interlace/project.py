@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'PACKAGES', 'BadInput', 'project_root', 'writable', 'finished', 'write_json', 'read_json',
-           'quiet_datasets', 'profiles', 'load_profile', 'seed_everything', 'fingerprint', 'cores', 'provenance',
-           'measured']
+           'quiet_datasets', 'profiles', 'load_profile', 'seed_everything', 'fingerprint', 'cores', 'memory',
+           'provenance', 'measured']
 
 # %% ../nbs/00_project.ipynb #9e5bca54
 import configparser, contextlib, difflib, hashlib, importlib.metadata, json, os, platform, random, resource, shutil, subprocess, sys, time
@@ -95,8 +95,9 @@ _NOT_BELOW = (lambda v: v >= 0, 'not below 0')
 def _among(*names): return (lambda v: v in names, 'one of ' + ', '.join(names))
 
 SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a list: several values, separated by spaces
-    'model': (str, _ANY), 'dtype': (str, _among('float32', 'bfloat16', 'float16')), 'attention': (str, _among('eager', 'sdpa', 'flash_attention_2')),
-    'data': (str, _among('nano')), 'fraction': (float, _SHARE), 'calibration': (float, _SHARE), 'seed': (int, _NOT_BELOW),
+    'models': ([str], _ANY), 'dtype': (str, _among('float32', 'bfloat16', 'float16')), 'attention': (str, _among('eager', 'sdpa', 'flash_attention_2')),
+    'data': (str, _among('nano')), 'fraction': (float, _SHARE), 'calibration': (float, _SHARE), 'seeds': ([int], _NOT_BELOW),
+    'domains': ([str], _ANY), 'sleb_samples': (int, _OVER), 'timed_tokens': (int, (lambda v: v > 1, 'at least 2')), 'timed_turns': (int, _OVER),
     'ratios': ([float], (lambda v: 0 <= v < 1, 'in [0, 1): the share of layers to drop, as 0.25')),
     'learning_rate': (float, _OVER), 'batch_size': (int, _OVER), 'accumulation': (int, _OVER), 'epochs': (float, _OVER), 'warmup_ratio': (float, (lambda v: 0 <= v < 1, 'in [0, 1)')),
     'weight_decay': (float, _NOT_BELOW), 'max_grad_norm': (float, _OVER), 'bfloat16': (bool, _ANY), 'max_messages': (int, (lambda v: v > 1, 'at least 2')), 'max_length': (int, _OVER),
@@ -188,6 +189,12 @@ def _version(package):
 def cores() -> int:
     "CPU cores that this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+def memory() -> int:
+    "Memory that this process may use, in MiB: the machine's, or less in a container"
+    own = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
+    with contextlib.suppress(OSError, ValueError): own = min(own, int(Path('/sys/fs/cgroup/memory.max').read_text()))
+    return own//2**20
 
 def _device():
     "The device's name, in words"
