@@ -97,7 +97,7 @@ def _among(*names): return (lambda v: v in names, 'one of ' + ', '.join(names))
 SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a list: several values, separated by spaces
     'models': ([str], _ANY), 'dtype': (str, _among('float32', 'bfloat16', 'float16')), 'attention': (str, _among('eager', 'sdpa', 'flash_attention_2')),
     'data': (str, _among('nano')), 'fraction': (float, _SHARE), 'calibration': (float, _SHARE), 'seeds': ([int], _NOT_BELOW),
-    'domains': ([str], _ANY), 'sleb_samples': (int, _OVER), 'timed_tokens': (int, (lambda v: v > 1, 'at least 2')), 'timed_turns': (int, _OVER),
+    'domains': ([str], _ANY), 'ablation': ([str], _ANY), 'sleb_samples': (int, _OVER), 'timed_tokens': (int, (lambda v: v > 1, 'at least 2')), 'timed_turns': (int, _OVER),
     'ratios': ([float], (lambda v: 0 <= v < 1, 'in [0, 1): the share of layers to drop, as 0.25')),
     'learning_rate': (float, _OVER), 'batch_size': (int, _OVER), 'accumulation': (int, _OVER), 'epochs': (float, _OVER), 'warmup_ratio': (float, (lambda v: 0 <= v < 1, 'in [0, 1)')),
     'weight_decay': (float, _NOT_BELOW), 'max_grad_norm': (float, _OVER), 'bfloat16': (bool, _ANY), 'max_messages': (int, (lambda v: v > 1, 'at least 2')), 'max_length': (int, _OVER),

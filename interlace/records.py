@@ -29,7 +29,7 @@ def label(
 def read_runs(
     files:list       # records of variants
 ) -> dict:           # (model, variant) -> its records, by seed
-    "Records, grouped by what was done to which model"
+    "Records, grouped by what was done to which model, in the tables' order of methods"
     runs, asked = {}, None
     for f in files:
         r = read_json(f)
@@ -37,7 +37,8 @@ def read_runs(
         if asked is not None and r['data'] != asked: raise BadInput(f'{f}: it answered other questions than {files[0]}; run both again on the same benchmarks')
         asked = r['data']
         runs.setdefault((r['model'], r['variant']), []).append(r)
-    return {k: sorted(v, key=lambda r: r['seed']) for k, v in runs.items()}
+    order = list(LABELS.values())
+    return {k: sorted(runs[k], key=lambda r: r['seed']) for k in sorted(runs, key=lambda k: order.index(label(runs[k][0])))}
 
 # %% ../nbs/13_records.ipynb #e1b75d47
 WIDTH = 3.5     # inches: a column

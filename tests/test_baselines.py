@@ -8,7 +8,7 @@ from interlace.decoder import find_decoder, places
 from interlace.project import BadInput
 from interlace.selection import Plan
 from interlace.sleb import round_losses, sleb_plan, sleb_search
-from interlace.sparsity import prune_2_4, two_of_four
+from interlace.sparsity import magnitude_, prune_2_4, two_of_four, wanda_
 from interlace.surgery import pruned_by
 from conftest import L, tiny
 

@@ -50,11 +50,14 @@ def test_plan_prune_finetune_evaluate(work):
     assert "n = 4" in said and json.loads((work/"record.json").read_text())["benchmarks"]["POPE"]["n"] == 4
     ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--cot", "--out", work/"cot.json")
     assert json.loads((work/"cot.json").read_text())["cot"] is True
+    said = ok("latency", "--model", work/"model", "--plan", work/"plan.json", "--tokens", 2, "--turns", 1, "--out", work/"latency.json")
+    timed = json.loads((work/"latency.json").read_text())["variants"]
+    assert "first token" in said and timed["model"]["layers"] == 12 and timed["plan"]["layers"] == 9
 
 
 def test_help():
     said = interlace("--help").stdout
-    for name in ("reproduce", "plan", "prune", "finetune", "evaluate", "profiles"):
+    for name in ("reproduce", "plan", "prune", "finetune", "evaluate", "latency", "profiles"):
         assert name in said
         with pytest.raises(SystemExit) as e: command(name, "--help")
         assert e.value.code == 0

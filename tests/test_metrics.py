@@ -2,7 +2,7 @@
 import math
 
 import pytest
-from interlace.evaluation import chance, contains, evaluate, exact, form, in_memory, mean_and_error, question_scores, relative, relative_error, relaxed, summary, yes_no_table, yesno
+from interlace.evaluation import chance, contains, evaluate, exact, form, in_memory, mean_and_error, question_scores, relaxed, summary, yes_no_table, yesno
 from interlace.project import BadInput
 
 CASES = [
@@ -43,13 +43,6 @@ def test_average_is_over_benchmarks_not_categories():
     assert s["average"]["stderr"] == pytest.approx(math.sqrt(9 + 9 + 16)/3)
 
 
-def test_relative_is_a_mean_of_ratios():
-    r = lambda **s: dict(benchmarks={k: dict(score=v) for k, v in s.items()})
-    assert relative(r(a=40, b=90), r(a=80, b=90)) == 75
-    with pytest.raises(BadInput, match="different benchmarks"): relative(r(a=1), r(b=1))
-    with pytest.raises(BadInput, match="scores 0"): relative(r(a=1), r(a=0))
-
-
 def test_chance():
     assert chance(["A", "B", "B", "C"], exact) == 50 and chance(["100", "103", "7"], relaxed) == pytest.approx(200/3)
 
@@ -65,20 +58,6 @@ def test_yes_no_table():
     t = yes_no_table(rows)
     assert t["accuracy"] == 50 and t["precision"] == pytest.approx(200/3) and t["recall"] == pytest.approx(200/3) and t["f1"] == pytest.approx(200/3) and t["yes_ratio"] == 37.5
     assert math.isnan(yes_no_table([dict(answer="no", reference="no")])["precision"])
-
-
-def test_error_of_the_relative_figure():
-    "Against the spread of the figure over fresh samples, which is what it estimates"
-    import numpy as np
-    rng = np.random.Generator(np.random.PCG64(0))
-    def pair():       # what the weak model gets right, the strong one mostly gets right too
-        b = rng.random(150) < .8
-        a = b & (rng.random(150) < .6)
-        return [dict(benchmarks=dict(x=dict(score=100*float(v.mean()))), answers=dict(x=[dict(score=float(s), group=i) for i, s in enumerate(v)])) for v in (a, b)]
-    pairs = [pair() for _ in range(300)]
-    assert np.mean([relative_error(*p, draws=400) for p in pairs[:40]]) == pytest.approx(np.std([relative(*p) for p in pairs], ddof=1), rel=.15)
-    assert relative_error(pairs[0][1], pairs[0][1]) == 0
-    with pytest.raises(BadInput, match="150 and 3"): relative_error(pairs[0][0], dict(answers=dict(x=[dict(score=1., group=i) for i in range(3)])))
 
 
 @pytest.fixture(scope="module")

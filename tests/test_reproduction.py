@@ -4,14 +4,21 @@ import json, os, signal, subprocess, sys, time
 import pandas as pd
 import pytest
 from interlace.evaluation import question_scores
+from interlace.project import load_profile
+from interlace.reproduction import stages
 from conftest import interlace
 
-TRAINED = ["train-dense-ft", "train-interlace-25"]
-EVALUATED = ["dense", "dense-ft", "interlace-25"]
-ALL = ["data", "benchmarks", "scores", "plans", *TRAINED, *EVALUATED, "figure2", "figure4", "gallery", "table1"]
+MATRIX = stages(load_profile("smoke"))
+def of(*notebooks): return [s.name for s in MATRIX if s.notebook in notebooks]
+TRAINED, EVALUATED, ALL = of("train"), of("evaluate"), [s.name for s in MATRIX]
+FROM_ANSWERS = ["figure1", "figure3", "table1", "table2", "table3", "table4", "table6", "comparison"]      # artefacts made from records of fine-tuned variants
+ARTEFACTS = [*FROM_ANSWERS, "figure2", "figure4", "gallery", "table5"]
+TUNED = [n for n in EVALUATED if f"train-{n}" in TRAINED]
+RECORDS = "runs/smoke/nano-l/variants"
 
 
 def names(stdout): return sorted({l.split("»")[1].strip() for l in stdout.splitlines() if "»" in l})
+def record(root, variant): return json.loads((root/RECORDS/variant/"s42"/"record.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -23,46 +30,76 @@ def ran(project):
     seen = []
     for line in first.stdout:
         seen += names(line)
-        if set(seen) & {*TRAINED, *EVALUATED}: break
+        if set(seen) & {*TRAINED, "sleb"} and (project/"runs"/"smoke"/"nano-l"/"scores.json").exists(): break
     time.sleep(6)
     os.killpg(first.pid, signal.SIGINT)              # Ctrl-C, as a terminal sends it
     assert first.wait(60) == 130
     assert not (project/"runs"/"snakemake.pid").exists()
-    kept = (project/"runs"/"smoke"/"scores"/"nano-l.json").stat().st_mtime_ns
+    kept = (project/"runs"/"smoke"/"nano-l"/"scores.json").stat().st_mtime_ns
     r = interlace("reproduce", "--profile", "smoke", root=project)
     assert r.returncode == 0, r.stdout + r.stderr + (project/"runs"/"smoke"/"snakemake.log").read_text()
-    assert "scores" not in names(r.stdout) and (project/"runs"/"smoke"/"scores"/"nano-l.json").stat().st_mtime_ns == kept     # it went on
+    assert "scores" not in names(r.stdout) and (project/"runs"/"smoke"/"nano-l"/"scores.json").stat().st_mtime_ns == kept     # it went on
     return project
 
 
+def test_the_matrix_has_what_the_paper_has():
+    nano = [s.name for s in stages(load_profile("nano"))]
+    assert {f"figure{k}" for k in (1, 2, 3, 4)} | {f"table{k}" for k in (1, 2, 3, 4, 5, 6)} | {"comparison"} <= set(nano) & set(ALL)
+    assert {"dense", "dense-ft", "sleb-25", "sleb-ft-25", "wanda-2-4", "magnitude-2-4", *(f"interlace-{r}" for r in (10, 15, 20, 25)), *(f"{s}-25" for s in ("interlace-oa", "interlace-tn", "consecutive", "random")),
+            *(f"interlace-25-{d}" for d in ("ChartQA", "TextVQA", "ScienceQA"))} <= set(nano)
+    assert len(set(nano)) == len(nano)
+
+
 def test_every_artefact_is_there_with_its_record(ran):
-    for f in ("figures/smoke/figure2.png", "figures/smoke/figure2.pdf", "figures/smoke/figure4.png", "figures/smoke/figure4.pdf", "tables/smoke/table1.csv", "tables/smoke/table1.md", "tables/smoke/table1.tex"):
-        assert (ran/f).stat().st_size > 200, f
-    for f in ("figures/smoke/figure2.json", "figures/smoke/figure4.json", "tables/smoke/table1.json"):
-        record = json.loads((ran/f).read_text())
-        assert record["caption"] and record["inputs"] and record["provenance"]["versions"]["torch"]
+    for s in MATRIX:
+        if s.name not in ARTEFACTS: continue
+        for f in s.outputs: assert (ran/f).stat().st_size > 200, f
+        made = json.loads((ran/s.outputs[-1]).read_text())
+        assert made["caption"] and made["inputs"] and made["provenance"]["versions"]["torch"]
+        for f, mark in made["inputs"].items(): assert (ran/f).exists(), f          # from a number to its record
     assert {p.stem for p in (ran/"runs"/"smoke"/"notebooks").glob("*.ipynb")} == set(ALL)
 
 
 def test_fine_tuning_really_happened(ran):
-    records = {n: json.loads((ran/"runs"/"smoke"/"variants"/n/"record.json").read_text()) for n in ("dense", "dense-ft", "interlace-25")}
-    assert records["dense"]["training"] is None
-    for n in ("dense-ft", "interlace-25"):
-        t = records[n]["training"]
+    assert record(ran, "dense")["training"] is None
+    for n in TUNED:
+        t = record(ran, n)["training"]
         assert t["steps"] == len(range(0, t["samples_seen"], t["batch_size"])) and len(t["loss"]) >= 5 and all(l > 0 for _, l in t["loss"])
-    assert len(records["interlace-25"]["plan"]["drop"]) == 9 and records["interlace-25"]["training"]["trained"] < records["dense-ft"]["training"]["trained"]
+    assert len(record(ran, "interlace-25")["plan"]["drop"]) == 9 and record(ran, "interlace-25")["training"]["trained"] < record(ran, "dense-ft")["training"]["trained"]
+    assert record(ran, "interlace-25-ScienceQA")["training"]["samples_seen"] == record(ran, "interlace-25")["training"]["samples_seen"]
     from transformers import AutoModelForImageTextToText
-    model = AutoModelForImageTextToText.from_pretrained(ran/"runs"/"smoke"/"variants"/"interlace-25"/"model")
+    model = AutoModelForImageTextToText.from_pretrained(ran/RECORDS/"interlace-25"/"s42"/"model")
     assert len(model.model.language_model.layers) == 27
+
+
+def test_thinned_out_variants_have_half_their_weights(ran):
+    from interlace.decoder import find_decoder
+    from interlace.loading import load_model
+    from torch.nn import Linear
+    inside = sum(m.weight.numel() for l in find_decoder(load_model("nano-l")[0]).layers for m in l.modules() if isinstance(m, Linear))
+    for n in ("wanda-2-4", "magnitude-2-4"): assert record(ran, n)["zeros"] == pytest.approx(inside/2, rel=1e-3) and record(ran, n)["plan"]["drop"] == []
 
 
 def test_the_table_says_what_the_records_say(ran):
     table = pd.read_csv(ran/"tables"/"smoke"/"table1.csv")
-    assert list(table["method"]) == ["Dense", "Dense-FT", "INTERLACE"] and list(table["sparsity"]) == [0, 0, 25]
-    for row, n in zip(table.to_dict("records"), ("dense", "dense-ft", "interlace-25")):
-        e = json.loads((ran/"runs"/"smoke"/"variants"/n/"record.json").read_text())["evaluation"]
+    want = {"Dense": "dense", "Dense-FT": "dense-ft", "Wanda 2:4": "wanda-2-4", "Magnitude 2:4": "magnitude-2-4", "SLEB": "sleb-25", "SLEB-FT": "sleb-ft-25", "INTERLACE": "interlace-25"}
+    assert list(table["method"]) == list(want) and list(table["sparsity"]) == [0, 0, 50, 50, 25, 25, 25]
+    for row in table.to_dict("records"):
+        e = record(ran, want[row["method"]])["direct"]
         assert row["average"] == pytest.approx(e["average"]["score"], abs=1e-3) and row["n"] == 12*16 == sum(b["n"] for b in e["benchmarks"].values())
         for b, v in e["benchmarks"].items(): assert v["score"] == pytest.approx(100*sum(question_scores(e["answers"][b]))/16)
+        assert row["average_low"] <= row["average"] <= row["average_high"]
+
+
+def test_verdicts_follow_from_the_figures(ran):
+    t = pd.read_csv(ran/"tables"/"smoke"/"comparison.csv")
+    assert set(t["verdict"]) <= {"agrees", "differs", "not comparable", "not run"}
+    ordered, values = t[t["kind"] == "ordering"], t[t["kind"] == "value"]
+    assert not set(values["verdict"]) & {"agrees", "differs"}              # none of the paper's models ran here
+    for r in ordered.to_dict("records"):
+        want = "not run" if pd.isna(r["ours"]) else "agrees" if r["low"] > 0 else "differs" if r["high"] < 0 else "not comparable"
+        assert r["verdict"] == want, r
+    assert (ordered["verdict"] != "not run").sum() >= 6
 
 
 def test_a_second_run_has_nothing_to_do(ran):
@@ -84,19 +121,25 @@ def changed(path, old, new):
     return lambda: path.write_text(text)
 
 
+AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
+
 @pytest.mark.parametrize("file, old, new, rerun", [
-    ("settings.ini", "questions = 16", "questions = 15", ["benchmarks", *EVALUATED, "gallery", "table1"]),
-    ("settings.ini", "learning_rate = 1e-3", "learning_rate = 2e-3", [*TRAINED, "dense-ft", "interlace-25", "table1"]),
-    ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "train-interlace-20", "interlace-20", "figure2", "table1"]),
-    ("interlace/finetuning.py", "def train(", "# a change\ndef train(", [*TRAINED, "dense-ft", "interlace-25", "table1"]),
-    ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", ["plans", *TRAINED, *EVALUATED, "figure2", "figure4", "gallery", "table1"]),
-    ("interlace/records.py", "def figure_style(", "# a change\ndef figure_style(", ["figure2", "figure4", "gallery", "table1"]),
+    ("settings.ini", "questions = 16", "questions = 15", ["benchmarks", *EVALUATED, "gallery", *FROM_ANSWERS]),
+    ("settings.ini", "learning_rate = 1e-3", "learning_rate = 2e-3", [*TRAINED, *TUNED, *FROM_ANSWERS]),
+    ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "sleb", *AT_20, "latency", "figure1", "figure2", "table1", "table2", "table3", "table4", "table5", "table6", "comparison"]),
+    ("interlace/finetuning.py", "def train(", "# a change\ndef train(", [*TRAINED, *TUNED, *FROM_ANSWERS]),
+    ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", [n for n in ALL if n not in ("data", "benchmarks", "scores")]),
+    ("interlace/records.py", "def figure_style(", "# a change\ndef figure_style(", ARTEFACTS),
+    ("interlace/evaluation.py", "def evaluate(", "# a change\ndef evaluate(", [*EVALUATED, *(n for n in ARTEFACTS if n not in ("figure2", "figure4", "table5"))]),
     ("nbs/paper/figure4.ipynb", "Two panels share", "The two panels share", ["figure4"]),
 ])
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(ran, file, old, new, rerun):
-    undo = changed(ran/file, old, new)
+    i = (ran/file).read_text().rindex(old) if file == "settings.ini" and old.startswith(("questions", "ratios")) else 0      # the smoke profile's own line
+    text = (ran/file).read_text()
+    (ran/file).write_text(text[:i] + text[i:].replace(old, new, 1))
+    assert (ran/file).read_text() != text
     try: assert would_run(ran) == sorted(rerun)
-    finally: undo()
+    finally: (ran/file).write_text(text)
 
 
 def test_only_makes_one_artefact_and_what_it_needs(project, ran):
@@ -107,22 +150,22 @@ def test_only_makes_one_artefact_and_what_it_needs(project, ran):
 
 
 def test_the_same_again_gives_the_same_bytes(ran):
-    table, figure = ran/"tables"/"smoke"/"table1.csv", ran/"figures"/"smoke"/"figure2.png"
-    before = table.read_bytes(), figure.read_bytes()
-    for f in (table, figure): f.unlink()
+    files = [ran/f for f in ("tables/smoke/table1.csv", "figures/smoke/figure1.png", "figures/smoke/figure2.png")]
+    before = [f.read_bytes() for f in files]
+    for f in files: f.unlink()
     assert interlace("reproduce", "--profile", "smoke", root=ran).returncode == 0
-    assert (table.read_bytes(), figure.read_bytes()) == before
+    assert [f.read_bytes() for f in files] == before
 
 
 def test_an_artefact_that_cannot_be_made_fails_and_the_old_one_goes(ran):
-    record = ran/"runs"/"smoke"/"scores"/"nano-l.json"
-    text = record.read_text()
-    record.write_text('{"kind": "scores"}')
+    scores = ran/"runs"/"smoke"/"nano-l"/"scores.json"
+    text = scores.read_text()
+    scores.write_text('{"kind": "scores"}')
     try:
         r = interlace("reproduce", "--profile", "smoke", "--only", "figure4", root=ran)
         assert r.returncode == 2 and "not a scores file" in r.stderr and len([l for l in r.stderr.splitlines() if l.startswith("interlace")]) == 1
         assert not (ran/"figures"/"smoke"/"figure4.png").exists()
-    finally: record.write_text(text)
+    finally: scores.write_text(text)
 
 
 def test_a_second_run_beside_a_first_is_refused(ran):
