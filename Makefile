@@ -1,16 +1,19 @@
 # Two commands matter: `make reproduce` and `make test`. Each sets up everything by itself.
 PYTHON ?= python3
 PROFILE ?= nano
+SHAPE ?= Qwen3-VL-4B
 VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup reproduce test lab nano-l nano-s outputs readme lock clean
+.PHONY: help setup reproduce test lab bench shapes nano-l nano-s outputs readme lock clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
 	@echo "make lab                       read and run the notebooks in JupyterLab"
+	@echo "make bench                     the shortcuts of this project against the usual way, side by side"
+	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
 	@echo "make nano-l, make nano-s       train a nano model anew (more than an hour each on 2 cores)"
 	@echo "make outputs                   run the library notebooks and store their outputs"
 	@echo "make readme                    write README.md from nbs/index.ipynb"
@@ -37,6 +40,15 @@ test: setup
 lab: setup
 	$(BIN)/jupyter trust nbs/*.ipynb nbs/paper/*.ipynb
 	$(BIN)/jupyter lab nbs/index.ipynb
+
+bench: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/bench.ipynb runs/bench/bench.ipynb --no-progress-bar
+	@cat tables/nano/bench.md
+
+shapes: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/shapes.ipynb runs/bench/$(SHAPE).ipynb -p shape $(SHAPE) --no-progress-bar
 
 nano-l nano-s: setup
 	mkdir -p runs/weights

@@ -318,6 +318,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'interlace.timing._spread': ('timing.html#_spread', 'interlace/timing.py'),
                                   'interlace.timing.latency': ('timing.html#latency', 'interlace/timing.py'),
                                   'interlace.timing.peak_bytes': ('timing.html#peak_bytes', 'interlace/timing.py'),
+                                  'interlace.timing.peak_of': ('timing.html#peak_of', 'interlace/timing.py'),
                                   'interlace.timing.prefill_flops': ('timing.html#prefill_flops', 'interlace/timing.py'),
                                   'interlace.timing.shaped_config': ('timing.html#shaped_config', 'interlace/timing.py'),
                                   'interlace.timing.shaped_inputs': ('timing.html#shaped_inputs', 'interlace/timing.py'),

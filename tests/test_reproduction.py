@@ -114,13 +114,6 @@ def would_run(root, *only):
     return names(r.stdout)
 
 
-def changed(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    return lambda: path.write_text(text)
-
-
 AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
 
 @pytest.mark.parametrize("file, old, new, rerun", [
