@@ -119,10 +119,13 @@ CURRICULUM = (   # (until this sample, what is drawn, what is said)
     (10_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), 'captions'),
     (18_000, dict(objects=3, street=3, diagrams=4, signs=2, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2), 'captions'),
     (30_000, _SEEN | dict(chart_bars=4, chart_lines=4, chart_pies=4, science_magnets=2, science_thermometers=2, science_balance=1, science_solutions=2, science_circuits=1), 'captions'),
-    (42_000, MIXTURE, 'by name'),
-    (None, MIXTURE, 'questions'))
-_SAID = {'captions': dict(turns=0, first=1.), 'by name': dict(turns=0, first=1., free=.2, named=.7),
+    (42_000, MIXTURE, 'by name and otherwise'),
+    (60_000, MIXTURE, 'questions'),
+    (76_000, dict(objects=5, street=3, wide=3, search=2, vast=1, diagrams=3, chart_bars=1, chart_lines=1, chart_pies=1, signs=1, text_fields=1), 'by name'),
+    (None, MIXTURE, 'questions and names'))
+_SAID = {'captions': dict(turns=0, first=1.), 'by name and otherwise': dict(turns=0, first=1., free=.2, named=.7), 'by name': dict(turns=0, first=1., named=1.),
          'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.3, free=.3, named=.4)}
+_SAID['questions and names'] = _SAID['questions'] | dict(last=.35, free=.2, named=.6)
 BLOCK = 16       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
 
 class NanoStream:
