@@ -35,7 +35,7 @@ test: export HF_HUB_OFFLINE = 1
 test: export HF_DATASETS_OFFLINE = 1
 test: setup
 	$(BIN)/nbdev-test --n-workers 1 --timing
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: setup
 	$(BIN)/jupyter trust nbs/*.ipynb nbs/paper/*.ipynb

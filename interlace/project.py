@@ -95,7 +95,7 @@ _NOT_BELOW = (lambda v: v >= 0, 'not below 0')
 def _among(*names): return (lambda v: v in names, 'one of ' + ', '.join(names))
 
 SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a list: several values, separated by spaces
-    'models': ([str], _ANY), 'dtype': (str, _among('float32', 'bfloat16', 'float16')), 'attention': (str, _among('eager', 'sdpa', 'flash_attention_2')),
+    'models': ([str], _ANY), 'dtype': (str, _among('float32', 'bfloat16', 'float16')), 'eval_dtype': (str, _among('float32', 'bfloat16', 'float16')), 'attention': (str, _among('eager', 'sdpa', 'flash_attention_2')),
     'data': (str, _among('nano')), 'fraction': (float, _SHARE), 'calibration': (float, _SHARE), 'seeds': ([int], _NOT_BELOW),
     'domains': ([str], _ANY), 'ablation': ([str], _ANY), 'sleb_samples': (int, _OVER), 'timed_tokens': (int, (lambda v: v > 1, 'at least 2')), 'timed_turns': (int, _OVER),
     'ratios': ([float], (lambda v: 0 <= v < 1, 'in [0, 1): the share of layers to drop, as 0.25')),

@@ -95,7 +95,7 @@ def stages(
             if v.tune: learnt.append(record)
             if v.tune: out.append(Stage('train-' + name(v.name, model, v.seed), 'train', take(*LOADING, *TRAINING) | dict(model=model, variant=v.name, plan=plan, seed=v.seed, data=trained_on, out=f'{folder}/model'),
                                         [f'{trained_on}/manifest.json', *inputs], [trained], 3200 if plan else 4500))
-            out.append(Stage(name(v.name, model, v.seed), 'evaluate', take(*LOADING, 'eval_batch_size', 'max_new_tokens') | dict(model=model, variant=v.name, method=v.method, plan=plan, trained=f'{folder}/model' if v.tune else None, seed=v.seed, domain=v.domain,
+            out.append(Stage(name(v.name, model, v.seed), 'evaluate', take('attention', 'eval_batch_size', 'max_new_tokens') | dict(dtype=settings['eval_dtype'], model=model, variant=v.name, method=v.method, plan=plan, trained=f'{folder}/model' if v.tune else None, seed=v.seed, domain=v.domain,
                                   answers=list(v.answers), data=data, benchmarks=questions, out=record), [asked, *([trained] if v.tune else inputs), *([written] if v.method == 'wanda' else [])], [record], 2000))
     first, top = models[0], max(settings['ratios'])
     runs_of = lambda model, *names: [f for name in names for (m, n, _), f in records.items() if m == model and n == name]

@@ -99,6 +99,11 @@ def tiny(name, seed=0):
     return model, inputs
 
 
+def pytest_collection_modifyitems(items):
+    "The longest file first: beside it, another worker runs all the others"
+    items.sort(key=lambda i: i.path.name != "test_reproduction.py")
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request): return request.param
 
