@@ -196,7 +196,7 @@ def train_nano(
     name:str='nano-l',            # a key of `SHAPES`
     shallow:int=8,                # decoder layers of the first run
     samples:int=126_000,           # conversations of the first run
-    deep_samples:int=16_000,       # … and of the second, with all layers
+    deep_samples:int=11_200,       # … and of the second, with all layers
     batch_size:int=16,            # conversations per step
     learning_rate:float=2e-2,     # of the hidden matrices; everything else gets a twentieth
     deep_learning_rate:float=1e-2,# … of the second run, at its peak

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'PACKAGES', 'BadInput', 'project_root', 'writable', 'finished', 'write_json', 'read_json',
-           'quiet_datasets', 'profiles', 'load_profile', 'seed_everything', 'fingerprint', 'cores', 'memory',
-           'provenance', 'measured']
+           'quiet_datasets', 'profiles', 'load_profile', 'plan_name', 'seed_everything', 'fingerprint', 'cores',
+           'memory', 'provenance', 'measured']
 
 # %% ../nbs/00_project.ipynb #9e5bca54
 import configparser, contextlib, difflib, hashlib, importlib.metadata, json, os, platform, random, resource, shutil, subprocess, sys, time
@@ -152,6 +152,14 @@ def load_profile(
     out = {k: _value(k, v, where) for k, v in merged.items()}
     if missing := [k for k in SETTINGS if k not in out]: raise BadInput(f"{where}: '{missing[0]}' is not set; set it, or let the profile extend one that does")
     return out | {'profile': chain[0]}
+
+# %% ../nbs/00_project.ipynb #50d7d302
+def plan_name(
+    strategy:str,                 # how layers are chosen, e.g. 'interlace'
+    ratio:float                   # the drop ratio
+) -> str:          # e.g. 'interlace-25', 'random-12.5'
+    "How a plan's files and stages are called"
+    return f'{strategy}-{100*ratio:.10g}'
 
 # %% ../nbs/00_project.ipynb #e83468c6
 def seed_everything(seed:int=42):

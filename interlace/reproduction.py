@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
-from .project import BadInput, cores as available, load_profile, memory as installed, project_root
-from .selection import plan_name
+from .project import BadInput, cores as available, load_profile, memory as installed, plan_name, project_root
 
 # %% ../nbs/18_reproduction.ipynb #4b7f5128
 class Stage(NamedTuple):
