@@ -195,7 +195,7 @@ class Muon(torch.optim.Optimizer):
             p.addcdiv_(s['mean']/(1 - b1**s['step']), (s['square']/(1 - b2**s['step'])).sqrt_().add_(1e-8), value=-g['lr'])
 
 # %% ../nbs/09_nano_model.ipynb #c7046c3b
-RUNS = ((8, 126_000, 2e-2), (8, 8_000, 1e-2), (LAYERS, 9_600, 1e-2))     # decoder layers, conversations, learning rate of the hidden matrices at its peak
+RUNS = ((8, 126_000, 2e-2), (8, 8_000, 1e-2), (8, 16_000, 8e-3), (LAYERS, 4_800, 3e-3))     # decoder layers, conversations, learning rate of the hidden matrices at its peak
 
 def train_nano(
     out_dir:str|Path,             # the folder to make
