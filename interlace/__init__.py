@@ -22,7 +22,7 @@ _PUBLIC = {
     "sleb": ("sleb_search", "sleb_plan"),
     "sparsity": ("prune_2_4", "wanda_", "magnitude_"),
     "timing": ("latency",),
-    "reported": ("reported", "claims"),
+    "paper": ("reported", "claims", "paper_table"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [*_HOME, "__version__"]

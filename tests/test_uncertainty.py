@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from interlace.project import BadInput, write_json
 from interlace.records import read_runs
-from interlace.reported import claims, paper_table, reported
+from interlace.paper import claims, paper_table, reported
 from interlace.uncertainty import difference, draws, figures, interval, relative, shown, with_intervals
 
 
