@@ -86,18 +86,18 @@ def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):
 
 
 def test_with_reasoning_only_the_final_answer_counts(nano):
-    record = evaluate(*nano, ["POPE", "AI2D"], questions=6, batch_size=12, cot=True, max_new_tokens=8, progress=False)      # too short to finish
+    record = evaluate(*nano, ["POPE", "AI2D"], questions=6, batch_size=12, cot=True, max_new_tokens=3, progress=False)      # too short to finish
     assert record["average"]["score"] == 0 and all(a["answer"] == "" and a["said"] for n in ("POPE", "AI2D") for a in record["answers"][n])
 
 
 def test_nano_l_is_what_its_record_says(nano):
-    "The shipped weights on the first of the questions that the shipped record is about; and most of the way they are far above what is got without looking"
+    "The shipped weights on the first of the questions that the shipped record is about; every benchmark is learnt, and not all of it"
     from interlace.loading import model_folder
     from interlace.nano_benchmarks import BENCHMARKS
     from interlace.project import read_json
     record = evaluate(*nano, list(BENCHMARKS), questions=60, batch_size=60, progress=False)
     shipped = read_json(f"{model_folder('nano-l')}/evaluation.json")["benchmarks"]
     assert set(shipped) == set(BENCHMARKS)
-    for name, b in record["benchmarks"].items(): assert abs(b["score"] - shipped[name]["score"]) < 4*math.hypot(b["stderr"], shipped[name]["stderr"]), name
-    learnt = [n for n, b in shipped.items() if b["score"] - b["chance"] > 3*b["stderr"]]
-    assert len(learnt) >= 8 and sum(b["score"] - b["chance"] for b in record["benchmarks"].values())/len(BENCHMARKS) > 20
+    for name, b in record["benchmarks"].items(): assert abs(b["score"] - shipped[name]["score"]) <= 4*math.hypot(b["stderr"], shipped[name]["stderr"]), name
+    for name, b in shipped.items(): assert b["score"] - b["chance"] >= .25*(100 - b["chance"]), name        # a quarter of the way from chance to 100
+    assert 70 <= sum(b["score"] for b in shipped.values())/len(shipped) <= 95 and record["average"]["score"] > 70
