@@ -43,7 +43,7 @@ def variants(
     "All variants of one model"
     first, seeds, top = model == settings['models'][0], settings['seeds'], max(settings['ratios'])
     both = lambda s: ('direct', 'reasoned') if s == seeds[0] else ('direct',)
-    if not first: return [Variant('dense', answers=('reasoned',)), *(Variant(plan_name('interlace', r), 'layers', 'interlace', r, True, seeds[0], answers=('reasoned',)) for r in settings['ratios'])]
+    if not first: return [Variant('dense', seed=seeds[0], answers=('reasoned',)), *(Variant(plan_name('interlace', r), 'layers', 'interlace', r, True, seeds[0], answers=('reasoned',)) for r in settings['ratios'])]
     tuned = lambda name, strategy, s, **kw: Variant(plan_name(name, top), 'layers', strategy, top, True, s, **kw)
     out = [Variant('dense', answers=('direct', 'reasoned'), seed=seeds[0]), *(Variant('dense-ft', tune=True, seed=s, answers=both(s)) for s in seeds)]
     for r in settings['ratios']: out += [Variant(plan_name('interlace', r), 'layers', 'interlace', r, True, s, answers=both(s)) for s in (seeds if r == top else seeds[:1])]
@@ -106,7 +106,7 @@ def stages(
     clocked = f'{runs}/{short(first)}/latency.json'
     out.append(Stage('latency', 'latency', take(*LOADING) | dict(model=first, plans=timed, tokens=settings['timed_tokens'], turns=settings['timed_turns'], out=clocked), [*timed.values(), *weights(first)], [clocked], alone=True))
     compared = runs_of(first, 'dense', 'dense-ft', 'wanda-2-4', 'magnitude-2-4', at('sleb'), at('sleb-ft'), at('interlace'))
-    dropped = [f for m in models for f in runs_of(m, 'dense', *(at('interlace', r) for r in settings['ratios'])) if f.split('/')[-2] == f's{seeds[0]}' or '/dense/' in f]
+    dropped = [records[m, v, seeds[0]] for m in models for v in ('dense', *(at('interlace', r) for r in settings['ratios']))]
     ablated = runs_of(first, at('interlace'), *(at(s) for s in settings['ablation']))
     in_domain = runs_of(first, 'dense', 'dense-ft', at('interlace'), *(f"{at('interlace')}-{d}" for d in settings['domains']))
     best = plans[first]['interlace', top, seeds[0]]

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
-from .project import BadInput, provenance
+from .project import BadInput
+from .decoder import find_decoder
 from .selection import Plan
 from .surgery import pruned_by
 
@@ -35,7 +36,7 @@ def time_once(
 ) -> tuple:               # (seconds to the first token, tokens per second after it)
     "One greedy generation"
     if len(inputs['input_ids']) != 1: raise BadInput(f"a batch of {len(inputs['input_ids'])} prompts; latency is measured on one")
-    if torch.cuda.is_available() and model.device.type == 'cuda': torch.cuda.synchronize()
+    if model.device.type == 'cuda': torch.cuda.synchronize()
     watch = _Stopwatch()
     model.generate(**inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, streamer=watch)
     first, last = watch.times[1], watch.times[-1]
@@ -102,6 +103,8 @@ def latency(
     "Time to first token, decoding speed and memory of each variant"
     if not isinstance(variants, dict): variants = {'model': variants}
     if repeats < 1: raise BadInput(f'repeats {repeats}: at least one turn has to count')
+    for name, variant in variants.items():
+        if isinstance(variant, tuple) and variant[1].n_layers != len(find_decoder(variant[0])): raise BadInput(f"{name}: the plan is for {variant[1].n_layers} layers and this decoder has {len(find_decoder(variant[0]))}; make a plan from this model's scores")
     rng, times, about = np.random.Generator(np.random.PCG64(seed)), {n: [] for n in variants}, {}
     @contextlib.contextmanager
     def cut(variant):
@@ -109,17 +112,17 @@ def latency(
         was_training = model.training
         model.eval()
         try:
-            with pruned_by(model, plan) if plan is not None and plan.drop else contextlib.nullcontext(): yield model
+            with pruned_by(model, plan) if plan is not None else contextlib.nullcontext(): yield model, {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
         finally: model.train(was_training)
     for turn in range(warmup + repeats):
         for name in rng.permutation(list(variants)).tolist():
-            with cut(variants[name]) as model:
-                got = time_once(model, {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}, new_tokens)
+            with cut(variants[name]) as (model, moved):
+                got = time_once(model, moved, new_tokens)
                 if turn >= warmup: times[name].append(got)
     for name, variant in variants.items():
-        with cut(variant) as model:
+        with cut(variant) as (model, moved):
             about[name] = dict(weight_bytes=weight_bytes(model), parameters=sum(p.numel() for p in model.parameters()), layers=model.config.get_text_config(decoder=True).num_hidden_layers,
-                               peak_bytes=peak_bytes(model, {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}, new_tokens) if memory else None)
+                               peak_bytes=peak_bytes(model, moved, new_tokens) if memory else None)
     return {n: dict(ttft_s=_spread([t for t, _ in ts]), tokens_per_s=_spread([s for _, s in ts]), **about[n]) for n, ts in times.items()}
 
 # %% ../nbs/16_timing.ipynb #7fa80954

@@ -53,6 +53,15 @@ def test_the_matrix_has_what_the_paper_has():
     assert len(set(nano)) == len(nano)
 
 
+def test_two_models_and_another_first_seed():
+    "Whatever the first seed is, every stage's inputs are made by an earlier one"
+    made = set()
+    for s in stages(load_profile("smoke") | dict(models=["nano-l", "elsewhere/nano-s"], seeds=[7, 8])):
+        assert {i for i in s.inputs if not i.startswith("interlace/")} <= made, s.name
+        made |= set(s.outputs)
+    assert "runs/smoke/nano-s/variants/dense/s7/record.json" in made and not any("/s42/" in f for f in made)
+
+
 def test_every_artefact_is_there_with_its_record(ran):
     for s in MATRIX:
         if s.name not in ARTEFACTS: continue

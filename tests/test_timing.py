@@ -52,6 +52,7 @@ def test_peak_memory_grows_with_what_is_kept():
 def test_bad_input(kw, why):
     model, inputs = one("llama")
     with pytest.raises(BadInput, match=why): latency(model, inputs, **kw)
+    with pytest.raises(BadInput, match="plan is for 9 layers and this decoder has 8"): latency(dict(pruned=(model, Plan((3,), (), (), 9, "by hand", .1))), inputs)
     with pytest.raises(BadInput, match="2 prompts"): time_once(model, tiny("llama")[1])
 
 
