@@ -79,16 +79,18 @@ def _evaluate(a):
 
 def _latency(a):
     from interlace.conversations import calibration_batches
-    from interlace.timing import latency
+    from interlace.timing import latency, quartiles
     from interlace.nano_world import conversation
     from interlace.selection import Plan
     model, processor = _model(a)
     inputs = next(calibration_batches([conversation('wide', 'calibration', 0)], processor))
-    plans = {Path(f).stem: Plan.from_json(f) for f in a.plan or []}
+    plans = {}
+    for f in a.plan or []:
+        name = Path(f).stem if Path(f).stem not in plans else str(f)      # two plans of one name: by their paths
+        plans[name] = Plan.from_json(f)
     timed = latency({'model': model} | {n: (model, p) for n, p in plans.items()}, inputs, a.tokens, a.turns)
     for name, v in timed.items():
-        t, s = v['ttft_s'], v['tokens_per_s']
-        print(f"{name:16} {v['layers']} layers, first token {1000*t['median']:.1f} ms [{1000*t['q1']:.1f}, {1000*t['q3']:.1f}], then {s['median']:.1f} tokens/s [{s['q1']:.1f}, {s['q3']:.1f}], peak {v['peak_bytes']/2**20:.1f} MiB beyond {v['weight_bytes']/2**20:.1f} MiB of weights")
+        print(f"{name:16} {v['layers']} layers, first token {quartiles(v['ttft_s'], 1000)} ms, then {quartiles(v['tokens_per_s'])} tokens/s, peak {v['peak_bytes']/2**20:.1f} MiB beyond {v['weight_bytes']/2**20:.1f} MiB of weights")
     print(f"prompt of {inputs['input_ids'].shape[1]} tokens, median [quartiles] of {a.turns} turns")
     if a.out: write_json(a.out, dict(kind='latency', model=a.model, variants=timed, provenance=provenance(model=a.model, tokens=a.tokens, turns=a.turns)))
 

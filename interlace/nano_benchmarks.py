@@ -63,7 +63,7 @@ def ask(
     return dict(image=s.draw(), question=q.text(), cot_question=reasoned(s, q)['user'], answer=q.reference(), options=list(q.options), kind=q.kind, subset=subset, group=index)
 
 # %% ../nbs/06_nano_benchmarks.ipynb #539535b1
-ROWS = 10_000    # rows that every subset of the nano world counts as having
+ROWS = 5_000    # rows that every subset of the nano world counts as having
 
 def _png(image):
     "A picture as `datasets` stores it"
@@ -88,19 +88,19 @@ def _write_manifest(folder, files, **about):
 def write_nano_data(
     folder:str|Path,              # where the files go
     fraction:float=.01,        # share of every subset for fine-tuning
-    calibration:float=.1,      # size of the calibration set, as a share of the fine-tuning set
+    calibration:float|None=.1, # size of the calibration set, as a share of the fine-tuning set; None: no such set
     subsets:list|None=None,    # names from `FAMILIES`; all by default
-    domains:list=(),           # names from `DOMAINS`: each gets a folder with as many samples of its subsets alone
+    domains:list=(),           # names from `DOMAINS`: each gets a folder with a fine-tuning set as large, of its subsets alone
 ) -> dict:
-    "Write the fine-tuning and the calibration set and a manifest, and the same for each domain; returns the manifest"
+    "Write the fine-tuning set, the calibration set and a manifest, and a fine-tuning set for each domain; returns the manifest"
     folder, subsets = Path(folder), subsets or list(FAMILIES)
     if not 0 < fraction <= 1: raise BadInput(f'fraction {fraction}: it must lie in (0, 1]; the paper takes 0.01')
-    if not 0 < calibration <= 1: raise BadInput(f'calibration {calibration}: it must lie in (0, 1]; the paper takes 0.1')
+    if calibration is not None and not 0 < calibration <= 1: raise BadInput(f'calibration {calibration}: it must lie in (0, 1]; the paper takes 0.1')
     if unknown := [n for n in subsets if n not in FAMILIES]: raise BadInput(f"no subset '{unknown[0]}'; there are {', '.join(FAMILIES)}")
     if unknown := [d for d in domains if d not in DOMAINS]: raise BadInput(f"no domain '{unknown[0]}'; there are {', '.join(DOMAINS)}")
-    for d in domains: write_nano_data(folder/d, min(1, fraction*len(subsets)/len(DOMAINS[d])), calibration, list(DOMAINS[d]))
+    for d in domains: write_nano_data(folder/d, min(1, fraction*len(subsets)/len(DOMAINS[d])), None, list(DOMAINS[d]))
     train = max(1, round(fraction*ROWS))
-    counts, files = dict(train=train, calibration=max(1, round(train*calibration))), {}
+    counts, files = dict(train=train) | ({} if calibration is None else dict(calibration=max(1, round(train*calibration)))), {}
     for split, n in counts.items():
         rows = []
         for name in subsets:

@@ -124,12 +124,14 @@ CURRICULUM = (   # (until this sample, what is drawn, what is said)
     (76_000, dict(objects=5, street=3, wide=3, search=2, vast=1, diagrams=3, chart_bars=1, chart_lines=1, chart_pies=1, signs=1, text_fields=1), 'by name'),
     (126_000, MIXTURE, 'questions and names'),
     (134_000, dict(objects=6, diagrams=4, wide=2, search=2, vast=1, street=1, signs=1, text_fields=2, chart_lines=1, chart_pies=1, science_magnets=1, science_thermometers=1, science_solutions=1), 'what lags'),
-    (None, MIXTURE, 'questions and names'))
+    (150_000, MIXTURE, 'questions and names'),
+    (None, MIXTURE, 'reasoning'))
 _SAID = {'captions': dict(turns=0, first=1.), 'by name and otherwise': dict(turns=0, first=1., free=.2, named=.7), 'by name': dict(turns=0, first=1., named=1.),
          'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.3, free=.3, named=.4)}
 _SAID['questions and names'] = _SAID['questions'] | dict(last=.35, free=.2, named=.6)
 _SAID['what lags'] = _SAID['questions and names'] | dict(turns=12, characters=800, kinds=('yes', 'no', 'check', 'list', 'from', 'from-open', 'to', 'cross', 'position', 'relation', 'closer', 'sign-colour', 'field', 'largest', 'smallest',
                                                                 'magnets', 'magnets-open', 'hottest', 'coldest', 'most', 'least'))
+_SAID['reasoning'] = _SAID['questions'] | dict(first=.05, last=.1, cot=0., named=.6, free=.2, thinking=.65, turns=10, characters=800)
 BLOCK = 16       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
 
 class NanoStream:
@@ -195,7 +197,7 @@ class Muon(torch.optim.Optimizer):
             p.addcdiv_(s['mean']/(1 - b1**s['step']), (s['square']/(1 - b2**s['step'])).sqrt_().add_(1e-8), value=-g['lr'])
 
 # %% ../nbs/09_nano_model.ipynb #c7046c3b
-RUNS = ((8, 126_000, 2e-2), (8, 8_000, 1e-2), (8, 16_000, 8e-3), (LAYERS, 4_800, 3e-3))     # decoder layers, conversations, learning rate of the hidden matrices at its peak
+RUNS = ((8, 126_000, 2e-2), (8, 8_000, 1e-2), (8, 16_000, 8e-3), (8, 16_000, 8e-3), (LAYERS, 4_800, 3e-3))     # decoder layers, conversations, learning rate of the hidden matrices at its peak
 
 def train_nano(
     out_dir:str|Path,             # the folder to make

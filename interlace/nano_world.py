@@ -742,6 +742,7 @@ def conversation(
     free:float=0.,     # how often a caption is in random order
     named:float=0.,    # how often it goes from thing to thing by name instead
     kinds:tuple=(),    # only questions of these kinds, if the scene has any of them; all by default
+    thinking:float=0., # how often any other question is answered with the reasoning first
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
     s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
@@ -749,8 +750,9 @@ def conversation(
     caption = dict(zip(('user', 'assistant'), (DESCRIBE_NAMED, s.named) if form < named else (DESCRIBE_FREELY, s.free) if form < named + free else (DESCRIBE, s.caption)))
     texts, length = [], len(caption['assistant'])
     for q in pick(rng, [q for q in s.questions if q.kind in kinds] or s.questions, turns):
-        length += len(q.text()) + 30    # a turn's marks cost about as much as thirty characters
-        if not texts or length <= characters: asked = q; texts.append(dict(user=q.text(), assistant=q.answer))
+        turn = reasoned(s, q) if thinking and rng.random() < thinking else dict(user=q.text(), assistant=q.answer)
+        length += len(turn['user']) + 30 + (len(turn['assistant']) if thinking else 0)    # a turn's marks cost about as much as thirty characters
+        if not texts or length <= characters: asked = q; texts.append(turn)
     if where < first: texts.insert(0, caption)
     elif where < first + last: texts.append(caption)
     elif where < first + last + cot: texts[-1] = reasoned(s, asked)

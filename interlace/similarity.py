@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from .project import BadInput, read_json, write_json
-from .decoder import decoder_mark, find_decoder, layer_inputs
+from .decoder import decoder_mark, find_decoder, layer_inputs, on_device
 
 # %% ../nbs/02_similarity.ipynb #933eabaf
 SPANS = (1, 2, 3)
@@ -139,7 +139,7 @@ def score_layers(
     model.eval()
     try:
         for batch in tqdm(batches, desc='scoring', total=total, disable=not progress):
-            batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items() if k != 'labels'}
+            batch = {k: v for k, v in on_device(batch, model).items() if k != 'labels'}
             shape = (batch['input_ids'] if 'input_ids' in batch else batch['inputs_embeds']).shape[:2]
             mask = batch.get('attention_mask')
             mask = torch.ones(shape) if mask is None else mask

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 from .project import BadInput, fingerprint, read_json, write_json
-from .decoder import Decoder, decoder_mark, find_decoder
+from .decoder import Decoder, decoder_mark, find_decoder, on_device
 from .selection import Plan, n_drops
 from .surgery import prune, pruned_by
 
@@ -81,7 +81,7 @@ def round_losses(
     sums, tokens, evaluations = {i: 0. for i in range(1, n-1)}, 0, 0
     if not sums: raise BadInput(f'{type(model).__name__}: {n} layers; the first and the last always stay, so none can go')
     for batch in batches:
-        batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+        batch = on_device(batch, model)
         if naive: around, given = {}, {}
         else:
             with _remembering(model, decoder) as (around, given): _loss(model, batch)
@@ -103,13 +103,13 @@ def sleb_search(
     state:str|Path|None=None, # a file that keeps finished rounds; a search of the same model and data goes on from it
     naive:bool=False,         # the slow way, for comparison
     progress:bool=True,       # show a bar
-) -> dict:                    # `order` (layers of the whole model, in the order removed), `losses` (of each round, by layer), `evaluations`
+) -> dict:                    # `order` (layers of the whole model, in the order removed), `losses` (of each round, by layer), `evaluations` (of each round)
     "Remove layers one at a time, each time the one without which the calibration loss is lowest (ties: the lower layer)"
     n = len(find_decoder(model))
     K = n_drops(n, ratio)
     if K > n - 2: raise BadInput(f'ratio {ratio}: SLEB cannot remove {K} of {n} layers, the first and the last always stay; choose a ratio of at most {(n-2)/n:.3f}')
     mark = fingerprint(decoder_mark(model), naive, [b['input_ids'].tolist() for b in batches])
-    found = dict(kind='sleb', mark=mark, n_layers=n, order=[], losses=[], evaluations=0)
+    found = dict(kind='sleb', mark=mark, n_layers=n, order=[], losses=[], evaluations=[])
     if state is not None and Path(state).exists() and read_json(state).get('mark') == mark: found = read_json(state)
     left = list(range(n))
     def remove(layer):
@@ -122,10 +122,10 @@ def sleb_search(
         best = min(losses, key=lambda i: (losses[i], i))
         found['losses'].append({str(left[i]): v for i, v in losses.items()})
         found['order'].append(left[best])
-        found['evaluations'] += evaluations
+        found['evaluations'].append(evaluations)
         remove(left[best])
         if state is not None: write_json(state, found)
-    return found | dict(order=found['order'][:K], losses=found['losses'][:K])
+    return found | {k: found[k][:K] for k in ('order', 'losses', 'evaluations')}
 
 def sleb_plan(
     order:list,        # layers, in the order removed

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 from .project import BadInput
-from .decoder import find_decoder
+from .decoder import find_decoder, on_device
 from .sleb import beside, fresh, handing_out
 
 # %% ../nbs/15_sparsity.ipynb #84ec47b1
@@ -62,7 +62,7 @@ def prune_2_4(
             raise _Done
         if around[k] is None: hooks += [m.register_forward_hook(keep) for m in beside(model, decoder)]
         hooks.append(layers[i].register_forward_hook(stop))
-        batch = {n: v.to(model.device) if torch.is_tensor(v) else v for n, v in batches[k].items() if n != 'labels'}
+        batch = {n: v for n, v in on_device(batches[k], model).items() if n != 'labels'}
         try:
             with handing_out(known): base(**batch, use_cache=False)
         except _Done: pass
@@ -70,22 +70,23 @@ def prune_2_4(
             for h in hooks: h.remove()
         if around[k] is None: around[k] = seen
         return gave[0]
-    for i, layer in enumerate(tqdm(layers, desc=method, disable=not progress)):
-        squares = {n: torch.zeros(m.in_features, device=m.weight.device) for n, m in _linears(layer).items()}
-        def measure(n):
-            def hook(m, args):
-                x, mask = args[0], batches[k].get('attention_mask')
-                if mask is not None and x.shape[:2] == mask.shape: x = x[mask.to(x.device).bool()]      # padding has no say
-                squares[n].add_(x.float().pow(2).reshape(-1, m.in_features).sum(0))
-            return hook
-        hooks = [m.register_forward_pre_hook(measure(n)) for n, m in _linears(layer).items()]
-        try:
-            for k in range(len(batches)): run(i, k)
-        finally:
-            for h in hooks: h.remove()
-        for n, m in _linears(layer).items(): thin(m, m.weight.abs().float()*squares[n].sqrt())
-        entering = [run(i, k) for k in range(len(batches))]
-    model.train(was_training)
+    try:
+        for i, layer in enumerate(tqdm(layers, desc=method, disable=not progress)):
+            squares = {n: torch.zeros(m.in_features, device=m.weight.device) for n, m in _linears(layer).items()}
+            def measure(n):
+                def hook(m, args):
+                    x, mask = args[0], batches[k].get('attention_mask')
+                    if mask is not None and x.shape[:2] == mask.shape: x = x[mask.to(x.device).bool()]      # padding has no say
+                    squares[n].add_(x.float().pow(2).reshape(-1, m.in_features).sum(0))
+                return hook
+            hooks = [m.register_forward_pre_hook(measure(n)) for n, m in _linears(layer).items()]
+            try:
+                for k in range(len(batches)): run(i, k)
+            finally:
+                for h in hooks: h.remove()
+            for n, m in _linears(layer).items(): thin(m, m.weight.abs().float()*squares[n].sqrt())
+            entering = [run(i, k) for k in range(len(batches))]
+    finally: model.train(was_training)
     return model
 
 def wanda_(

@@ -15,7 +15,7 @@ def work(tmp_path_factory):
     d = tmp_path_factory.mktemp("cli")
     processor = nano_processor()
     save(nano_model(processor=processor, layers=12), processor, d/"model")
-    write_nano_data(d/"data", fraction=.0002)
+    write_nano_data(d/"data", fraction=.0004)
     write_nano_benchmarks(d/"questions", 4, ["POPE", "AI2D"])
     return d
 
@@ -53,6 +53,10 @@ def test_plan_prune_finetune_evaluate(work):
     said = ok("latency", "--model", work/"model", "--plan", work/"plan.json", "--tokens", 2, "--turns", 1, "--out", work/"latency.json")
     timed = json.loads((work/"latency.json").read_text())["variants"]
     assert "first token" in said and timed["model"]["layers"] == 12 and timed["plan"]["layers"] == 9
+    (work/"other").mkdir()
+    (work/"other"/"plan.json").write_text((work/"plan.json").read_text())       # of the same name: both are timed
+    ok("latency", "--model", work/"model", "--plan", work/"plan.json", work/"other"/"plan.json", "--tokens", 2, "--turns", 1, "--out", work/"latency.json")
+    assert list(json.loads((work/"latency.json").read_text())["variants"]) == ["model", "plan", str(work/"other"/"plan.json")]
 
 
 def test_help():
