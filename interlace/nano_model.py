@@ -125,6 +125,8 @@ CURRICULUM = (   # (until this sample, what is drawn, what is said)
     (126_000, MIXTURE, 'questions and names'),
     (134_000, dict(objects=6, diagrams=4, wide=2, search=2, vast=1, street=1, signs=1, text_fields=2, chart_lines=1, chart_pies=1, science_magnets=1, science_thermometers=1, science_solutions=1), 'what lags'),
     (150_000, MIXTURE, 'questions and names'),
+    (166_000, MIXTURE, 'reasoning'),
+    (176_000, MIXTURE | dict(objects=20, diagrams=20, chart_lines=6, chart_pies=5), 'reasoning about what lags'),
     (None, MIXTURE, 'reasoning'))
 _SAID = {'captions': dict(turns=0, first=1.), 'by name and otherwise': dict(turns=0, first=1., free=.2, named=.7), 'by name': dict(turns=0, first=1., named=1.),
          'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.3, free=.3, named=.4)}
@@ -132,6 +134,7 @@ _SAID['questions and names'] = _SAID['questions'] | dict(last=.35, free=.2, name
 _SAID['what lags'] = _SAID['questions and names'] | dict(turns=12, characters=800, kinds=('yes', 'no', 'check', 'list', 'from', 'from-open', 'to', 'cross', 'position', 'relation', 'closer', 'sign-colour', 'field', 'largest', 'smallest',
                                                                 'magnets', 'magnets-open', 'hottest', 'coldest', 'most', 'least'))
 _SAID['reasoning'] = _SAID['questions'] | dict(first=.05, last=.1, cot=0., named=.6, free=.2, thinking=.65, turns=10, characters=800)
+_SAID['reasoning about what lags'] = _SAID['reasoning'] | dict(thinking=.75, kinds=('yes', 'no', 'check', 'list', 'turn', 'from', 'from-open', 'to', 'largest', 'smallest'))
 BLOCK = 16       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
 
 class NanoStream:
@@ -197,12 +200,14 @@ class Muon(torch.optim.Optimizer):
             p.addcdiv_(s['mean']/(1 - b1**s['step']), (s['square']/(1 - b2**s['step'])).sqrt_().add_(1e-8), value=-g['lr'])
 
 # %% ../nbs/09_nano_model.ipynb #c7046c3b
-RUNS = ((8, 126_000, 2e-2), (8, 8_000, 1e-2), (8, 16_000, 8e-3), (8, 16_000, 8e-3), (LAYERS, 4_800, 3e-3))     # decoder layers, conversations, learning rate of the hidden matrices at its peak
+RUNS = {   # decoder layers, from this sample of the stream, to this one, learning rate of the hidden matrices at its peak
+    'nano-l': ((8, 0, 126_000, 2e-2), (8, 126_000, 134_000, 1e-2), (8, 134_000, 150_000, 8e-3), (8, 150_000, 166_000, 8e-3), (8, 166_000, 176_000, 8e-3), (LAYERS, 176_000, 180_800, 3e-3)),
+    'nano-s': ((8, 0, 126_000, 2e-2), (8, 126_000, 134_000, 1e-2), (8, 150_000, 166_000, 8e-3), (LAYERS, 176_000, 180_800, 3e-3))}
 
 def train_nano(
     out_dir:str|Path,             # the folder to make
     name:str='nano-l',            # a key of `SHAPES`
-    runs:tuple=RUNS,              # (layers, conversations, learning rate), one after the other on one stream
+    runs:tuple|None=None,         # (layers, from, to, learning rate), one after the other; the name's `RUNS` by default
     batch_size:int=16,            # conversations per step
     seed:int=42,                  # of the weights before training
     **settings                    # more for `train`
@@ -211,14 +216,14 @@ def train_nano(
     out_dir, processor = Path(out_dir), nano_processor()
     common = {'log_steps': 50, 'checkpoint_steps': 250} | settings | dict(batch_size=batch_size, accumulation=1, max_messages=16, max_length=512, seed=seed, shuffle=False,
                                                                           nano=name, shape=SHAPES[name], curriculum=CURRICULUM, optimizer_name='Muon')
-    before, records, start = None, [], 0
-    for k, (layers, samples, rate) in enumerate(runs):
+    before, records, runs = None, [], runs or RUNS[name]
+    for k, (layers, start, end, rate) in enumerate(runs):
         last = k == len(runs) - 1
         out = out_dir if last else out_dir.with_name(f'{out_dir.name}-{k+1}')
         if not (out/'training.json').exists():
             model = nano_model(name, processor, layers, seed) if before is None else deepened(Qwen3VLForConditionalGeneration.from_pretrained(before, dtype=torch.float32, attn_implementation='eager'), layers)
-            train(model, NanoStream(samples, start), processor, out, learning_rate=rate, optimizer=lambda m: Muon(m, rate, rate/20), warmup_ratio=.04 if k else .002, layers=layers,       # everything else gets a twentieth
+            train(model, NanoStream(end - start, start), processor, out, learning_rate=rate, optimizer=lambda m: Muon(m, rate, rate/20), warmup_ratio=.04 if k else .002, layers=layers,       # everything else gets a twentieth
                   **common, **(dict(save_dtype=torch.bfloat16, earlier=records) if last else {}))
-        before, start = out, start + samples
+        before = out
         records.append(read_json(out/'training.json'))
     return records[-1]
