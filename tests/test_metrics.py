@@ -1,9 +1,12 @@
 """Every metric against cases worked by hand: right, wrong, malformed, empty. And the sums over benchmarks."""
 import math
+from pathlib import Path
 
 import pytest
 from interlace.evaluation import chance, contains, evaluate, exact, form, in_memory, mean_and_error, question_scores, relaxed, summary, yes_no_table, yesno
-from interlace.project import BadInput
+from interlace.loading import load_model, model_folder
+from interlace.nano_benchmarks import BENCHMARKS
+from interlace.project import BadInput, read_json
 
 CASES = [
     (exact, "B", "B", 1), (exact, "B.", "B", 1), (exact, "(B)", "B", 1), (exact, "B: red", "B", 1), (exact, "b", "B", 0), (exact, "AB", "B", 0), (exact, "A. B", "B", 0), (exact, "", "B", 0),
@@ -62,7 +65,6 @@ def test_yes_no_table():
 
 @pytest.fixture(scope="module")
 def nano():
-    from interlace.loading import load_model
     return load_model("nano-l", attention="eager")
 
 
@@ -90,14 +92,21 @@ def test_with_reasoning_only_the_final_answer_counts(nano):
     assert record["average"]["score"] == 0 and all(a["answer"] == "" and a["said"] for n in ("POPE", "AI2D") for a in record["answers"][n])
 
 
-def test_nano_l_is_what_its_record_says(nano):
-    "The shipped weights on the first of the questions that the shipped record is about; every benchmark is learnt, and not all of it"
-    from interlace.loading import model_folder
-    from interlace.nano_benchmarks import BENCHMARKS
-    from interlace.project import read_json
-    record = evaluate(*nano, list(BENCHMARKS), questions=60, batch_size=60, progress=False)
-    shipped = read_json(f"{model_folder('nano-l')}/evaluation.json")["benchmarks"]
+@pytest.mark.parametrize("name, asked", [("nano-l", None), ("nano-s", ["POPE", "RealWorldQA", "ScienceQA"])])
+def test_a_nano_model_is_what_its_record_says(name, asked):
+    "The shipped weights on the first of the questions that the shipped record is about"
+    shipped = read_json(f"{model_folder(name)}/evaluation.json")["benchmarks"]
+    record = evaluate(*load_model(name, attention="eager"), asked or list(BENCHMARKS), questions=60, batch_size=60, progress=False)
     assert set(shipped) == set(BENCHMARKS)
-    for name, b in record["benchmarks"].items(): assert abs(b["score"] - shipped[name]["score"]) <= 4*math.hypot(b["stderr"], shipped[name]["stderr"]), name
-    for name, b in shipped.items(): assert b["score"] - b["chance"] >= .25*(100 - b["chance"]), name        # a quarter of the way from chance to 100
-    assert 70 <= sum(b["score"] for b in shipped.values())/len(shipped) <= 95 and record["average"]["score"] > 70
+    for b, r in record["benchmarks"].items(): assert abs(r["score"] - shipped[b]["score"]) <= 4*math.hypot(r["stderr"], shipped[b]["stderr"]), b
+
+
+def test_the_nano_models_have_learnt_and_not_all():
+    large, small = (read_json(f"{model_folder(m)}/evaluation.json") for m in ("nano-l", "nano-s"))
+    for b, r in large["benchmarks"].items():
+        for way in (r, large["reasoning_first"]["benchmarks"][b]): assert way["score"] - way["chance"] >= .25*(100 - way["chance"]) and way["n"] >= 200, b        # a quarter of the way from chance to 100, reasoning first too
+    assert 70 <= large["average"]["score"] <= 95 and small["average"]["score"] <= large["average"]["score"] - 3
+    assert sum(large["average"]["score"] - d["score"] for d in large["nine_random_layers_dropped"])/3 >= 15         # depth is used
+    for m in ("nano-l", "nano-s"):
+        weights = Path(model_folder(m))/"model.safetensors"
+        assert weights.stat().st_size <= 25*2**20 and read_json(Path(model_folder(m))/"config.json")["text_config"]["num_hidden_layers"] == 36
