@@ -14,7 +14,7 @@ from .project import BadInput, load_profile, profiles, provenance, read_json, wr
 # %% ../nbs/24_cli.ipynb #84058d45
 def _reproduce(a):
     from interlace.reproduction import reproduce
-    return reproduce(a.profile, a.only, a.cores, a.memory, a.dry_run)
+    return reproduce(a.profile, a.only, a.cores, a.memory, a.dry_run, a.rehearse, a.cluster)
 
 def _profiles(a):
     for name in profiles():
@@ -124,6 +124,8 @@ def _parser():
     c.add_argument('--cores', type=count, help='cores to use (default: all)')
     c.add_argument('--memory', type=count, help='MiB of memory to use (default: nine tenths of what there is)')
     c.add_argument('--dry-run', action='store_true', help='say what would run, and run nothing')
+    c.add_argument('--rehearse', action='store_true', help='run the whole profile with tiny random stand-ins for its models, data and benchmarks')
+    c.add_argument('--cluster', help='submit the stages as jobs: generic, slurm, kubernetes (nbs/paper/clusters), or the folder of a Snakemake profile')
     command('profiles', _profiles, 'list the profiles of settings.ini')
     c = command('plan', _plan, "choose a model's layers to drop, tune and hold"); model(c); selection(c)
     c.add_argument('--out', required=True, help='the plan file to write')

@@ -80,6 +80,9 @@ def _inputs(files):
     root = project_root()
     return {str(Path(f).resolve().relative_to(root)) if Path(f).resolve().is_relative_to(root) else Path(f).name: fingerprint(Path(f)) for f in files}
 
+def _mark(folder): return 'REHEARSAL' if folder.name.endswith('-rehearsal') else ''
+def _marked(caption, mark): return f'{mark}: random stand-ins for models, data and benchmarks; no number here says anything. {caption}' if mark else caption
+
 def save_figure(
     fig,                          # a matplotlib figure
     folder:str|Path,        # one per profile
@@ -90,9 +93,10 @@ def save_figure(
 ) -> Path:                  # the record
     "Write a figure as PNG and PDF with its record"
     folder = Path(folder)
+    if mark := _mark(folder): fig.text(.5, .5, mark, ha='center', va='center', rotation=20, fontsize=24, color='red', alpha=.35)
     for suffix, metadata in (('png', {'Software': None}), ('pdf', {'CreationDate': None, 'Producer': None, 'Creator': None})):
         with finished(folder/f'{name}.{suffix}') as part: fig.savefig(part, format=suffix, metadata=metadata)
-    write_json(folder/f'{name}.json', dict(kind='figure', name=name, caption=caption, inputs=_inputs(inputs), provenance=provenance(**parameters)))
+    write_json(folder/f'{name}.json', dict(kind='figure', name=name, caption=_marked(caption, mark), inputs=_inputs(inputs), provenance=provenance(**parameters)))
     return folder/f'{name}.json'
 
 def _markdown(table):
@@ -116,6 +120,9 @@ def save_table(
 ) -> Path:                  # the record
     "Write a table as CSV (numbers), Markdown and LaTeX (as shown) with its record"
     folder = Path(folder)
+    mark = _mark(folder)
+    caption = _marked(caption, mark)
+    if mark: numbers = numbers.assign(note=mark)
     for suffix, text in (('csv', numbers.to_csv(index=False, float_format='%.6g', lineterminator='\n')), ('md', _markdown(table) + f'\n{caption}\n'), ('tex', _latex(table, caption, name))):
         with finished(folder/f'{name}.{suffix}') as part: part.write_text(text)
     write_json(folder/f'{name}.json', dict(kind='table', name=name, caption=caption, inputs=_inputs(inputs), provenance=provenance(**parameters)))
