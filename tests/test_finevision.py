@@ -1,5 +1,5 @@
 """FineVision's layout, through the same loader as the hub's: what is drawn, counted, kept, resumed, and said when it fails."""
-import hashlib, json, os, re, shutil, subprocess, sys, threading, weakref
+import copy, hashlib, json, os, random, re, shutil, subprocess, sys, threading, weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, unquote, urlparse
 import pyarrow as pa, pyarrow.parquet as pq
 import pytest
 from interlace import finevision
-from interlace.conversations import IGNORE, Collator, calibration_batches, encode, fitting, load_samples, render, to_messages, train_entry, train_set
+from interlace.conversations import IGNORE, Collator, calibration_batches, fitting, load_samples, train_entry, train_set
 from interlace.finevision import FLAWS, LIKE, RATINGS, account, flaw, repository, rows_of, shuffled, write_finevision, write_finevision_like
-from interlace.nano_model import TEMPLATE, nano_processor, nano_tokenizer
+from interlace.nano_model import TEMPLATE, nano_processor
 from interlace.project import BadInput
 
 TURNS = [dict(user="What is this?", assistant="red circle"), dict(user="And where?", assistant="top left"), dict(user="Sure?", assistant="yes")]
@@ -20,6 +20,10 @@ def like(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")/"like"
     write_finevision_like(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def processor(): return nano_processor()
 
 
 @pytest.fixture
@@ -83,9 +87,7 @@ def test_first_is_the_first_n(like, tmp_path):
 def test_the_shuffle_is_seeded(like, tmp_path):
     a, b, c = (write(tmp_path/x, like, fraction=.5, seed=s, subsets=["street", "chartqa"], buffer=3) for x, s in (("a", 42), ("b", 42), ("c", 43)))
     assert a == b and content(tmp_path/"a") == content(tmp_path/"b") and train_entry(a) != train_entry(c)
-    for n in (1, 4, 100):
-        import random
-        assert sorted(shuffled(range(50), n, random.Random(1))) == list(range(50))
+    for n in (1, 4, 100): assert sorted(shuffled(range(50), n, random.Random(1))) == list(range(50))
     assert list(shuffled(range(50), 1, random.Random(1))) == list(range(50)) != list(shuffled(range(50), 9, random.Random(1)))
 
 
@@ -130,7 +132,7 @@ def test_a_killed_run_reads_no_subset_twice(like, tmp_path, monkeypatch):
     assert len(read) == before and len(load_samples(tmp_path/"a"/"calibration.parquet")) > 1
 
 
-@pytest.mark.parametrize("change", [dict(seed=1), dict(order="first"), dict(max_images=1), dict(max_messages=2), dict(fraction=.5), dict(buffer=2)])
+@pytest.mark.parametrize("change", [dict(seed=1), dict(order="first"), dict(max_images=2), dict(max_messages=2), dict(fraction=.5), dict(buffer=2)])
 def test_other_settings_start_anew(change, like, tmp_path):
     write(tmp_path/"a", like, subsets=["albums", "street"])
     assert write(tmp_path/"a", like, subsets=["albums"], **change) == write(tmp_path/"b", like, subsets=["albums"], **change)
@@ -168,19 +170,19 @@ def test_row_counts_come_from_the_card_or_else_the_footers(mine, tmp_path):
 def test_rows_are_written_as_they_come(like, tmp_path, monkeypatch):
     "However many rows a subset has, a bounded number is held"
     class Images(list): pass
+    class Held: pass
     alive, most, r = weakref.WeakSet(), [0], raw(like, "street")[0]
-    def endless(repo, subset, *rest):
-        for i in range(5_000):
-            images = Images([dict(bytes=b"", path=None)][:0])
-            alive.add(Held := type("Held", (), {})()); images.held = Held
+    def many(repo, subset, *rest):
+        for i in range(400):
+            images = Images(r["images"])
+            images.held = Held()
+            alive.add(images.held)
             most[0] = max(most[0], len(alive))
             yield ("f.parquet", i), dict(r, images=images)
-            if i == 399: return
-    monkeypatch.setattr(finevision, "rows_of", endless)
-    write(tmp_path, like, subsets=["street"], fraction=1.)
+    monkeypatch.setattr(finevision, "rows_of", many)
     job = finevision._Job(repository(like), "street", tmp_path/"many.parquet", 400, "first", 42, 3, 5, 10)
     assert finevision._write_subset(job)["count"]["taken"] == 400 and pq.read_metadata(tmp_path/"many.parquet").num_row_groups == 13
-    assert most[0] <= finevision._AT_ONCE + 2
+    assert finevision._AT_ONCE <= most[0] <= finevision._AT_ONCE + 2
 
 
 def test_only_what_is_drawn_is_read(mine):
@@ -240,9 +242,9 @@ def test_loading_a_folder(like, tmp_path):
     with pytest.raises(BadInput, match="no parquet file in it"): load_samples(train_set(tmp_path))
 
 
-def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path):
+def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path, processor):
     write(tmp_path, like)
-    processor, d = nano_processor(), load_samples(train_set(tmp_path))
+    d = load_samples(train_set(tmp_path))
     fit, left_out = fitting(d, processor, 5, 512)
     assert left_out == [f"flawed/train-00000-of-00002/{FLAWS.index('long')}"] and len(fit) == len(d) - 1
     collate = Collator(processor, 5, 512)
@@ -252,10 +254,10 @@ def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path):
     with pytest.raises(BadInput, match="no sample has an answer within it"): fitting(fit, processor, 5, 4)
 
 
-def test_fitting_agrees_with_the_collator_at_every_length(like, tmp_path):
+def test_fitting_agrees_with_the_collator_at_every_length(like, tmp_path, processor):
     "The cheap bound never keeps what the collator refuses, with pictures and without"
     write(tmp_path, like, subsets=["albums", "words_only", "chartqa"])
-    processor, d = nano_processor(), [s for s in load_samples(train_set(tmp_path))][::3]
+    d = [s for s in load_samples(train_set(tmp_path))][::3]
     for n in (20, 45, 60, 80, 120):
         fits = []
         for s in d:
@@ -265,8 +267,9 @@ def test_fitting_agrees_with_the_collator_at_every_length(like, tmp_path):
 
 
 def beginning(processor):
-    "A tokenizer that puts a token before every text"
+    "A copy whose tokenizer puts a token before every text"
     from tokenizers.processors import TemplateProcessing
+    processor = copy.deepcopy(processor)
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.bos_token = "<|endoftext|>"
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.bos_token_id)])
@@ -274,8 +277,8 @@ def beginning(processor):
 
 
 @pytest.mark.parametrize("writes", [True, False])
-def test_the_token_that_begins_a_text_stands_once(writes, like):
-    processor = beginning(nano_processor())
+def test_the_token_that_begins_a_text_stands_once(writes, like, processor):
+    processor = beginning(processor)
     processor.chat_template = ("<|endoftext|>" if writes else "") + TEMPLATE
     bos, samples = processor.tokenizer.bos_token_id, [dict(images=raw(like, "street")[0]["images"], texts=TURNS), dict(images=[], texts=TURNS[:1])]
     processor.tokenizer.pad_token = "<|im_start|>"                       # not the one that is counted
@@ -285,8 +288,8 @@ def test_the_token_that_begins_a_text_stands_once(writes, like):
     assert processor.tokenizer.decode(labels[0][labels[0] != IGNORE]) == "red circle<|im_end|>top left<|im_end|>yes<|im_end|>"
 
 
-def test_a_text_models_template_has_the_last_word():
-    tokenizer = beginning(nano_tokenizer())
+def test_a_text_models_template_has_the_last_word(processor):
+    tokenizer = beginning(processor.tokenizer)
     for start in ("<|endoftext|>", ""):
         tokenizer.chat_template = start + TEMPLATE
         for batch in (Collator(tokenizer, 10)([dict(images=[], texts=TURNS)]), *calibration_batches([dict(images=[], texts=TURNS)], tokenizer)):
