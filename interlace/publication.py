@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['calibration_set', 'mergekit_modules', 'mergekit_recipe', 'base_of', 'model_card', 'publish', 'write_card',
-           'publish_trained', 'push_to_hub']
+           'pruning_record', 'publish_trained', 'push_to_hub']
 
 # %% ../nbs/18_publication.ipynb #5075f60c
-import contextlib, json, re, shutil
+import contextlib, json, re
 from pathlib import Path
 
 import httpx, yaml
 from huggingface_hub import EvalResult, HfApi, ModelCardData, errors as hub, hf_hub_download
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
-from .project import BadInput, finished, fingerprint, provenance, read_json, writable, write_json
+from .project import BadInput, finished, provenance, read_json, writable, write_json
 from .decoder import find_decoder
 from .similarity import LayerScores
-from .selection import Plan, n_drops
+from .selection import Plan
 from .surgery import prune, tuned_layers
 from .conversations import load_samples
 from .finetuning import save
@@ -126,11 +126,13 @@ def _chosen(made, plan):
     "How the layers were chosen, in words"
     asked = f'Strategy `{plan.strategy}`, drop ratio {plan.ratio:g}.'
     if not made.get('scores'): return asked + ' The plan was given; how its layers were scored is not recorded here.'
-    s, c = LayerScores.from_json(json.dumps(made['scores'])), made.get('calibration')
-    one = s.similarity(1)
-    on = f"on {s.about['samples']} calibration samples" + (f" (`{c['name']}`, fingerprint `{c['fingerprint']}`)" if c else '')
+    s, asked_of, cost = LayerScores.from_json(json.dumps(made['scores'])), made['provenance']['parameters'], made.get('cost')
+    one, c = s.similarity(1), s.about.get('calibration')
+    on = f"on {s.about['samples']} calibration samples" + (f" (`{c['name']}`, fingerprint `{c['fingerprint']}`)" if isinstance(c, dict) else '')
+    on += f", pictures of at most {asked_of['max_pixels']:,} pixels" if asked_of.get('max_pixels') else ''
+    on += f", in {cost['wall_s']:.0f} s with a peak of {cost['peak_mib']:,} MiB of memory" if cost else ''
     each = '; '.join(f'{i}: {one[i]:.4f}' for i in plan.drop if i < len(one))
-    return (f"{asked} Scored {on}: the cosine similarity between what enters and what leaves a layer, a pair and a triplet of layers, over the prompt's tokens. "
+    return (f"{asked} Scored {on}. The score is the cosine similarity between what enters and what leaves a layer, a pair and a triplet of layers, over the prompt's tokens. "
             f'Single layers lie between {one.min():.4f} (layer {int(one.argmin())}) and {one.max():.4f} (layer {int(one.argmax())})' + (f'; the dropped ones, by layer: {each}.' if each else '.'))
 
 def _trained(training):
@@ -215,12 +217,12 @@ Speed and memory: not measured.
 '''
 
 # %% ../nbs/18_publication.ipynb #c558a069
-def _recipe_text(made, modules):
+def _recipe_text(made):
     base = made['base']
     at = base['name'] + (f"@{base['revision']}" if base['on_hub'] and base['revision'] else '')
     return (f"# The surgery of this folder's model, before any fine-tuning, by mergekit: mergekit-yaml mergekit.yml OUT\n# Take config.json from this folder afterwards: mergekit corrects the number of layers there and no other list of layers.\n"
             + ('' if base['on_hub'] else f"# {base['name']} is the folder of the base model: correct its path.\n")
-            + yaml.safe_dump(mergekit_recipe(Plan.from_json(json.dumps(made['plan'])), at, modules, base['dtype']), sort_keys=False, default_flow_style=None))
+            + yaml.safe_dump(mergekit_recipe(Plan.from_json(json.dumps(made['plan'])), at, made['modules'], base['dtype']), sort_keys=False, default_flow_style=None))
 
 def publish(
     model,                          # the whole model; pruned in place
@@ -229,7 +231,7 @@ def publish(
     out_dir:str|Path,               # the folder to make
     base:dict,                      # from `base_of`
     scores:LayerScores|None=None,   # what the plan was made from
-    calibration:dict|None=None,     # `name` and `fingerprint` of the calibration set
+    cost:dict|None=None,            # of scoring, from `measured`
     **about                         # parameters, for the provenance
 ) -> dict:                          # what `interlace.json` says
     "Prune a model and write it with processor, record, card and recipe: all or nothing"
@@ -241,10 +243,10 @@ def publish(
     made = dict(kind='pruned', base=base, architecture=type(model).__name__, task='image-text-to-text' if sees(model.config) else 'text-generation', plan=json.loads(plan.to_json()),
                 parameters=dict(before=before, after=count(model.parameters()), tune=count(p for l in tuned_layers(model, plan) for p in l.parameters())),
                 scores=None if scores is None else json.loads(LayerScores.from_arrays({s: scores.similarity(s) for s in (1, 2, 3)}, scores.n_layers, **scores.about | dict(samples=len(scores))).to_json()),
-                calibration=calibration, provenance=provenance(**about))
+                modules=list(mergekit_modules(model)), cost=cost, provenance=provenance(**about))
     with finished(out_dir) as part:
         save(model, processor, part, getattr(torch, base['dtype']), interlace=made)
-        (part/'mergekit.yml').write_text(_recipe_text(made, mergekit_modules(model)))
+        (part/'mergekit.yml').write_text(_recipe_text(made))
         (part/'README.md').write_text(model_card(made, out_dir.name))
     return made
 
@@ -267,16 +269,26 @@ def write_card(
     with finished(folder/'README.md') as part: part.write_text(card)
     return card
 
+def pruning_record(
+    name:str,            # as for `model_source`
+) -> dict|None:          # what `publish` recorded
+    "A published model's `interlace.json`, from its folder or the hub; None where there is none"
+    where, revision = model_source(name)
+    path = Path(where)/'interlace.json'
+    if not Path(where).is_dir():
+        try: path = Path(hf_hub_download(where, 'interlace.json', revision=revision))
+        except (hub.EntryNotFoundError, hub.HfHubHTTPError, hub.OfflineModeIsEnabled, httpx.TransportError): return None
+    return read_json(path) if path.is_file() else None
+
 def publish_trained(
-    source:str|Path,     # the published folder that was fine-tuned
+    made:dict,           # the pruned model's record, from `pruning_record`
     folder:str|Path,     # what `finetune` wrote
     plan:Plan,           # by which it was fine-tuned
 ) -> str:                # the card
     "Complete a fine-tuned model's folder: the record of the surgery, the recipe, and a card that says how it was trained"
-    source, folder = Path(source), Path(folder)
-    write_json(folder/'interlace.json', read_json(source/'interlace.json') | dict(plan=json.loads(plan.to_json())))
-    if (source/'mergekit.yml').is_file():
-        with finished(folder/'mergekit.yml') as part: shutil.copy(source/'mergekit.yml', part)
+    made, folder = made | dict(plan=json.loads(plan.to_json())), Path(folder)
+    write_json(folder/'interlace.json', made)
+    with finished(folder/'mergekit.yml') as part: part.write_text(_recipe_text(made))
     return write_card(folder)
 
 # %% ../nbs/18_publication.ipynb #df1bb3b7
