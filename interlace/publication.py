@@ -305,8 +305,10 @@ def push_to_hub(
     try: validate_repo_id(repo); named = repo.count('/') == 1
     except ValueError: named = False
     if not named: raise BadInput(f'{repo}: not a hub id; give owner/name')
-    try: base = (metadata_load(folder/'README.md') or {}).get('base_model')
-    except (OSError, ValueError, yaml.YAMLError) as e: raise BadInput(f'{folder}/README.md: no model card with readable front matter ({type(e).__name__}); correct it, or make the folder again') from None
+    try: front = metadata_load(folder/'README.md')
+    except (OSError, ValueError, yaml.YAMLError): front = None
+    if front is None: raise BadInput(f'{folder}/README.md: no model card with readable front matter; correct it, or write it anew with interlace card')
+    base = front.get('base_model')
     if isinstance(base, str) and '/' not in base: raise BadInput(f"{folder}/README.md: base_model '{base}' is a folder's name, not a hub id; write owner/name there, or delete that line")
     api = api or HfApi()
     try:
@@ -321,5 +323,8 @@ def push_to_hub(
         if status == 401: raise BadInput(f'{repo}: the hub does not accept the token; log in again with: hf auth login') from None
         if status in (403, 404): raise BadInput(f"{repo}: the hub does not let {owner} write there; choose a repository of your own, or log in with a token that may write: hf auth login") from None
         raise BadInput(f"{repo}: the hub refused ({' '.join(str(e).split())[:160]}); correct that, and run the same command again") from None
+    except ValueError as e:       # the hub's check of the card
+        if isinstance(e, BadInput): raise
+        raise BadInput(f"{repo}: {' '.join(str(e).split())[:200]}; correct README.md") from None
     except (hub.OfflineModeIsEnabled, httpx.TransportError) as e: raise BadInput(f'{repo}: the hub cannot be reached ({type(e).__name__}); connect, unset HF_HUB_OFFLINE, and run the same command again') from None
     return str(address) + (f'/tree/{revision}' if revision else '')
