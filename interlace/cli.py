@@ -6,10 +6,10 @@
 __all__ = ['main']
 
 # %% ../nbs/24_cli.ipynb #8531074e
-import argparse, json, os, sys
+import argparse, json, os, signal, sys, threading
 from pathlib import Path
 
-from .project import BadInput, load_profile, profiles, provenance, read_json, writable, write_json
+from .project import BadInput, fingerprint, load_profile, measured, profiles, provenance, read_json, writable, write_json
 
 # %% ../nbs/24_cli.ipynb #84058d45
 def _reproduce(a):
@@ -24,49 +24,67 @@ def _profiles(a):
 def _model(a):
     if a.out: writable(a.out, folder=a.command in ('prune', 'finetune'))
     from interlace.loading import load_model
-    return load_model(a.model, a.dtype, a.attention)
+    return load_model(a.model, a.dtype, a.attention, min_pixels=a.min_pixels, max_pixels=a.max_pixels)
 
 def _scores(a, model, processor):
-    from interlace.conversations import calibration_batches, load_samples
+    from interlace.conversations import calibration_batches
+    from interlace.publication import calibration_set
     from interlace.similarity import LayerScores, score_layers
     if a.scores: return LayerScores.from_json(a.scores).of(model, a.scores)
-    if not a.calibration: raise BadInput('no scores and no calibration set; give --scores FILE or --calibration FILE.parquet')
-    samples = load_samples(a.calibration)
-    return score_layers(model, calibration_batches(samples, processor, a.batch_size), total=-(-len(samples)//a.batch_size), source=a.model, calibration=Path(a.calibration).name)
+    if not a.calibration: raise BadInput('no scores and no calibration set; give --scores FILE, or --calibration with a parquet file or a folder of them')
+    samples = calibration_set(a.calibration, processor)
+    return score_layers(model, calibration_batches(samples, processor, a.batch_size), total=-(-len(samples)//a.batch_size), source=a.model,
+                        calibration=dict(name=Path(a.calibration).resolve().name, fingerprint=fingerprint(Path(a.calibration))))
 
 def _plan_of(a, model, processor):
     from interlace.decoder import find_decoder
     from interlace.selection import make_plan, n_drops
     n = len(find_decoder(model))
     n_drops(n, a.ratio)               # a wrong ratio is said before anything is scored
-    return make_plan(_scores(a, model, processor), a.ratio, a.strategy, n_layers=n, seed=a.seed)
+    scores = _scores(a, model, processor)
+    return make_plan(scores, a.ratio, a.strategy, n_layers=n, seed=a.seed), scores
 
 def _plan(a):
-    plan = _plan_of(a, *_model(a))
+    plan, _ = _plan_of(a, *_model(a))
     plan.to_json(a.out)
     print(f'{a.out}: drop {list(plan.drop)}, tune {list(plan.tune)}, anchor {list(plan.anchor)} of {plan.n_layers} layers')
 
 def _prune(a):
-    from interlace.finetuning import save
+    from interlace.loading import load_processor, model_folder
+    from interlace.publication import base_of, publish
     from interlace.selection import Plan
-    from interlace.surgery import prune
+    if Path(model_folder(a.model)).resolve() == Path(a.out).resolve(): raise BadInput(f'{a.out}: that is the model itself, which is kept; choose another output folder')
     model, processor = _model(a)
-    plan = Plan.from_json(a.plan) if a.plan else _plan_of(a, model, processor)
-    prune(model, plan)
-    save(model, processor, a.out, interlace=dict(plan=json.loads(plan.to_json()), provenance=provenance(model=a.model, ratio=plan.ratio, strategy=plan.strategy, seed=a.seed)))
-    print(f'{a.out}: {len(plan.kept)} of {plan.n_layers} layers, {sum(p.numel() for p in model.parameters())/1e6:.1f}M parameters')
+    base, cost = base_of(a.model, a.base), {}
+    with measured(cost): plan, scores = (Plan.from_json(a.plan), None) if a.plan else _plan_of(a, model, processor)
+    if scores is not None: scores.about['source'] = base['name']        # a folder's path is nobody else's business
+    if a.min_pixels or a.max_pixels: processor = load_processor(a.model)     # the limits were for scoring
+    made = publish(model, processor, plan, a.out, base, scores, cost if scores is not None and not a.scores else None, model=base['name'], ratio=plan.ratio, strategy=plan.strategy, seed=a.seed,
+                   dtype=a.dtype, attention=a.attention, batch_size=a.batch_size, min_pixels=a.min_pixels, max_pixels=a.max_pixels)
+    print(f"{a.out}: {len(plan.kept)} of {plan.n_layers} layers, {made['parameters']['after']/1e6:.1f}M of {made['parameters']['before']/1e6:.1f}M parameters; README.md is its card")
 
 def _finetune(a):
     from interlace.conversations import load_samples
     from interlace.finetuning import finetune
+    from interlace.publication import pruning_record, publish_trained
     from interlace.selection import Plan
     model, processor = _model(a)
-    made = Path(a.model)/'interlace.json'
-    if not a.plan and not made.is_file(): raise BadInput(f'{a.model}: no interlace.json there that says how it was pruned; prune it with interlace prune, or give --plan FILE')
-    plan = Plan.from_json(a.plan or json.dumps(read_json(made).get('plan', {})))
+    made = pruning_record(a.model)
+    if not a.plan and made is None: raise BadInput(f'{a.model}: no interlace.json there that says how it was pruned; prune it with interlace prune, or give --plan FILE')
+    plan = Plan.from_json(a.plan or json.dumps(made.get('plan', {})))
     record = finetune(model, plan, load_samples(a.data), processor, a.out, gradient_checkpointing=a.gradient_checkpointing, learning_rate=a.learning_rate, batch_size=a.batch_size,
                       accumulation=a.accumulation, epochs=a.epochs, max_messages=a.max_messages, max_length=a.max_length, seed=a.seed)
+    if made and made.get('kind') == 'pruned': publish_trained(made, a.out, plan)
     print(f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained']/record['total']:.0%} of the parameters trained")
+
+def _card(a):
+    from interlace.publication import write_card
+    write_card(a.folder, read_json(a.evaluation) if a.evaluation else None)
+    print(f'{a.folder}/README.md: written from the records')
+
+def _push_to_hub(a):
+    from interlace.publication import push_to_hub
+    print(push_to_hub(a.folder, a.repo, a.private, a.revision))
 
 def _evaluate(a):
     from interlace.evaluation import evaluate, pm
@@ -75,7 +93,9 @@ def _evaluate(a):
     record = evaluate(model, processor, a.tasks or list(BENCHMARKS), a.data, a.questions, a.batch_size, cot=a.cot)
     for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}, chance {b['chance']:.1f}")
     print(f"{'average':12} {pm(record['average'])}")
-    if a.out: write_json(a.out, record)
+    if a.out:
+        from interlace.loading import weights_mark
+        write_json(a.out, record | dict(model=a.model, weights=weights_mark(a.model)))
 
 def _latency(a):
     from interlace.conversations import calibration_batches
@@ -106,9 +126,10 @@ def _parser():
         if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f'{text} is not a whole number of at least 1')
         return int(text)
     def model(c):
-        c.add_argument('--model', default='nano-l', help='a nano model, a folder, or a hub id (default: nano-l)')
+        c.add_argument('--model', default='nano-l', help='a nano model, a folder, or a hub id, owner/name or owner/name@revision (default: nano-l)')
         c.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'], help='precision of the weights (default: float32)')
-        c.add_argument('--attention', default=None, choices=['eager', 'sdpa', 'flash_attention_2'], help="attention implementation (default: transformers' choice)")
+        c.add_argument('--attention', default='auto', choices=['auto', 'eager', 'sdpa', 'flash_attention_2'], help='attention implementation (default: auto, that is FlashAttention-2 where it is installed and there is a GPU, else SDPA)')
+        for name, which in (('min', 'smaller'), ('max', 'larger')): c.add_argument(f'--{name}-pixels', type=count, default=0, help=f"{which} pictures are resized to this many pixels (default: the processor's own limit)")
         c.add_argument('--batch-size', type=count, default=16, help='samples at a time (default: 16)')
     def seed(c): c.add_argument('--seed', type=int, default=42, help='(default: 42)')
     def selection(c):
@@ -116,7 +137,7 @@ def _parser():
         c.add_argument('--ratio', type=float, default=.25, help='share of layers to drop, in [0, 1) (default: 0.25)')
         c.add_argument('--strategy', default='interlace', help='interlace, interlace-oa, interlace-tn, consecutive or random')
         c.add_argument('--scores', help='a scores file of this model')
-        c.add_argument('--calibration', help='a parquet file of calibration samples, where there are no scores')
+        c.add_argument('--calibration', help="a parquet file of calibration samples in FineVision's schema, or a folder of such files, where there are no scores")
 
     c = command('reproduce', _reproduce, 'regenerate the figures and tables of a profile')
     c.add_argument('--profile', default='nano', help='a section of settings.ini (default: nano)')
@@ -129,8 +150,9 @@ def _parser():
     command('profiles', _profiles, 'list the profiles of settings.ini')
     c = command('plan', _plan, "choose a model's layers to drop, tune and hold"); model(c); selection(c)
     c.add_argument('--out', required=True, help='the plan file to write')
-    c = command('prune', _prune, 'remove layers from a model and save it'); model(c); selection(c)
+    c = command('prune', _prune, 'remove layers from a model and save it, with a model card and a mergekit recipe'); model(c); selection(c)
     c.add_argument('--plan', help='a plan file; else one is made')
+    c.add_argument('--base', metavar='OWNER/NAME', help="the model's hub id, where --model is a folder; for the card and the recipe")
     c.add_argument('--out', required=True, help='the folder to write')
     c = command('finetune', _finetune, "train a pruned model's tuned layers"); model(c); seed(c)
     c.add_argument('--plan', help="the plan it was pruned by (default: interlace.json in the model's folder)")
@@ -139,6 +161,12 @@ def _parser():
     for name, kind, default in (('learning-rate', float, 1e-5), ('accumulation', count, 2), ('epochs', float, 1.), ('max-messages', count, 5), ('max-length', count, 8192)):
         c.add_argument(f'--{name}', type=kind, default=default, help=f'(default: {default:g}, as in the paper)')
     c.add_argument('--gradient-checkpointing', action='store_true')
+    c = command('card', _card, "write a pruned model's card anew from the records in its folder"); c.add_argument('folder', help='as prune or finetune wrote it')
+    c.add_argument('--evaluation', metavar='FILE', help='a record that interlace evaluate --out wrote about this folder; it is kept there')
+    c = command('push-to-hub', _push_to_hub, 'upload a model folder to the Hugging Face hub'); c.add_argument('folder', help='as prune or finetune wrote it')
+    c.add_argument('repo', metavar='owner/name', help='the repository; made if there is none')
+    c.add_argument('--private', action='store_true', help='make it a private repository')
+    c.add_argument('--revision', help='a branch, made if there is none (default: the main one)')
     c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c)
     c.add_argument('--tasks', nargs='+', default=None, help='nano benchmarks (default: all)')
     c.add_argument('--data', help='folder with the benchmark files; drawn anew by default')
@@ -152,6 +180,11 @@ def _parser():
     c.add_argument('--out', help='a record file to write')
     return parser
 
+_LOWER = {'GPU memory': 'lower --batch-size or --max-pixels (for finetune also --max-length, or add --gradient-checkpointing), or halve the weights with --dtype bfloat16',
+          'memory': 'lower --batch-size or --max-pixels, halve the weights with --dtype bfloat16, or free some', 'disk space': 'free some, or choose another folder (TMPDIR for temporary files, HF_HOME for downloads)'}
+
+def _terminated(*_): raise KeyboardInterrupt
+
 def main(
     argv:list|None=None   # the command line, without the program's name
 ) -> int:
@@ -160,13 +193,20 @@ def main(
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     if not sys.stderr.isatty(): os.environ.setdefault('TQDM_DISABLE', '1')      # bars are for somebody who watches
     if getattr(a, 'model', '') == 'nano-l': os.environ.setdefault('HF_HUB_OFFLINE', '1')
+    before = signal.signal(signal.SIGTERM, _terminated) if threading.current_thread() is threading.main_thread() else None     # a polite kill tidies up as Ctrl-C does
     try: return a.run(a) or 0
-    except BadInput as e:
-        print(f'interlace: {e}', file=sys.stderr)
-        return 2
+    except BadInput as e: line = str(e)
     except KeyboardInterrupt:
         print('interlace: interrupted; nothing half-written is left, and the same finetune command goes on from its last checkpoint', file=sys.stderr)
         return 130
+    except Exception as e:
+        from interlace.loading import shortage
+        if not (lack := shortage(e)): raise
+        line = f"not enough {lack} ({' '.join(str(e).split())[:120] or type(e).__name__}); {_LOWER[lack]}; nothing half-written is left"
+    finally:
+        if before is not None: signal.signal(signal.SIGTERM, before)
+    print(f'interlace: {line}', file=sys.stderr)
+    return 2
 
 # %% ../nbs/24_cli.ipynb #cd500a5b
 if __name__ == '__main__': sys.exit(main())
