@@ -6,7 +6,7 @@
 __all__ = ['main']
 
 # %% ../nbs/24_cli.ipynb #8531074e
-import argparse, json, os, signal, sys, threading
+import argparse, json, os, signal, sys, threading, time
 from pathlib import Path
 
 from .project import BadInput, fingerprint, load_profile, measured, profiles, provenance, read_json, writable, write_json
@@ -23,18 +23,25 @@ def _profiles(a):
 
 def _model(a):
     if a.out: writable(a.out, folder=a.command in ('prune', 'finetune'))
+    from interlace.similarity import world
+    if not hasattr(a, 'processes') and world()[1] > 1: raise BadInput(f'interlace {a.command} runs in one process; start it without torchrun')
+    a.first = world(getattr(a, 'processes', None))[0] == 0       # of several processes, the first writes and speaks
     from interlace.loading import load_model
     return load_model(a.model, a.dtype, a.attention, min_pixels=a.min_pixels, max_pixels=a.max_pixels)
 
 def _scores(a, model, processor):
     from interlace.conversations import calibration_batches
     from interlace.publication import calibration_set
-    from interlace.similarity import LayerScores, score_layers
-    if a.scores: return LayerScores.from_json(a.scores).of(model, a.scores)
+    from interlace.similarity import LayerScores, score_layers, share
+    if getattr(a, 'scores', None): return LayerScores.from_json(a.scores).of(model, a.scores)
     if not a.calibration: raise BadInput('no scores and no calibration set; give --scores FILE, or --calibration with a parquet file or a folder of them')
     samples = calibration_set(a.calibration, processor)
-    return score_layers(model, calibration_batches(samples, processor, a.batch_size), total=-(-len(samples)//a.batch_size), source=a.model,
+    return score_layers(model, calibration_batches(share(samples, a.batch_size), processor, a.batch_size), total=-(-len(samples)//a.batch_size), shared=True, source=a.model,
                         calibration=dict(name=Path(a.calibration).resolve().name, fingerprint=fingerprint(Path(a.calibration))))
+
+def _score(a):
+    scores = _scores(a, *_model(a))
+    if a.first: scores.to_json(a.out); print(f'{a.out}: {scores}')
 
 def _plan_of(a, model, processor):
     from interlace.decoder import find_decoder
@@ -46,6 +53,7 @@ def _plan_of(a, model, processor):
 
 def _plan(a):
     plan, _ = _plan_of(a, *_model(a))
+    if not a.first: return
     plan.to_json(a.out)
     print(f'{a.out}: drop {list(plan.drop)}, tune {list(plan.tune)}, anchor {list(plan.anchor)} of {plan.n_layers} layers')
 
@@ -65,15 +73,19 @@ def _prune(a):
 
 def _finetune(a):
     from interlace.conversations import load_samples
+    from interlace.decoder import find_decoder
     from interlace.finetuning import finetune
     from interlace.publication import pruning_record, publish_trained
     from interlace.selection import Plan
+    from interlace.surgery import prune
     model, processor = _model(a)
     made = pruning_record(a.model)
     if not a.plan and made is None: raise BadInput(f'{a.model}: no interlace.json there that says how it was pruned; prune it with interlace prune, or give --plan FILE')
     plan = Plan.from_json(a.plan or json.dumps(made.get('plan', {})))
-    record = finetune(model, plan, load_samples(a.data), processor, a.out, gradient_checkpointing=a.gradient_checkpointing, learning_rate=a.learning_rate, batch_size=a.batch_size,
-                      accumulation=a.accumulation, epochs=a.epochs, max_messages=a.max_messages, max_length=a.max_length, seed=a.seed)
+    if plan.drop and len(find_decoder(model)) == plan.n_layers: prune(model, plan)
+    settings = {n: getattr(a, n) for n in ('gradient_checkpointing', 'learning_rate', 'batch_size', 'accumulation', 'epochs', 'max_messages', 'max_length', 'seed')}
+    record = finetune(model, plan, load_samples(a.data), processor, a.out, **settings | (read_json(a.settings) if a.settings else {}))
+    if not a.first: return
     if made and made.get('kind') == 'pruned': publish_trained(made, a.out, plan)
     print(f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained']/record['total']:.0%} of the parameters trained")
 
@@ -91,6 +103,7 @@ def _evaluate(a):
     from interlace.nano_benchmarks import BENCHMARKS
     model, processor = _model(a)
     record = evaluate(model, processor, a.tasks or list(BENCHMARKS), a.data, a.questions, a.batch_size, cot=a.cot)
+    if not a.first: return
     for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}, chance {b['chance']:.1f}")
     print(f"{'average':12} {pm(record['average'])}")
     if a.out:
@@ -131,6 +144,7 @@ def _parser():
         c.add_argument('--attention', default='auto', choices=['auto', 'eager', 'sdpa', 'flash_attention_2'], help='attention implementation (default: auto, that is FlashAttention-2 where it is installed and there is a GPU, else SDPA)')
         for name, which in (('min', 'smaller'), ('max', 'larger')): c.add_argument(f'--{name}-pixels', type=count, default=0, help=f"{which} pictures are resized to this many pixels (default: the processor's own limit)")
         c.add_argument('--batch-size', type=count, default=16, help='samples at a time (default: 16)')
+    def parallel(c): c.add_argument('--processes', type=count, help='how many processes there must be, each on a GPU of its own: fewer or more is an error (default: as many as torchrun or accelerate launch started)')
     def seed(c): c.add_argument('--seed', type=int, default=42, help='(default: 42)')
     def selection(c):
         seed(c)
@@ -148,26 +162,30 @@ def _parser():
     c.add_argument('--rehearse', action='store_true', help='run the whole profile with tiny random stand-ins for its models, data and benchmarks')
     c.add_argument('--cluster', help='submit the stages as jobs: generic, slurm, kubernetes (nbs/paper/clusters), or the folder of a Snakemake profile')
     command('profiles', _profiles, 'list the profiles of settings.ini')
-    c = command('plan', _plan, "choose a model's layers to drop, tune and hold"); model(c); selection(c)
+    c = command('scores', _score, "score a model's layers: how much each single one, pair and triplet changes"); model(c); parallel(c)
+    c.add_argument('--calibration', required=True, help='a parquet file of calibration samples')
+    c.add_argument('--out', required=True, help='the scores file to write')
+    c = command('plan', _plan, "choose a model's layers to drop, tune and hold"); model(c); selection(c); parallel(c)
     c.add_argument('--out', required=True, help='the plan file to write')
     c = command('prune', _prune, 'remove layers from a model and save it, with a model card and a mergekit recipe'); model(c); selection(c)
     c.add_argument('--plan', help='a plan file; else one is made')
     c.add_argument('--base', metavar='OWNER/NAME', help="the model's hub id, where --model is a folder; for the card and the recipe")
     c.add_argument('--out', required=True, help='the folder to write')
-    c = command('finetune', _finetune, "train a pruned model's tuned layers"); model(c); seed(c)
-    c.add_argument('--plan', help="the plan it was pruned by (default: interlace.json in the model's folder)")
+    c = command('finetune', _finetune, "train a pruned model's tuned layers"); model(c); seed(c); parallel(c)
+    c.add_argument('--plan', help="the plan it was pruned by (default: interlace.json in the model's folder); a whole model is pruned by it first")
     c.add_argument('--data', required=True, help="a parquet file in FineVision's schema")
     c.add_argument('--out', required=True, help='the folder to write')
     for name, kind, default in (('learning-rate', float, 1e-5), ('accumulation', count, 2), ('epochs', float, 1.), ('max-messages', count, 5), ('max-length', count, 8192)):
         c.add_argument(f'--{name}', type=kind, default=default, help=f'(default: {default:g}, as in the paper)')
     c.add_argument('--gradient-checkpointing', action='store_true')
+    c.add_argument('--settings', help='a JSON file: any setting of interlace.finetuning.train by name, before the options here; what is none is kept in the record')
     c = command('card', _card, "write a pruned model's card anew from the records in its folder"); c.add_argument('folder', help='as prune or finetune wrote it')
     c.add_argument('--evaluation', metavar='FILE', help='a record that interlace evaluate --out wrote about this folder; it is kept there')
     c = command('push-to-hub', _push_to_hub, 'upload a model folder to the Hugging Face hub'); c.add_argument('folder', help='as prune or finetune wrote it')
     c.add_argument('repo', metavar='owner/name', help='the repository; made if there is none')
     c.add_argument('--private', action='store_true', help='make it a private repository')
     c.add_argument('--revision', help='a branch, made if there is none (default: the main one)')
-    c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c)
+    c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c); parallel(c)
     c.add_argument('--tasks', nargs='+', default=None, help='nano benchmarks (default: all)')
     c.add_argument('--data', help='folder with the benchmark files; drawn anew by default')
     c.add_argument('--questions', type=count, default=200, help='per benchmark, where they are drawn anew (default: 200)')
@@ -194,8 +212,13 @@ def main(
     if not sys.stderr.isatty(): os.environ.setdefault('TQDM_DISABLE', '1')      # bars are for somebody who watches
     if getattr(a, 'model', '') == 'nano-l': os.environ.setdefault('HF_HUB_OFFLINE', '1')
     before = signal.signal(signal.SIGTERM, _terminated) if threading.current_thread() is threading.main_thread() else None     # a polite kill tidies up as Ctrl-C does
-    try: return a.run(a) or 0
-    except BadInput as e: line = str(e)
+    try:
+        status = a.run(a) or 0
+        if 'torch' in sys.modules and (dist := sys.modules['torch'].distributed).is_initialized(): dist.destroy_process_group()
+        return status
+    except BadInput as e:
+        if os.environ.get('RANK', '0') != '0': time.sleep(3)      # of several processes the first says what all have to say, and its launcher then ends the others
+        line = str(e)
     except KeyboardInterrupt:
         print('interlace: interrupted; nothing half-written is left, and the same finetune command goes on from its last checkpoint', file=sys.stderr)
         return 130
@@ -205,7 +228,7 @@ def main(
         line = f"not enough {lack} ({' '.join(str(e).split())[:120] or type(e).__name__}); {_LOWER[lack]}; nothing half-written is left"
     finally:
         if before is not None: signal.signal(signal.SIGTERM, before)
-    print(f'interlace: {line}', file=sys.stderr)
+    print(f'interlace: {line}', file=sys.stderr, flush=True)
     return 2
 
 # %% ../nbs/24_cli.ipynb #cd500a5b

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from .project import BadInput, measured, provenance, quiet_datasets
 from .conversations import open_image, render
 from .nano_world import final_answer
+from .similarity import gathered, most, world
 from .nano_benchmarks import BENCHMARKS, write_nano_benchmarks
 
 # %% ../nbs/11_evaluation.ipynb #5a41af38
@@ -81,7 +82,7 @@ def in_memory(
     lmms_eval = _harness()
 
     class InMemory(lmms_eval.api.model.lmms):
-        is_simple = False
+        is_simple, device = False, model.device      # several processes: the harness gives each its share of the questions
         def clean(self): pass                       # the base class deletes the model
         def loglikelihood(self, requests): raise NotImplementedError('these benchmarks generate')
         def generate_until_multi_round(self, requests): raise NotImplementedError('these benchmarks have one round')
@@ -98,7 +99,7 @@ def in_memory(
             order = sorted(range(len(asked)), key=lambda i: (same(i), len(asked[i][0][0])))     # … and of like length: little padding
             batches = [[*group][k:k+batch_size] for group in ([*g] for _, g in itertools.groupby(order, same)) for k in range(0, len(group), batch_size)]
             answers = [None]*len(asked)
-            for at in tqdm(batches, desc='evaluating', disable=not progress):
+            for at in tqdm(batches, desc='evaluating', disable=not progress or world()[0] > 0):
                 for i, a in zip(at, self._generate([asked[i] for i in at])): answers[i] = a
             return answers
 
@@ -220,10 +221,12 @@ def evaluate(
         try:
             with hush: out = lmms_eval.evaluator.simple_evaluate(
                 model=in_memory(model, processor, batch_size, max_new_tokens, progress), tasks=run, task_manager=lmms_eval.tasks.TaskManager(include_defaults=False), bootstrap_iters=0,
-                cli_args=Namespace(process_with_media=False, output_path=None, reasoning_tags=None), process_docs_parallel=1, verbosity='ERROR')
+                cli_args=Namespace(process_with_media=False, output_path=None, reasoning_tags=None), process_docs_parallel=1, verbosity='ERROR', distributed_executor_backend='torchrun')
         finally: model.train(was_training)
+    every = gathered(out and out['samples'])[0]       # it puts them together on the first process
+    cost = most(cost)
     benchmarks, answers = {}, {}
-    for task, samples in out['samples'].items():
+    for task, samples in every.items():
         name = task.removesuffix('-nano')
         samples = sorted(samples, key=lambda s: s['doc_id'])
         b = BENCHMARKS[name]
