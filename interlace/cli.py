@@ -21,6 +21,10 @@ def _profiles(a):
         p = load_profile(name)
         print(f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions']} questions per benchmark")
 
+def _plan_run(a):
+    from interlace.planner import plan_run
+    print(plan_run(load_profile(a.profile), a.gpu, a.gpus))
+
 def _model(a):
     if a.out: writable(a.out, folder=a.command in ('prune', 'finetune'))
     from interlace.similarity import world
@@ -162,6 +166,10 @@ def _parser():
     c.add_argument('--rehearse', action='store_true', help='run the whole profile with tiny random stand-ins for its models, data and benchmarks')
     c.add_argument('--cluster', help='submit the stages as jobs: generic, slurm, kubernetes (nbs/paper/clusters), or the folder of a Snakemake profile')
     command('profiles', _profiles, 'list the profiles of settings.ini')
+    c = command('plan-run', _plan_run, "what a profile's run takes: parameters, memory, operations, hours, disk; nothing is downloaded")
+    c.add_argument('--profile', default='nano', help='a section of settings.ini (default: nano)')
+    c.add_argument('--gpu', help="A100-40, A100-80, H100, H200, L40S, RTX4090 or cpu (default: H100, and cpu where the data are nano's)")
+    c.add_argument('--gpus', type=count, help="how many of them there are (default: as many as the profile trains with)")
     c = command('scores', _score, "score a model's layers: how much each single one, pair and triplet changes"); model(c); parallel(c)
     c.add_argument('--calibration', required=True, help='a parquet file of calibration samples')
     c.add_argument('--out', required=True, help='the scores file to write')

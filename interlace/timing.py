@@ -139,7 +139,9 @@ PAPER_SHAPES = {   # from the models' published configurations
     'Qwen3-VL-8B': dict(text=dict(hidden_size=4096, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, intermediate_size=12288, vocab_size=151936), tied=False,
                         vision=dict(hidden_size=1152, depth=27, num_heads=16, intermediate_size=4304, out_hidden_size=4096, deepstack_visual_indexes=[8, 16, 24])),
     'Qwen3-VL-4B': dict(text=dict(hidden_size=2560, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, intermediate_size=9728, vocab_size=151936), tied=True,
-                        vision=dict(hidden_size=1024, depth=24, num_heads=16, intermediate_size=4096, out_hidden_size=2560, deepstack_visual_indexes=[5, 11, 17]))}
+                        vision=dict(hidden_size=1024, depth=24, num_heads=16, intermediate_size=4096, out_hidden_size=2560, deepstack_visual_indexes=[5, 11, 17])),
+    'Qwen3-VL-2B': dict(text=dict(hidden_size=2048, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, intermediate_size=6144, vocab_size=151936), tied=True,
+                        vision=dict(hidden_size=1024, depth=24, num_heads=16, intermediate_size=4096, out_hidden_size=2048, deepstack_visual_indexes=[5, 11, 17]))}
 
 def shaped_config(
     name:str='Qwen3-VL-8B',          # a key of `PAPER_SHAPES`
