@@ -374,6 +374,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'interlace.records._mark': ('records.html#_mark', 'interlace/records.py'),
                                    'interlace.records._markdown': ('records.html#_markdown', 'interlace/records.py'),
                                    'interlace.records._marked': ('records.html#_marked', 'interlace/records.py'),
+                                   'interlace.records._omitted': ('records.html#_omitted', 'interlace/records.py'),
                                    'interlace.records.figure_style': ('records.html#figure_style', 'interlace/records.py'),
                                    'interlace.records.label': ('records.html#label', 'interlace/records.py'),
                                    'interlace.records.read_runs': ('records.html#read_runs', 'interlace/records.py'),

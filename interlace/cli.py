@@ -76,7 +76,7 @@ def _prune(a):
     print(f"{a.out}: {len(plan.kept)} of {plan.n_layers} layers, {made['parameters']['after']/1e6:.1f}M of {made['parameters']['before']/1e6:.1f}M parameters; README.md is its card")
 
 def _finetune(a):
-    from interlace.conversations import load_samples
+    from interlace.conversations import fitting, load_samples
     from interlace.decoder import find_decoder
     from interlace.finetuning import finetune
     from interlace.publication import pruning_record, publish_trained
@@ -88,7 +88,9 @@ def _finetune(a):
     plan = Plan.from_json(a.plan or json.dumps(made.get('plan', {})))
     if plan.drop and len(find_decoder(model)) == plan.n_layers: prune(model, plan)
     settings = {n: getattr(a, n) for n in ('gradient_checkpointing', 'learning_rate', 'batch_size', 'accumulation', 'epochs', 'max_messages', 'max_length', 'seed')}
-    record = finetune(model, plan, load_samples(a.data), processor, a.out, **settings | (read_json(a.settings) if a.settings else {}))
+    settings |= read_json(a.settings) if a.settings else {}
+    samples, left_out = fitting(load_samples(a.data), processor, settings['max_messages'], settings['max_length'])
+    record = finetune(model, plan, samples, processor, a.out, **settings, left_out=left_out)
     if not a.first: return
     if made and made.get('kind') == 'pruned': publish_trained(made, a.out, plan)
     print(f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained']/record['total']:.0%} of the parameters trained")

@@ -81,6 +81,13 @@ def _inputs(files):
     return {str(Path(f).resolve().relative_to(root)) if Path(f).resolve().is_relative_to(root) else Path(f).name: fingerprint(Path(f)) for f in files}
 
 def _mark(folder): return 'REHEARSAL' if folder.name.endswith('-rehearsal') else ''
+def _omitted(files):
+    "What was to be asked and could not be scored, of the records that were read"
+    found = {}
+    for f in files:
+        if Path(f).suffix == '.json' and (r := read_json(f)).get('kind') == 'variant': found |= {n: why for how in ('direct', 'reasoned') for n, why in ((r.get(how) or {}).get('left_out') or {}).items()}
+    return ' Left out of all averages: ' + '; '.join(f'{n}, {why}' for n, why in found.items()) + '.' if found else ''
+
 def _marked(caption, mark): return f'{mark}: random stand-ins for models, data and benchmarks; no number here says anything. {caption}' if mark else caption
 
 def save_figure(
@@ -96,7 +103,7 @@ def save_figure(
     if mark := _mark(folder): fig.text(.5, .5, mark, ha='center', va='center', rotation=20, fontsize=24, color='red', alpha=.35)
     for suffix, metadata in (('png', {'Software': None}), ('pdf', {'CreationDate': None, 'Producer': None, 'Creator': None})):
         with finished(folder/f'{name}.{suffix}') as part: fig.savefig(part, format=suffix, metadata=metadata)
-    write_json(folder/f'{name}.json', dict(kind='figure', name=name, caption=_marked(caption, mark), inputs=_inputs(inputs), provenance=provenance(**parameters)))
+    write_json(folder/f'{name}.json', dict(kind='figure', name=name, caption=_marked(caption + _omitted(inputs), mark), inputs=_inputs(inputs), provenance=provenance(**parameters)))
     return folder/f'{name}.json'
 
 def _markdown(table):
@@ -121,7 +128,7 @@ def save_table(
     "Write a table as CSV (numbers), Markdown and LaTeX (as shown) with its record"
     folder = Path(folder)
     mark = _mark(folder)
-    caption = _marked(caption, mark)
+    caption = _marked(caption + _omitted(inputs), mark)
     if mark: numbers = numbers.assign(note=mark)
     for suffix, text in (('csv', numbers.to_csv(index=False, float_format='%.6g', lineterminator='\n')), ('md', _markdown(table) + f'\n{caption}\n'), ('tex', _latex(table, caption, name))):
         with finished(folder/f'{name}.{suffix}') as part: part.write_text(text)
