@@ -262,6 +262,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'interlace/real_benchmarks.py'),
                                            'interlace.real_benchmarks._without_judge': ( 'real_benchmarks.html#_without_judge',
                                                                                          'interlace/real_benchmarks.py'),
+                                           'interlace.real_benchmarks.first_questions': ( 'real_benchmarks.html#first_questions',
+                                                                                          'interlace/real_benchmarks.py'),
                                            'interlace.real_benchmarks.judge_key': ( 'real_benchmarks.html#judge_key',
                                                                                     'interlace/real_benchmarks.py'),
                                            'interlace.real_benchmarks.prepare_benchmarks': ( 'real_benchmarks.html#prepare_benchmarks',

@@ -97,7 +97,7 @@ def in_memory(
     lmms_eval = _harness()
 
     class InMemory(lmms_eval.api.model.lmms):
-        is_simple = False
+        is_simple, device = False, model.device
         def clean(self): pass                       # the base class deletes the model
         def loglikelihood(self, requests): raise NotImplementedError('these benchmarks generate')
         def generate_until_multi_round(self, requests): raise NotImplementedError('these benchmarks have one round')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REAL', 'Real', 'reasoning_request', 'judge_key', 'real_exams', 'prepare_benchmarks', 'prepared_benchmarks',
-           'write_benchmarks_like']
+           'first_questions', 'write_benchmarks_like']
 
 # %% ../nbs/20_real_benchmarks.ipynb #a277e229
 import base64, fnmatch, io, os, re, threading
@@ -97,6 +97,7 @@ def _from_hub(dataset, revision, config, split):
 
 def _questions(name, source='hub', revision=None):
     "A benchmark's rows, pictures still encoded, and where they are from"
+    import pyarrow.parquet as pq
     from datasets import Dataset, Image as Picture, Value
     real = REAL[name]
     dataset, _, commit = (revision or '').rpartition('@') if '@' in (revision or '') else ('', '', revision or '')
@@ -114,10 +115,11 @@ def _questions(name, source='hub', revision=None):
     for f in files:
         if (m := re.fullmatch(r'(.*)-\d+-of-(\d+)', f.stem)) and (n := sum(g.stem.startswith(m[1] + '-') for g in files)) != int(m[2]): raise BadInput(f'{folder}: {n} of the {int(m[2])} files {m[1]}-… are there; fetch the others')
     try:
-        with quiet_datasets(): rows = Dataset.from_parquet([str(f) for f in files])
+        empty = not sum(pq.read_metadata(f).num_rows for f in files)
+        with quiet_datasets(): rows = Dataset.from_parquet([str(f) for f in files]) if not empty else None
     except Exception as e: raise BadInput(f"{files[0] if len(files) == 1 else folder}: not readable as parquet ({_short(e.__cause__ or e)}); fetch it again") from None
+    if empty: raise BadInput(f'{folder}: no rows in split {real.split}; fetch it again')
     if missing := [c for c, (_, read) in _schema(real).items() if read and c not in rows.column_names]: raise BadInput(f"{folder}: column '{missing[0]}' is missing; {name} needs {', '.join(c for c, (_, read) in _schema(real).items() if read)}")
-    if not len(rows): raise BadInput(f'{folder}: no rows in split {real.split}; fetch it again')
     with quiet_datasets():
         if _schema(real)['image'][0] == 'picture': rows = rows.cast_column('image', Picture(decode=False))
         if 'index' in rows.column_names and rows.features['index'].dtype != 'int64': rows = rows.cast_column('index', Value('int64'))     # some copies have it as text
@@ -319,6 +321,25 @@ def prepared_benchmarks(
     for e in exams:
         if changed := [k for k in ('bytes', 'rows') if e.about[k] != asked[e.name][k]]: raise BadInput(f"{Path(folder)/'manifest.json'}: {e.name} has {e.about[changed[0]]} {changed[0]} now and had {asked[e.name][changed[0]]}; run the benchmarks stage again")
     return exams, left_out | absent, asked
+
+def first_questions(
+    folder:str|Path,              # what `prepare_benchmarks` filled
+    n:int=4,                      # of each benchmark
+) -> dict:                        # benchmark -> dicts with `row` (in a record's answers), `image`, `question`, `answer`
+    "The first questions of prepared benchmarks, to look at; of a question asked several times, its first row"
+    from datasets import Dataset
+    out = {}
+    for t in prepared_benchmarks(folder)[0]:
+        if isinstance(t, str):
+            with quiet_datasets(): docs = Dataset.from_parquet(str(Path(folder)/f'{t}.parquet'))
+            groups, shown = docs['group'], lambda d: dict(image=d['image'], question=d['question'], answer=d['answer'])
+        else:
+            task = t.task()
+            docs, groups = task.test_docs(), [t.group(dict(doc_id=i)) for i in range(len(task.test_docs()))]
+            shown = lambda d: dict(image=next((open_image(v['url']) for v in task.doc_to_visual(d)), None), question=task.doc_to_text(d), answer=t.reference(dict(doc=d, target=task.doc_to_target(d))))
+        rows = list({g: i for i, g in reversed(list(enumerate(groups)))}.values())
+        out[t if isinstance(t, str) else t.name] = [dict(row=i) | shown(docs[i]) for i in sorted(rows)[:n]]
+    return out
 
 # %% ../nbs/20_real_benchmarks.ipynb #4cfb351a
 _OCR = ['Regular Text Recognition', 'Irregular Text Recognition', 'Artistic Text Recognition', 'Handwriting Recognition', 'Digit String Recognition', 'Non-Semantic Text Recognition',

@@ -95,8 +95,8 @@ def test_right_wrong_and_unreadable_by_the_benchmarks_own_metrics(folder, cot):
             assert b["score"] == want and b["harness"] == pytest.approx(want), (name, say)
             assert b["n"] == len(question_scores(r["answers"][name])) and b["rows"] == len(r["answers"][name]) and b["dataset"] == REAL[name].dataset
         assert r["average"]["score"] == want and JUDGED not in r["benchmarks"] and "OPENAI_API_KEY" in r["left_out"][JUDGED] and r["cot"] == cot
-        assert json.loads(json.dumps(r)) == r
-        if cot: assert all(a["said"] == before + a["answer"] or n == "AI2D" for n, rows in r["answers"].items() for a in rows)
+        assert json.dumps(json.loads(json.dumps(r))) == json.dumps(r)
+        if cot: assert all(a["said"] == (before + a["answer"]).strip() for n, rows in r["answers"].items() for a in rows)
         assert {h["max_new_tokens"] for h in oracle.how} == ({1024} if cot else {16, 32, 128, 1024})      # the tasks' own limits
     for e in exams:
         texts = [t for t, *_ in rows_of(e)]
@@ -119,7 +119,7 @@ def test_some_right_ours_is_lmms_evals_own_aggregate(folder):
     for name, b in r["benchmarks"].items(): assert b["score"] == pytest.approx(b["harness"]), name
     assert 0 < r["average"]["score"] < 100 and 0 < r["benchmarks"]["HRBench4K"]["score"] < 100
     again, _ = record(real_exams(source=folder)[0], some, max_new_tokens=7)
-    assert again["benchmarks"] == r["benchmarks"] and again["answers"] == r["answers"]
+    assert all(json.dumps(again[k]) == json.dumps(r[k]) for k in ("benchmarks", "answers", "average"))
     assert figures([r], n=20)["average"][0] == pytest.approx(r["average"]["score"])     # intervals read the same questions
     for a in r["answers"]["MMBench"]: assert a["reference"] in "ABCD"
 
@@ -140,7 +140,7 @@ def test_yes_and_no_only(folder):
     assert r["benchmarks"]["POPE"]["score"] == r["benchmarks"]["POPE"]["accuracy"] == 0
     r, _ = record(exams, lambda exam, doc, target: "Yes")
     b = r["benchmarks"]["POPE"]
-    assert b["yes_ratio"] == 100 and b["recall"] == 100 and b["accuracy"] == b["score"] == b["harness"]
+    assert b["yes_ratio"] == b["recall"] == 100 and b["accuracy"] == pytest.approx(b["score"]) == pytest.approx(b["harness"])
 
 
 def test_mia_bench_with_a_judge_and_with_one_that_fails(folder, monkeypatch):
@@ -280,19 +280,17 @@ def test_beside_nano_benchmarks(folder):
     assert r["benchmarks"]["AI2D"]["score"] == 0 and r["benchmarks"]["POPE"]["score"] == 100 and "harness" not in r["benchmarks"]["AI2D"]
 
 
-def test_what_the_harness_warns_of_is_heard(folder, recwarn):
-    import dataclasses
+def test_what_the_harness_warns_of_is_heard_once(folder, recwarn, capsys):
     exam, = real_exams(["POPE"], source=folder)[0]
-    def noisy(s):
-        return exam.score(s)
     def task():
         from loguru import logger
         t = exam.task()
         process = t.config.process_results
         def process_results(doc, results):
-            logger.warning("a column is odd"); print("noise")
+            logger.warning("a column is odd")
+            print("noise")
             return process(doc, results)
         t.config.process_results = process_results
         return t
     record([exam._replace(task=task)], right)
-    assert [str(w.message) for w in recwarn if "lmms-eval" in str(w.message)] == ["lmms-eval: a column is odd"]
+    assert [str(w.message) for w in recwarn if "lmms-eval" in str(w.message)] == ["lmms-eval: a column is odd"] and not capsys.readouterr().out
