@@ -178,3 +178,16 @@ def test_a_second_run_beside_a_first_is_refused(ran):
         r = interlace("reproduce", "--profile", "smoke", root=ran)
         assert r.returncode == 2 and "another run" in r.stderr
     finally: (ran/"runs"/"snakemake.pid").unlink()
+
+
+def test_stages_as_jobs_of_a_cluster(ran):
+    "The generic executor, with a local submit command: each job stands alone, and asks for what its stage needs"
+    for n in ("figure2", "figure4"): (ran/"figures"/"smoke"/f"{n}.png").unlink()
+    r = interlace("reproduce", "--profile", "smoke", "--only", "figure2", "figure4", "--cluster", "generic", root=ran)
+    assert r.returncode == 0, r.stdout + r.stderr
+    asked = {l.split()[0]: l.split()[1:] for l in (ran/"runs"/"jobs"/"submitted.txt").read_text().splitlines()}
+    need = {s.name: s for s in MATRIX}
+    assert asked == {n: ["threads=1", "gpu=0", f"mem_mb={need[n].memory}", "runtime=60"] for n in ("figure2", "figure4")}
+    assert all((ran/"figures"/"smoke"/f"{n}.png").exists() for n in asked)
+    r = interlace("reproduce", "--profile", "smoke", "--cluster", "nowhere", root=ran)
+    assert r.returncode == 2 and "there are generic, kubernetes, slurm" in r.stderr

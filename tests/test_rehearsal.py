@@ -1,0 +1,60 @@
+"""The paper's whole profile with stand-ins: every stage, figure and table, without a hub; marked; resumable."""
+import json
+
+import pandas as pd
+import pytest
+from interlace.project import BadInput, load_profile
+from interlace.rehearsal import MARK, rehearsed, short_name, small
+from interlace.reproduction import stages
+from conftest import interlace
+
+PROFILE = "qwen3-vl-8b"
+SETTINGS = rehearsed(load_profile(PROFILE))
+MATRIX = stages(SETTINGS)
+NO_HUB = dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0", HF_DATASETS_OFFLINE="0")       # whoever asks a hub finds none
+
+
+@pytest.fixture(scope="module")
+def ran(project):
+    r = interlace("reproduce", "--profile", PROFILE, "--rehearse", root=project, **NO_HUB)
+    assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-4000:]
+    return project
+
+
+def test_the_same_stages_as_the_real_run():
+    "Names, notebooks and the names of parameters are the profile's own"
+    real = stages(load_profile(PROFILE))
+    assert [(s.name.replace(f"{MARK}-", ""), s.notebook, sorted(s.parameters)) for s in MATRIX] == [(s.name, s.notebook, sorted(s.parameters)) for s in real]
+    assert {s.gpus for s in MATRIX} == {0} and {s.gpus for s in real if s.notebook in ("scores", "evaluate", "sleb", "latency")} == {1}
+    assert short_name("Qwen/Qwen3-VL-8B-Instruct@0c35") == "Qwen3-VL-8B-Instruct" and small(SETTINGS) and not small(load_profile(PROFILE))
+
+
+def test_every_stage_ran_and_every_artefact_is_marked(ran):
+    assert {p.stem for p in (ran/"runs"/SETTINGS["profile"]/"notebooks").glob("*.ipynb")} == {s.name for s in MATRIX}
+    made = [s for s in MATRIX if s.outputs[0].startswith(("figures/", "tables/"))]
+    assert {s.name for s in made} == {*(f"figure{k}" for k in range(1, 5)), *(f"table{k}" for k in range(1, 7)), "comparison"}
+    for s in made:
+        assert json.loads((ran/s.outputs[-1]).read_text())["caption"].startswith(MARK), s.name
+        for f in s.outputs:
+            if f.endswith((".md", ".tex")): assert MARK in (ran/f).read_text(), f
+            if f.endswith(".csv"): assert set(pd.read_csv(ran/f)["note"]) == {MARK}, f
+
+
+def test_what_ran_is_the_profile(ran):
+    "As many layers as the real model, the paper's ratios, FineVision's and the benchmarks' own readers"
+    home = ran/"runs"/SETTINGS["profile"]
+    record = json.loads((home/f"{MARK}-Qwen3-VL-8B-Instruct"/"variants"/"interlace-25"/"s42"/"record.json").read_text())
+    assert record["plan"]["n_layers"] == 36 and len(record["plan"]["drop"]) == 9 and MARK in record["model"]
+    assert set(record["direct"]["benchmarks"]) == set(SETTINGS["benchmarks"]) - {"MIABench"} and "MIABench" in record["direct"]["left_out"]
+    assert "MIABench" in json.loads((ran/"tables"/SETTINGS["profile"]/"table1.json").read_text())["caption"]
+    manifest = json.loads((home/"data"/"manifest.json").read_text())
+    assert manifest["totals"]["broken"] and len(manifest["subsets"]) > 5 and record["training"]["left_out"]
+
+
+def test_a_second_rehearsal_has_nothing_to_do(ran):
+    r = interlace("reproduce", "--profile", PROFILE, "--rehearse", root=ran, **NO_HUB)
+    assert r.returncode == 0 and "nothing to do" in r.stdout
+
+
+def test_nano_needs_no_rehearsal():
+    with pytest.raises(BadInput, match="needs no rehearsal"): rehearsed(load_profile("nano"))
