@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from .project import BadInput, cores, load_profile, memory
 from .decoder import find_decoder
 from .selection import n_drops
 from .nano_world import FAMILIES
 from .nano_benchmarks import BENCHMARKS, ROWS
-from .loading import model_folder
+from .loading import load_config, model_folder, model_source, sees
 from .timing import PAPER_SHAPES, shaped_config
+from .rehearsal import small
 from .reproduction import stages, variants
 
 # %% ../nbs/23_planner.ipynb #d46288bc
@@ -30,19 +31,17 @@ def config_of(
     name:str   # as for `load_model`; a hub id may end with @revision
 ):             # a transformers configuration
     "A model's configuration, without asking a hub"
-    where, _, revision = name.partition('@')
-    if (known := model_folder(where)) == where and not Path(where).is_dir():
-        if shape := next((k for k in PAPER_SHAPES if k.lower() in where.lower()), None): return shaped_config(shape)
-        try: return AutoConfig.from_pretrained(where, revision=revision or None, local_files_only=True)
-        except Exception: raise BadInput(f"{name}: its shape is not known before it is downloaded; put its config.json into a folder and name that as the model") from None
-    try: return AutoConfig.from_pretrained(known)
-    except Exception as e: raise BadInput(f"{name}: no readable config.json ({' '.join(str(e).split())[:160]}); correct the path, or copy that file there") from None
+    where, revision = model_source(name)
+    if Path(where).is_dir(): return load_config(name)
+    if shape := next((k for k in PAPER_SHAPES if k.lower() in where.lower()), None): return shaped_config(shape)
+    try: return AutoConfig.from_pretrained(where, revision=revision, local_files_only=True)
+    except Exception: raise BadInput(f'{name}: its shape is not known before it is downloaded; put its config.json into a folder and name that as the model') from None
 
 def on_meta(
     config     # a transformers configuration
 ):
     "The model without its weights: shapes only, no memory"
-    kind = AutoModelForImageTextToText if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
+    kind = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
     with torch.device('meta'): return kind.from_config(copy.deepcopy(config))
 
 # %% ../nbs/23_planner.ipynb #6c64f5a4
@@ -509,7 +508,7 @@ class RunPlan:
         table = lambda head, rows: '\n'.join('| ' + ' | '.join(map(str, r)) + ' |' for r in [head, ['---']*len(head), *rows])
         models = [[m['model'], f'{r:.0%}' if r else 'dense', n, f'{total:,}', f'{trainable:,}', f'{trainable/total:.1%}'] for m in self.models for r, n, total, trainable in m['rows']]
         groups = {}
-        for s in self.stages: groups.setdefault(('figures and tables',) if s.notebook not in _KINDS and s.notebook != 'plans' else s[1:], []).append(s)
+        for s in self.stages: groups.setdefault('figures and tables' if s.notebook not in _KINDS and s.notebook != 'plans' else str(s[1:]), []).append(s)
         def row(ss):
             s, n = ss[0], len(ss)
             name = s.name if n == 1 else f'figures and tables ({n})' if s.notebook not in _KINDS and s.notebook != 'plans' else f'{s.name} and {n-1} like it'
@@ -531,12 +530,12 @@ class RunPlan:
 
 def plan_run(
     settings:dict,           # from `load_profile`
-    gpu:str|None=None,       # a key of `GPUS`; by default 'cpu' for nano's data and 'H100' for all else
+    gpu:str|None=None,       # a key of `GPUS`; by default 'cpu' for nano and rehearsals, and 'H100' for all else
     gpus:int|None=None,      # that there are; as many as the profile's `processes` by default
     assume:Assumptions|None=None,   # other values than the default ones
 ) -> RunPlan:
     "What a profile's run takes, stage by stage; nothing is downloaded"
-    nano = settings['data'] == 'nano'
+    nano = small(settings)         # nano's world, or a rehearsal's stand-ins for the real one
     gpu, device = card(gpu or ('cpu' if nano else 'H100'))
     gpus, on_gpu = gpus or settings['processes'], gpu != 'cpu'
     if settings['processes'] > gpus: raise BadInput(f"profile '{settings['profile']}': processes = {settings['processes']}, and there are {gpus} GPUs; lower processes, or give --gpus {settings['processes']}")
@@ -546,7 +545,7 @@ def plan_run(
     for m in settings['models']:
         known[m] = s = sizes(config_of(m))
         drops = [(0., 0), *((r, n_drops(s.layers, r)) for r in settings['ratios'])]
-        models.append(dict(model=m, sizes=s, download_mib=0 if Path(model_folder(m.partition('@')[0])).is_dir() else BYTES[settings['dtype']]*s.parameters()[0]/2**20, rows=[(r, s.layers - k, *s.parameters(k, k if r else s.layers)) for r, k in drops]))
+        models.append(dict(model=m, sizes=s, download_mib=0 if Path(model_folder(m)).is_dir() else BYTES[settings['dtype']]*s.parameters()[0]/2**20, rows=[(r, s.layers - k, *s.parameters(k, k if r else s.layers)) for r, k in drops]))
     every = {(m, v.name, v.seed): v for m in settings['models'] for v in variants(settings, m)}
     planned = []
     for stage in stages(settings):
