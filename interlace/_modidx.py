@@ -454,6 +454,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'interlace.reproduction': { 'interlace.reproduction.Stage': ('reproduction.html#stage', 'interlace/reproduction.py'),
                                         'interlace.reproduction.Variant': ('reproduction.html#variant', 'interlace/reproduction.py'),
                                         'interlace.reproduction._alive': ('reproduction.html#_alive', 'interlace/reproduction.py'),
+                                        'interlace.reproduction._as_many': ('reproduction.html#_as_many', 'interlace/reproduction.py'),
                                         'interlace.reproduction._check_outputs': ( 'reproduction.html#_check_outputs',
                                                                                    'interlace/reproduction.py'),
                                         'interlace.reproduction._failure': ('reproduction.html#_failure', 'interlace/reproduction.py'),

@@ -401,7 +401,7 @@ def _tuned(v, s):
     return s.layers - k, min(k, s.layers - k)
 
 def _train(stage, w, d, s, v):
-    p, e = w.p, BYTES[w.p['dtype']]
+    p, e = w.p | {k: stage.parameters[k] for k in ('processes', 'accumulation')}, BYTES[w.p['dtype']]
     layers, tuned = _tuned(v, s)
     n, together = w.domain(v.domain) if v.domain else w.train, p['processes']
     how = dict(dtype=p['dtype'], bfloat16=p['bfloat16'], attention=p['attention'])
@@ -413,11 +413,11 @@ def _train(stage, w, d, s, v):
     total, trainable = s.parameters(s.layers - layers, tuned)
     step = d.seconds(flops, layers*3) + _looked(w, micro.pictures*w.a.picture_pixels/1e6)
     return dict(passes=steps*together, flops=flops*steps*together, minutes=steps*step/60/(w.a.scaling if together > 1 else 1), parts=here, gpus=together, disk_mib=e*total/2**20, scratch_mib=3*(e*(total - trainable) + 12*trainable)/2**20,
-                remedy=_smaller(parts, p, d, sum(here.values())) if sum(here.values()) > d.room else '')
+                remedy=_smaller(parts, p, d, v.method == 'dense') if sum(here.values()) > d.room else '')
 
-def _smaller(parts, p, d, needs):
+def _smaller(parts, p, d, dense):
     "The settings nearest to these with which fine-tuning fits"
-    effective, sharded = p['batch_size']*p['accumulation'], []
+    effective, sharded = p['batch_size']*p['accumulation']*p['processes'], []
     fits = lambda *a: sum(parts(*a).values()) <= d.room
     sizes_ = [b for b in range(p['batch_size'], 0, -1) if effective % b == 0]
     def search(gpus=None):
@@ -426,7 +426,7 @@ def _smaller(parts, p, d, needs):
                 if b*(gpus or 1) <= effective and fits(b, max(2, effective//b), again, gpus): return f'batch_size = {b}, accumulation = {effective//b}' + (', gradient_checkpointing = yes' if again and not p['gradient_checkpointing'] else '')
     found = [t] if (t := search()) else []
     for g in (2, 4, 8, 16):
-        if g > p['processes'] and (t := search(g)): found.append(f'processes = {g}, sharding = zero3 or fsdp2, {t}'); break
+        if g > p['processes'] and (t := search(g)): found.append(f"{'dense_processes' if dense else 'processes'} = {g}, sharding = zero3 or fsdp2, {t}"); break
     return '; or '.join(found) or 'lower max_length: no batch fits'
 
 def _evaluate(stage, w, d, s, v):
@@ -531,14 +531,15 @@ class RunPlan:
 def plan_run(
     settings:dict,           # from `load_profile`
     gpu:str|None=None,       # a key of `GPUS`; by default 'cpu' for nano and rehearsals, and 'H100' for all else
-    gpus:int|None=None,      # that there are; as many as the profile's `processes` by default
+    gpus:int|None=None,      # that there are; as many as the profile trains with by default
     assume:Assumptions|None=None,   # other values than the default ones
 ) -> RunPlan:
     "What a profile's run takes, stage by stage; nothing is downloaded"
     nano = small(settings)         # nano's world, or a rehearsal's stand-ins for the real one
     gpu, device = card(gpu or ('cpu' if nano else 'H100'))
-    gpus, on_gpu = gpus or settings['processes'], gpu != 'cpu'
-    if settings['processes'] > gpus: raise BadInput(f"profile '{settings['profile']}': processes = {settings['processes']}, and there are {gpus} GPUs; lower processes, or give --gpus {settings['processes']}")
+    most = max(settings['processes'], settings['dense_processes'])
+    gpus, on_gpu = gpus or most, gpu != 'cpu'
+    if most > gpus: raise BadInput(f"profile '{settings['profile']}': {most} processes train together, and there {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'}; lower processes and dense_processes, or give --gpus {most}")
     a = assume or (NANO if nano else Assumptions())
     work, d = _Work(settings, a), _Device(device, a)
     known, models = {}, []

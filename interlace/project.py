@@ -102,7 +102,7 @@ SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a 
     'ratios': ([float], (lambda v: 0 <= v < 1, 'in [0, 1): the share of layers to drop, as 0.25')),
     'learning_rate': (float, _OVER), 'batch_size': (int, _OVER), 'accumulation': (int, _OVER), 'epochs': (float, _OVER), 'warmup_ratio': (float, (lambda v: 0 <= v < 1, 'in [0, 1)')),
     'weight_decay': (float, _NOT_BELOW), 'max_grad_norm': (float, _OVER), 'bfloat16': (bool, _ANY), 'max_messages': (int, (lambda v: v > 1, 'at least 2')), 'max_length': (int, _OVER),
-    'checkpoint_steps': (int, _OVER), 'log_steps': (int, _OVER), 'gradient_checkpointing': (bool, _ANY), 'processes': (int, _OVER), 'sharding': (str, _among('ddp', 'zero3', 'fsdp2')),
+    'checkpoint_steps': (int, _OVER), 'log_steps': (int, _OVER), 'gradient_checkpointing': (bool, _ANY), 'processes': (int, _OVER), 'dense_processes': (int, _OVER), 'sharding': (str, _among('ddp', 'zero3', 'fsdp2')),
     'benchmark_data': (str, _PLACE), 'benchmarks': ([str], _ANY), 'questions': (int, _NOT_BELOW), 'max_new_tokens': (int, _OVER), 'reasoning_tokens': (int, _OVER), 'temperature': (float, _NOT_BELOW), 'eval_batch_size': (int, _OVER),
     'eval_min_pixels': (int, _NOT_BELOW), 'eval_max_pixels': (int, _NOT_BELOW)}
 

@@ -53,6 +53,13 @@ def variants(
     out += [Variant(plan_name('sleb', top), 'layers', 'sleb', top, seed=seeds[0]), Variant('wanda-2-4', 'wanda', seed=seeds[0]), Variant('magnitude-2-4', 'magnitude', seed=seeds[0])]
     return out + [tuned('interlace', 'interlace', seeds[0], domain=d)._replace(name=f"{plan_name('interlace', top)}-{d}") for d in settings['domains']]
 
+# %% ../nbs/22_reproduction.ipynb #89a06a5a
+def _as_many(settings):
+    "Processes and accumulation of the dense model's training: as many samples a step as in the others"
+    n, steps = settings['dense_processes'], settings['accumulation']*settings['processes']
+    if steps % n: raise BadInput(f"profile '{settings['profile']}': accumulation {settings['accumulation']} x processes {settings['processes']} is no multiple of dense_processes {n}, and a step of the dense model would see other samples; change one of them")
+    return dict(processes=n, accumulation=steps//n)
+
 # %% ../nbs/22_reproduction.ipynb #a685a861
 LOADING = ('dtype', 'attention', 'min_pixels', 'max_pixels')
 TRAINING = ('learning_rate', 'batch_size', 'accumulation', 'epochs', 'warmup_ratio', 'weight_decay', 'max_grad_norm', 'bfloat16', 'max_messages', 'max_length', 'checkpoint_steps', 'log_steps', 'gradient_checkpointing', 'processes', 'sharding')
@@ -71,6 +78,7 @@ def stages(
     name = lambda stage, model, seed=seeds[0]: stage + (f'-s{seed}' if seed != seeds[0] else '') + (f'-{short(model)}' if model != models[0] else '')
     weights = lambda model: [f'interlace/weights/{model}/model.safetensors'] if (project_root()/'interlace'/'weights'/model).is_dir() else []
     data, questions = f'{runs}/data', f'{runs}/benchmarks'
+    together = lambda plan: dict(processes=settings['processes'], accumulation=settings['accumulation']) if plan else _as_many(settings)
     asked, written = f'{questions}/manifest.json', f'{data}/manifest.json'
     of_domain = lambda d: f'{data}/{d}/manifest.json'
     out = [Stage('data', 'data', take(*DRAWING) | dict(out=data), [], [written, f'{data}/calibration.parquet', *map(of_domain, settings['domains']), *([f'{data}/train.parquet', *(f'{data}/{d}/train.parquet' for d in settings['domains'])] if settings['data'] == 'nano' else [])]),
@@ -97,8 +105,8 @@ def stages(
             records[model, v.name, v.seed] = record = f'{folder}/record.json'
             trained, inputs = f'{folder}/model/model.safetensors', [*weights(model), *([plan] if plan else [])]
             if v.tune: learnt.append(record)
-            if v.tune: out.append(Stage('train-' + name(v.name, model, v.seed), 'train', take(*LOADING, *TRAINING) | dict(model=model, variant=v.name, plan=plan, seed=v.seed, data=trained_on, out=f'{folder}/model'),
-                                        [f'{trained_on}/manifest.json', *inputs], [trained], 3200 if plan else 4500, gpus=gpu*settings['processes']))
+            if v.tune: out.append(Stage('train-' + name(v.name, model, v.seed), 'train', take(*LOADING, *TRAINING) | together(plan) | dict(model=model, variant=v.name, plan=plan, seed=v.seed, data=trained_on, out=f'{folder}/model'),
+                                        [f'{trained_on}/manifest.json', *inputs], [trained], 3200 if plan else 4500, gpus=gpu*together(plan)['processes']))
             out.append(Stage(name(v.name, model, v.seed), 'evaluate', shown | take('benchmark_data', 'eval_batch_size', 'max_new_tokens', 'reasoning_tokens', 'temperature', 'score_batch_size', 'wanda_samples') | dict(dtype=settings['eval_dtype'], model=model, variant=v.name, method=v.method, plan=plan, trained=f'{folder}/model' if v.tune else None, seed=v.seed, domain=v.domain,
                                   answers=list(v.answers), data=data, benchmarks=questions, out=record), [asked, *([trained] if v.tune else inputs), *([written] if v.method == 'wanda' else [])], [record], 2000, gpus=gpu))
     first, top = models[0], max(settings['ratios'])

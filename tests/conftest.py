@@ -100,8 +100,8 @@ def tiny(name, seed=0):
 
 
 def pytest_collection_modifyitems(items):
-    "The longest file first: beside it, another worker runs all the others"
-    items.sort(key=lambda i: i.path.name != "test_reproduction.py")
+    "The longest files first, so that the workers end together"
+    items.sort(key=lambda i: (i.path.name != "test_reproduction.py", i.path.name != "test_rehearsal.py"))
 
 
 @pytest.fixture(params=FAMILIES)

@@ -16,7 +16,7 @@ NO_HUB = dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0", HF_DATASETS_
 
 @pytest.fixture(scope="module")
 def ran(project):
-    r = interlace("reproduce", "--profile", PROFILE, "--rehearse", root=project, **NO_HUB)
+    r = interlace("reproduce", "--profile", PROFILE, "--rehearse", "--cores", "1", root=project, **NO_HUB)
     assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-4000:]
     return project
 
@@ -52,7 +52,7 @@ def test_what_ran_is_the_profile(ran):
 
 
 def test_a_second_rehearsal_has_nothing_to_do(ran):
-    r = interlace("reproduce", "--profile", PROFILE, "--rehearse", root=ran, **NO_HUB)
+    r = interlace("reproduce", "--profile", PROFILE, "--rehearse", "--cores", "1", root=ran, **NO_HUB)
     assert r.returncode == 0 and "nothing to do" in r.stdout
 
 

@@ -28,7 +28,7 @@ def ran(project):
     ini = project/"settings.ini"
     ini.write_text(ini.read_text().replace("questions = 16", f"questions = {QUESTIONS}").replace("sleb_samples = 4", "sleb_samples = 2"))
     env = os.environ | {"PYTHONPATH": str(project), "INTERLACE_ROOT": str(project)}
-    first = subprocess.Popen([sys.executable, "-m", "interlace.cli", "reproduce", "--profile", "smoke"], cwd=project, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    first = subprocess.Popen([sys.executable, "-m", "interlace.cli", "reproduce", "--profile", "smoke", "--cores", "1"], cwd=project, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True,
                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))     # as in a terminal; a background job would ignore Ctrl-C
     seen = []
     for line in first.stdout:
@@ -39,7 +39,7 @@ def ran(project):
     assert first.wait(60) == 130
     assert not (project/"runs"/"snakemake.pid").exists()
     kept = (project/"runs"/"smoke"/"nano-l"/"scores.json").stat().st_mtime_ns
-    r = interlace("reproduce", "--profile", "smoke", root=project)
+    r = interlace("reproduce", "--profile", "smoke", "--cores", "1", root=project)
     assert r.returncode == 0, r.stdout + r.stderr + (project/"runs"/"smoke"/"snakemake.log").read_text()
     assert "scores" not in names(r.stdout) and (project/"runs"/"smoke"/"nano-l"/"scores.json").stat().st_mtime_ns == kept     # it went on
     return project
@@ -116,12 +116,12 @@ def test_verdicts_follow_from_the_figures(ran):
 
 def test_a_second_run_has_nothing_to_do(ran):
     start = time.time()
-    r = interlace("reproduce", "--profile", "smoke", root=ran)
+    r = interlace("reproduce", "--profile", "smoke", "--cores", "1", root=ran)
     assert r.returncode == 0 and "nothing to do" in r.stdout and not names(r.stdout) and time.time() - start < 60
 
 
 def would_run(root, *only):
-    r = interlace("reproduce", "--profile", "smoke", "--dry-run", *(["--only", *only] if only else []), root=root)
+    r = interlace("reproduce", "--profile", "smoke", "--cores", "1", "--dry-run", *(["--only", *only] if only else []), root=root)
     assert r.returncode == 0, r.stderr
     return names(r.stdout)
 
@@ -149,7 +149,7 @@ def test_a_change_reruns_what_depends_on_it_and_nothing_else(ran, file, old, new
 def test_only_makes_one_artefact_and_what_it_needs(project, ran):
     (ran/"figures"/"smoke"/"figure2.png").unlink()
     assert would_run(ran, "figure2") == ["figure2"] and would_run(ran, "figure4") == []
-    assert interlace("reproduce", "--profile", "smoke", "--only", "figure2", root=ran).returncode == 0
+    assert interlace("reproduce", "--profile", "smoke", "--cores", "1", "--only", "figure2", root=ran).returncode == 0
     assert (ran/"figures"/"smoke"/"figure2.png").exists()
 
 
@@ -157,7 +157,7 @@ def test_the_same_again_gives_the_same_bytes(ran):
     files = [ran/f for f in ("tables/smoke/table1.csv", "figures/smoke/figure1.png", "figures/smoke/figure2.png")]
     before = [f.read_bytes() for f in files]
     for f in files: f.unlink()
-    assert interlace("reproduce", "--profile", "smoke", root=ran).returncode == 0
+    assert interlace("reproduce", "--profile", "smoke", "--cores", "1", root=ran).returncode == 0
     assert [f.read_bytes() for f in files] == before
 
 
@@ -166,7 +166,7 @@ def test_an_artefact_that_cannot_be_made_fails_and_the_old_one_goes(ran):
     text = scores.read_text()
     scores.write_text('{"kind": "scores"}')
     try:
-        r = interlace("reproduce", "--profile", "smoke", "--only", "figure4", root=ran)
+        r = interlace("reproduce", "--profile", "smoke", "--cores", "1", "--only", "figure4", root=ran)
         assert r.returncode == 2 and "not a scores file" in r.stderr and len([l for l in r.stderr.splitlines() if l.startswith("interlace")]) == 1
         assert not (ran/"figures"/"smoke"/"figure4.png").exists()
     finally: scores.write_text(text)
@@ -175,7 +175,7 @@ def test_an_artefact_that_cannot_be_made_fails_and_the_old_one_goes(ran):
 def test_a_second_run_beside_a_first_is_refused(ran):
     (ran/"runs"/"snakemake.pid").write_text(str(os.getpid()))
     try:
-        r = interlace("reproduce", "--profile", "smoke", root=ran)
+        r = interlace("reproduce", "--profile", "smoke", "--cores", "1", root=ran)
         assert r.returncode == 2 and "another run" in r.stderr
     finally: (ran/"runs"/"snakemake.pid").unlink()
 
@@ -183,11 +183,11 @@ def test_a_second_run_beside_a_first_is_refused(ran):
 def test_stages_as_jobs_of_a_cluster(ran):
     "The generic executor, with a local submit command: each job stands alone, and asks for what its stage needs"
     for n in ("figure2", "figure4"): (ran/"figures"/"smoke"/f"{n}.png").unlink()
-    r = interlace("reproduce", "--profile", "smoke", "--only", "figure2", "figure4", "--cluster", "generic", root=ran)
+    r = interlace("reproduce", "--profile", "smoke", "--cores", "1", "--only", "figure2", "figure4", "--cluster", "generic", root=ran)
     assert r.returncode == 0, r.stdout + r.stderr
     asked = {l.split()[0]: l.split()[1:] for l in (ran/"runs"/"jobs"/"submitted.txt").read_text().splitlines()}
     need = {s.name: s for s in MATRIX}
     assert asked == {n: ["threads=1", "gpu=0", f"mem_mb={need[n].memory}", "runtime=60"] for n in ("figure2", "figure4")}
     assert all((ran/"figures"/"smoke"/f"{n}.png").exists() for n in asked)
-    r = interlace("reproduce", "--profile", "smoke", "--cluster", "nowhere", root=ran)
+    r = interlace("reproduce", "--profile", "smoke", "--cores", "1", "--cluster", "nowhere", root=ran)
     assert r.returncode == 2 and "there are generic, kubernetes, slurm" in r.stderr
