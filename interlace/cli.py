@@ -71,7 +71,7 @@ def _prune(a):
     with measured(cost): plan, scores = (Plan.from_json(a.plan), None) if a.plan else _plan_of(a, model, processor)
     if scores is not None: scores.about['source'] = base['name']        # a folder's path is nobody else's business
     if a.min_pixels or a.max_pixels: processor = load_processor(a.model)     # the limits were for scoring
-    made = publish(model, processor, plan, a.out, base, scores, cost if scores is not None and not a.scores else None, model=base['name'], ratio=plan.ratio, strategy=plan.strategy, seed=a.seed,
+    made = publish(model, processor, plan, a.out, base, scores, cost if scores is not None and not a.scores else None, ratio=plan.ratio, strategy=plan.strategy, seed=a.seed,
                    dtype=a.dtype, attention=a.attention, batch_size=a.batch_size, min_pixels=a.min_pixels, max_pixels=a.max_pixels)
     print(f"{a.out}: {len(plan.kept)} of {plan.n_layers} layers, {made['parameters']['after']/1e6:.1f}M of {made['parameters']['before']/1e6:.1f}M parameters; README.md is its card")
 

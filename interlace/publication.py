@@ -11,7 +11,7 @@ import contextlib, json, re
 from pathlib import Path
 
 import httpx, yaml
-from huggingface_hub import EvalResult, HfApi, ModelCardData, errors as hub, hf_hub_download
+from huggingface_hub import EvalResult, HfApi, ModelCardData, errors as hub, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 from .project import BadInput, finished, provenance, read_json, writable, write_json
@@ -83,12 +83,13 @@ def base_of(
     hub_id:str|None=None     # the base model's hub id, where `name` is a folder
 ) -> dict:
     "What a record says about the model that was pruned"
-    (where, revision), config = model_source(name), load_config(name)
+    (where, revision), dtype = model_source(name), load_config(name).dtype
     here, card = Path(where).is_dir(), {}
+    commit = None if here or not (file := try_to_load_from_cache(where, 'config.json', revision=revision or 'main')) else Path(file).parent.name
     if hub_id is not None and model_source(hub_id)[0] != hub_id: raise BadInput(f'{hub_id}: not a hub id (owner/name); give the repository that {name} was downloaded from')
     with contextlib.suppress(Exception): card = metadata_load(Path(where)/'README.md' if here else hf_hub_download(where, 'README.md', revision=revision)) or {}     # a base model without a card states no licence
-    return dict(name=hub_id or (Path(where).resolve().name if here else where), on_hub=bool(hub_id) or not here, revision=getattr(config, '_commit_hash', None) or revision, weights=weights_mark(name),
-                dtype=str(config.dtype or 'float32').removeprefix('torch.'), licence={k: card[k] for k in ('license', 'license_name', 'license_link') if k in card})
+    return dict(name=hub_id or (Path(where).resolve().name if here else where), on_hub=bool(hub_id) or not here, revision=commit or revision, weights=weights_mark(name),
+                dtype=str(dtype or 'float32').removeprefix('torch.'), licence={k: card[k] for k in ('license', 'license_name', 'license_link') if k in card})
 
 # %% ../nbs/18_publication.ipynb #68cd2b83
 def _count(n): return f'{n/1e9:.2f}B' if n >= 1e9 else f'{n/1e6:.2f}M'

@@ -31,7 +31,7 @@ def characters(names, **special):
     vocab = {c: i for i, c in enumerate(CHARACTERS)} | {n: 90 + i for i, n in enumerate(names)}
     assert len(CHARACTERS) <= 90
     t = Tokenizer(models.WordLevel(vocab, unk_token="?"))
-    t.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+    t.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token="<pad>", eos_token="~", unk_token="?", padding_side="left", chat_template=TEMPLATE.replace("IMAGE", special.pop("mark", "")), extra_special_tokens=special or list(names))
 
 
@@ -170,7 +170,8 @@ def test_killed_while_writing(work, pruned, monkeypatch):
     for kill, left in ((signal.SIGTERM, 0), (signal.SIGKILL, 1)):
         if (child := os.fork()) == 0:
             publication.model_card = lambda *_, **__: os.kill(os.getpid(), kill)      # everything else has been written by then
-            os._exit(command(*args).returncode)
+            try: os._exit(command(*args).returncode)
+            finally: os._exit(1)
         status = os.waitpid(child, 0)[1]
         assert os.WEXITSTATUS(status) == 130 if kill == signal.SIGTERM else os.WTERMSIG(status) == signal.SIGKILL
         assert not (work/"killed"/"out").exists() and len(list((work/"killed").iterdir())) == left
@@ -221,7 +222,7 @@ def test_anything_else_is_a_bug(work, tmp_path, monkeypatch):
 def test_out_of_memory_while_loading(work, monkeypatch):
     def fails(*_, **__): raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fails)
-    with pytest.raises(BadInput, match="llama: not enough GPU memory to load it .* dtype bfloat16"): load_model(str(work/"llama"))
+    with pytest.raises(BadInput, match="llama: not enough GPU memory to load it .*dtype bfloat16"): load_model(str(work/"llama"))
 
 
 # Names and revisions
