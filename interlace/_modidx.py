@@ -31,6 +31,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'interlace.conversations._opened': ('conversations.html#_opened', 'interlace/conversations.py'),
                                          'interlace.conversations._picture_tokens': ( 'conversations.html#_picture_tokens',
                                                                                       'interlace/conversations.py'),
+                                         'interlace.conversations._undecodable': ( 'conversations.html#_undecodable',
+                                                                                   'interlace/conversations.py'),
                                          'interlace.conversations._unreadable': ( 'conversations.html#_unreadable',
                                                                                   'interlace/conversations.py'),
                                          'interlace.conversations.calibration_batches': ( 'conversations.html#calibration_batches',

@@ -90,7 +90,7 @@ def _finetune(a):
     settings = {n: getattr(a, n) for n in ('gradient_checkpointing', 'learning_rate', 'batch_size', 'accumulation', 'epochs', 'max_messages', 'max_length', 'seed')}
     settings |= read_json(a.settings) if a.settings else {}
     samples, left_out = fitting(load_samples(a.data), processor, settings['max_messages'], settings['max_length'])
-    record = finetune(model, plan, samples, processor, a.out, **settings, left_out=left_out)
+    record = finetune(model, plan, samples, processor, a.out, **settings | (dict(left_out=left_out) if left_out else {}))
     if not a.first: return
     if made and made.get('kind') == 'pruned': publish_trained(made, a.out, plan)
     print(f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained']/record['total']:.0%} of the parameters trained")

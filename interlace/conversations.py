@@ -7,7 +7,7 @@ __all__ = ['IGNORE', 'to_messages', 'open_image', 'render', 'encode', 'Collator'
            'train_entry', 'calibration_batches']
 
 # %% ../nbs/07_conversations.ipynb #ac36afe9
-import errno, io
+import errno, io, re
 from pathlib import Path
 
 import torch
@@ -34,14 +34,15 @@ def _opened(image):
     if isinstance(image, bytes): image = io.BytesIO(image)
     return image if isinstance(image, Image.Image) else Image.open(image)
 
+def _undecodable(where, e): return BadInput(f"{where}: the image cannot be decoded ({re.sub(' ?<[^>]*>', '', str(e))}); repair or remove that row")     # without addresses in memory: the same wherever it is read
+
 def open_image(
     image,               # a PIL image, bytes, a path, or a dict with `bytes` or `path`
     where:str='image',   # named in the error
 ) -> Image.Image:
     "An RGB picture; a corrupt one is a `BadInput`"
     try: return _opened(image).convert('RGB')
-    except Exception as e:      # Pillow's decoders raise nearly anything
-        raise BadInput(f'{where}: the image cannot be decoded ({e}); repair or remove that row') from None
+    except Exception as e: raise _undecodable(where, e) from None      # Pillow's decoders raise nearly anything
 
 # %% ../nbs/07_conversations.ipynb #15271521
 def render(
@@ -130,7 +131,7 @@ def _picture_tokens(processor, images, where):
     "Tokens of a sample's pictures by their sizes; None where the processor cannot say"
     if not images: return 0
     try: sizes = [_opened(im).size for im in images]
-    except Exception as e: raise BadInput(f'{where}: the image cannot be decoded ({e}); repair or remove that row') from None
+    except Exception as e: raise _undecodable(where, e) from None
     try: return sum(processor._get_num_multimodal_tokens(image_sizes=[(h, w) for w, h in sizes]).num_image_tokens)
     except (AttributeError, NotImplementedError, TypeError, ValueError): return None
 
@@ -166,7 +167,7 @@ def _unreadable(path, e):
 
 def load_samples(
     path:str|Path,      # a parquet file in FineVision's schema, or a folder of such files
-    max_images:int=3,   # samples with more are skipped
+    max_images:int|None=3,   # samples with more are skipped; None: none is
 ):
     "The samples of a file or folder, pictures still encoded; a `datasets.Dataset`"
     import pyarrow.compute as pc, pyarrow.parquet as pq
@@ -181,6 +182,7 @@ def load_samples(
     try:
         with quiet_datasets(): d = Dataset.from_parquet([str(f) for f in files], features=Features(features | dict(images=List(Picture(decode=False)))))
     except Exception as e: raise _unreadable(path, e) from None
+    if max_images is None: return d
     keep = [i for i, n in enumerate(pc.list_value_length(d.data.column('images')).to_pylist()) if (n or 0) <= max_images]     # no picture is read for it
     return d if len(keep) == len(d) else d.select(keep)
 

@@ -17,7 +17,7 @@ import torch
 from PIL import ImageFile
 from tqdm.auto import tqdm
 from .project import BadInput, measured, provenance, quiet_datasets
-from .conversations import open_image, render
+from .conversations import encode, open_image, render
 from .nano_world import final_answer
 from .similarity import gathered, most, world
 from .nano_benchmarks import BENCHMARKS, write_nano_benchmarks
@@ -132,7 +132,7 @@ def in_memory(
         def _generate(self, prompts, kwargs):
             texts, pictures = [t for t, _ in prompts], [[open_image(*p) for p in ps] for _, ps in prompts]
             tokenizer = getattr(processor, 'tokenizer', processor)
-            inputs = processor(text=texts, padding=True, padding_side='left', return_tensors='pt', **(dict(images=pictures) if any(pictures) else {})).to(model.device)
+            inputs = encode(processor, texts, pictures, padding_side='left').to(model.device)
             how = dict(do_sample=True, temperature=temperature) if temperature else dict(do_sample=False)
             out = model.generate(**inputs, max_new_tokens=max_new_tokens or kwargs.get('max_new_tokens', 16), num_beams=1, **how)
             said = tokenizer.batch_decode(out[:, inputs['input_ids'].shape[1]:], skip_special_tokens=True)

@@ -223,7 +223,7 @@ def flaw(
         if not im or im.get('bytes') is None: return f'picture {k} is missing'
         try:
             with warnings.catch_warnings(action='ignore'): open_image(im, f'picture {k}')
-        except BadInput as e: return re.sub(r' ?<[^>]*>', '', str(e).rpartition(';')[0])     # without addresses in memory: the same on every machine
+        except BadInput as e: return str(e).rpartition(';')[0]
 
 # %% ../nbs/19_finevision.ipynb #be272272
 def _schema():

@@ -91,7 +91,7 @@ def stages(
         wanted = dict.fromkeys((v.strategy, v.ratio, v.seed if v.strategy == 'random' else seeds[0]) for v in every if v.strategy and not v.strategy.startswith('sleb'))
         at = lambda strategy, ratio, seed: f"{home}/plans/{plan_name(strategy, ratio)}{f'-s{seed}' if strategy == 'random' and seed != seeds[0] else ''}.json"
         plans[model] = {(strategy, ratio, seed): at(strategy, ratio, seed) for strategy, ratio, seed in wanted}
-        out += [Stage(name('scores', model), 'scores', take(*LOADING, 'score_batch_size') | dict(model=model, data=data, out=scores[model]), [written, *weights(model)], [scores[model]], gpus=gpu),
+        out += [Stage(name('scores', model), 'scores', take(*LOADING, 'score_batch_size', 'max_messages', 'max_length') | dict(model=model, data=data, out=scores[model]), [written, *weights(model)], [scores[model]], gpus=gpu),
                 Stage(name('plans', model), 'plans', dict(scores=scores[model], wanted=[list(w) for w in wanted], first=seeds[0], out=f'{home}/plans'), [scores[model]], list(plans[model].values()), 600)]
         searched = dict.fromkeys(v.ratio for v in every if v.strategy == 'sleb')
         for r in searched:
@@ -107,7 +107,7 @@ def stages(
             if v.tune: learnt.append(record)
             if v.tune: out.append(Stage('train-' + name(v.name, model, v.seed), 'train', take(*LOADING, *TRAINING) | together(plan) | dict(model=model, variant=v.name, plan=plan, seed=v.seed, data=trained_on, out=f'{folder}/model'),
                                         [f'{trained_on}/manifest.json', *inputs], [trained], 3200 if plan else 4500, gpus=gpu*together(plan)['processes']))
-            out.append(Stage(name(v.name, model, v.seed), 'evaluate', shown | take('benchmark_data', 'eval_batch_size', 'max_new_tokens', 'reasoning_tokens', 'temperature', 'score_batch_size', 'wanda_samples') | dict(dtype=settings['eval_dtype'], model=model, variant=v.name, method=v.method, plan=plan, trained=f'{folder}/model' if v.tune else None, seed=v.seed, domain=v.domain,
+            out.append(Stage(name(v.name, model, v.seed), 'evaluate', shown | take('benchmark_data', 'eval_batch_size', 'max_new_tokens', 'reasoning_tokens', 'temperature', 'score_batch_size', 'wanda_samples', 'max_messages', 'max_length') | dict(dtype=settings['eval_dtype'], model=model, variant=v.name, method=v.method, plan=plan, trained=f'{folder}/model' if v.tune else None, seed=v.seed, domain=v.domain,
                                   answers=list(v.answers), data=data, benchmarks=questions, out=record), [asked, *([trained] if v.tune else inputs), *([written] if v.method == 'wanda' else [])], [record], 2000, gpus=gpu))
     first, top = models[0], max(settings['ratios'])
     runs_of = lambda model, *names: [f for name in names for (m, n, _), f in records.items() if m == model and n == name]
