@@ -108,9 +108,14 @@ def _evaluate(a):
     from interlace.evaluation import evaluate, pm
     from interlace.nano_benchmarks import BENCHMARKS
     model, processor = _model(a)
-    record = evaluate(model, processor, a.tasks or list(BENCHMARKS), a.data, a.questions, a.batch_size, cot=a.cot)
+    tasks, left_out = a.tasks or list(BENCHMARKS), {}
+    if a.benchmarks != 'nano':
+        from interlace.real_benchmarks import real_exams
+        tasks, left_out = real_exams(a.tasks, a.benchmarks, a.cot, a.questions or 0, seed=a.seed, max_new_tokens=a.max_new_tokens, reasoning_tokens=a.max_new_tokens or 1024)
+    record = evaluate(model, processor, tasks, a.data, a.questions or 200, a.batch_size, a.max_new_tokens, a.cot, temperature=a.temperature, seed=a.seed, left_out=left_out)
     if not a.first: return
-    for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}, chance {b['chance']:.1f}")
+    for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}" + (f", chance {b['chance']:.1f}" if b['chance'] is not None else ''))
+    for name, why in record['left_out'].items(): print(f'{name:12} left out: {why}')
     print(f"{'average':12} {pm(record['average'])}")
     if a.out:
         from interlace.loading import weights_mark
@@ -195,10 +200,13 @@ def _parser():
     c.add_argument('repo', metavar='owner/name', help='the repository; made if there is none')
     c.add_argument('--private', action='store_true', help='make it a private repository')
     c.add_argument('--revision', help='a branch, made if there is none (default: the main one)')
-    c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c); parallel(c)
-    c.add_argument('--tasks', nargs='+', default=None, help='nano benchmarks (default: all)')
-    c.add_argument('--data', help='folder with the benchmark files; drawn anew by default')
-    c.add_argument('--questions', type=count, default=200, help='per benchmark, where they are drawn anew (default: 200)')
+    c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c); parallel(c); seed(c)
+    c.add_argument('--benchmarks', default='nano', help="nano; hub: the paper's twelve; or a folder with copies of their data sets (default: nano)")
+    c.add_argument('--tasks', nargs='+', default=None, help='some of the benchmarks, by name (default: all)')
+    c.add_argument('--data', help="folder with the nano benchmarks' files; drawn anew by default")
+    c.add_argument('--questions', type=count, default=None, help='per benchmark (default: 200 of the nano ones, where they are drawn anew; all of the others)')
+    c.add_argument('--max-new-tokens', type=count, default=None, help="of an answer (default: the benchmark's own limit)")
+    c.add_argument('--temperature', type=float, default=0., help='of sampling (default: 0, the likeliest token)')
     c.add_argument('--cot', action='store_true', help='chain of thought: ask for the reasoning first')
     c.add_argument('--out', help='a record file to write')
     c = command('latency', _latency, 'time to first token, decoding speed and memory'); model(c)

@@ -98,7 +98,8 @@ def in_memory(
     lmms_eval = _harness()
 
     class InMemory(lmms_eval.api.model.lmms):
-        is_simple, device = False, model.device      # several processes: the harness gives each its share of the questions
+        is_simple = False
+        device = model.device if torch.distributed.is_initialized() and 'nccl' in torch.distributed.get_backend() else 'cpu'     # of what several processes tell each other
         def clean(self): pass                       # the base class deletes the model
         def loglikelihood(self, requests): raise NotImplementedError('these benchmarks generate')
         def generate_until_multi_round(self, requests): raise NotImplementedError('these benchmarks have one round')
@@ -248,7 +249,7 @@ def _real(exam, samples, aggregate):
     scores = [exam.score(s) for s in samples]
     if None in scores: raise _Unscored(f'its judge did not answer {scores.count(None)} of {len(scores)} questions')
     answers = [dict(score=float(v), answer=s['filtered_resps'][0], reference=exam.reference(s), kind=exam.kind(s), subset=exam.about.get('dataset', ''), group=exam.group(s)) for v, s in zip(scores, samples)]
-    for a, s in zip(answers, samples): a |= (dict(averaged=True) if exam.averaged else {}) | (dict(said=s['resps'][0][0]) if exam.cot else {})
+    for a, s in zip(answers, samples): a |= (dict(averaged=True) if exam.averaged else {}) | (dict(said=s['resps'][0][0][-600:]) if exam.cot else {})      # the end of long thoughts: a record stays readable
     each = question_scores(answers)
     score, stderr = mean_and_error(each)
     guess = chance([a['reference'] for a in answers], lambda a, r, _: float(a == r), groups=None if exam.averaged else [a['group'] for a in answers]) if exam.guessable else None
@@ -288,7 +289,8 @@ def evaluate(
         try:
             with hush, _heard(): out = lmms_eval.evaluator.simple_evaluate(
                 model=in_memory(model, processor, batch_size, max_new_tokens, progress, temperature), tasks=run, task_manager=lmms_eval.tasks.TaskManager(include_defaults=False), bootstrap_iters=0, torch_random_seed=seed,
-                cli_args=Namespace(process_with_media=False, output_path=temporary, reasoning_tags=None), process_docs_parallel=8 if any(e.judged for e in exams.values()) else 1, verbosity='ERROR', distributed_executor_backend='torchrun')
+                cli_args=Namespace(process_with_media=False, output_path=temporary, reasoning_tags=None), process_docs_parallel=8 if any(e.judged for e in exams.values()) else 1, verbosity='ERROR',
+                distributed_executor_backend='torchrun' if int(os.environ.get('WORLD_SIZE', 1)) > 1 else 'accelerate')
         finally: model.train(was_training)
     out = gathered(out and dict(samples=out['samples'], results=out['results']))[0]       # it puts them together on the first process
     cost = most(cost)
