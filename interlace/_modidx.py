@@ -298,6 +298,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'interlace.planner._benchmarks': ('planner.html#_benchmarks', 'interlace/planner.py'),
                                    'interlace.planner._data': ('planner.html#_data', 'interlace/planner.py'),
                                    'interlace.planner._evaluate': ('planner.html#_evaluate', 'interlace/planner.py'),
+                                   'interlace.planner._fitting': ('planner.html#_fitting', 'interlace/planner.py'),
                                    'interlace.planner._gib': ('planner.html#_gib', 'interlace/planner.py'),
                                    'interlace.planner._hours': ('planner.html#_hours', 'interlace/planner.py'),
                                    'interlace.planner._latency': ('planner.html#_latency', 'interlace/planner.py'),

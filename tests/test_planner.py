@@ -103,8 +103,9 @@ def test_the_lowest_tuned_layer_decides_and_sharding_divides():
     assert step_flops(s, b, 27, 9, 18) < step_flops(s, b, 27, 9, 2) < step_flops(s, b, 27, 9, 2, checkpointing=True)
     low, high = (step_memory(s, b, 27, 9, f) for f in (2, 18))
     assert high["activations"] < low["activations"] and high["optimizer"] == low["optimizer"] == 8*9*s.layer
-    one, four = (step_memory(s, b, 36, 36, accumulation=2, gpus=g) for g in (1, 4))
+    one, four, zero = (step_memory(s, b, 36, 36, accumulation=2, processes=g, sharding=how) for g, how in ((1, "ddp"), (4, "fsdp2"), (4, "zero3")))
     assert all(four[k] == one[k]/4 for k in ("weights", "gradients", "optimizer")) and four["logits"] == one["logits"] and four["gathered"] > 0 == one["gathered"]
+    assert zero["weights"] - four["weights"] == 2*36*s.layer/4 and step_memory(s, b, 36, 36, processes=4)["weights"] == one["weights"]
     assert sum(one.values()) > 80*2**30 > sum(four.values())          # Dense-FT of 8B
     assert step_memory(s, b, 27, 9, checkpointing=True)["activations"] < one["activations"]/3
     assert kept_bytes(s, 1024, attention="eager") > kept_bytes(s, 1024) > kept_bytes(s, 1024, attention="flash_attention_2")
@@ -132,7 +133,7 @@ def test_every_stage_has_its_plan(profile):
     for s, stage in zip(plan.stages, matrix):
         ask = resources(stage, plan)
         assert ask["gpus"] == s.gpus and ask["mem_mb"] >= 600 and ask["runtime"] >= 10 and all(isinstance(v, int) for v in ask.values())
-        assert s.gpus == (0 if settings["data"] == "nano" or s.notebook not in ("scores", "sleb", "train", "evaluate", "latency") else 1)
+        assert s.gpus == stage.gpus
         assert math.isfinite(s.minutes) and s.fits == (not s.remedy)
     text = str(plan)
     assert all(f"{n:,}" in text for m in plan.models for _, _, total, trainable in m["rows"] for n in (total, trainable)) and "mfu" in text
@@ -140,7 +141,7 @@ def test_every_stage_has_its_plan(profile):
 
 
 def test_what_does_not_fit_and_its_remedy():
-    settings = load_profile("qwen3-vl-8b")
+    settings = load_profile("qwen3-vl-8b") | dict(batch_size=16, accumulation=2, max_length=8192, gradient_checkpointing=False, processes=1, dense_processes=1)      # as the paper gives it
     plan = plan_run(settings, "H100")
     worst = plan.stage("train-dense-ft")
     assert not worst.fits and "sharding" in worst.remedy and worst.name in str(plan)
@@ -150,7 +151,7 @@ def test_what_does_not_fit_and_its_remedy():
     assert int(words["batch_size"])*int(words["accumulation"]) == 32
     better = settings | dict(batch_size=int(words["batch_size"]), accumulation=int(words["accumulation"]), gradient_checkpointing=words.get("gradient_checkpointing") == "yes")
     assert plan_run(better, "H100").stage("train-interlace-25").fits
-    many = plan_run(settings | dict(processes=8, sharding="zero3", batch_size=1, accumulation=4, gradient_checkpointing=True), "H100", 8)
+    many = plan_run(settings | dict(processes=8, dense_processes=8, sharding="zero3", batch_size=1, accumulation=4, gradient_checkpointing=True), "H100", 8)
     assert many.stage("train-dense-ft").fits and many.stage("train-dense-ft").gpus == 8 and resources("train-dense-ft", many)["gpus"] == 8
     assert many.stage("train-dense-ft").minutes < worst.minutes
 
@@ -158,8 +159,7 @@ def test_what_does_not_fit_and_its_remedy():
 @pytest.mark.parametrize("name", ["qwen3-vl-8b-lite", "qwen3-vl-4b-lite", "qwen3-vl-2b-lite"])
 def test_a_lite_run_takes_about_a_day(name):
     plan = plan_run(load_profile(name), "H100")
-    assert plan.hours < 26
-    assert [s.name for s in plan.misfits] in ([], ["train-dense-ft"])
+    assert 6 < plan.gpu_hours < 26 and not plan.misfits
 
 
 def test_assumptions_are_arguments_and_are_printed():
@@ -173,7 +173,7 @@ def test_assumptions_are_arguments_and_are_printed():
 def test_bad_input(tmp_path):
     with pytest.raises(BadInput, match="no GPU 'B9000'; there are A100-40"): plan_run(load_profile("smoke"), "B9000")
     with pytest.raises(BadInput, match="not known before it is downloaded"): config_of("somebody/unheard-of")
-    with pytest.raises(BadInput, match="processes = 4, and there are 2 GPUs"): plan_run(load_profile("qwen3-vl-2b") | dict(processes=4), "H100", 2)
+    with pytest.raises(BadInput, match="4 processes train together, and there are 2 GPUs"): plan_run(load_profile("qwen3-vl-2b") | dict(processes=4), "H100", 2)
     (tmp_path/"model").mkdir()
     with pytest.raises(BadInput, match="no readable config.json"): config_of(str(tmp_path/"model"))
 

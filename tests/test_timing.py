@@ -62,7 +62,7 @@ def test_the_papers_shapes(name):
     from interlace.timing import shaped_config
     from transformers import Qwen3VLForConditionalGeneration
     with torch.device("meta"): model = Qwen3VLForConditionalGeneration._from_config(shaped_config(name))
-    assert round(sum(p.numel() for p in model.parameters())/1e9, 1) == {"Qwen3-VL-8B": 8.8, "Qwen3-VL-4B": 4.4}[name]
+    assert round(sum(p.numel() for p in model.parameters())/1e9, 1) == {"Qwen3-VL-8B": 8.8, "Qwen3-VL-4B": 4.4, "Qwen3-VL-2B": 2.1}[name]
     with pytest.raises(BadInput, match="no shape"): shaped_model("Qwen3-VL-9B")
 
 
