@@ -210,7 +210,7 @@ Speed and memory: not measured.
 
 ## The same surgery with mergekit
 
-`mergekit.yml` makes the pruned weights{', as they were before fine-tuning,' if training else ''} from the base model: `mergekit-yaml mergekit.yml OUT`. mergekit corrects the number of layers in `config.json` and no other list of layers: take `config.json` from here.
+`mergekit.yml` is a passthrough recipe that copies the pruned weights{', as they were before fine-tuning,' if training else ''} from the base model, where mergekit can read them: `mergekit-yaml mergekit.yml OUT`. mergekit corrects the number of layers in `config.json` and no other list of layers: take `config.json` from here.
 
 ## Records
 

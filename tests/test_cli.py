@@ -47,7 +47,10 @@ def test_plan_prune_finetune_evaluate(work):
     ok("finetune", "--model", work/"pruned", "--data", work/"data"/"train.parquet", "--out", work/"tuned", "--batch-size", 8, "--accumulation", 1)
     assert json.loads((work/"tuned"/"training.json").read_text())["steps"] == 5
     said = ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--out", work/"record.json")
-    assert "n = 4" in said and json.loads((work/"record.json").read_text())["benchmarks"]["POPE"]["n"] == 4
+    record = json.loads((work/"record.json").read_text())
+    assert "n = 4" in said and record["benchmarks"]["POPE"]["n"] == 4
+    ok("card", work/"tuned", "--evaluation", work/"record.json")
+    assert f"| POPE | {record['benchmarks']['POPE']['score']:.1f} ±" in (work/"tuned"/"README.md").read_text()
     ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--cot", "--out", work/"cot.json")
     assert json.loads((work/"cot.json").read_text())["cot"] is True
     said = ok("latency", "--model", work/"model", "--plan", work/"plan.json", "--tokens", 2, "--turns", 1, "--out", work/"latency.json")
@@ -61,7 +64,7 @@ def test_plan_prune_finetune_evaluate(work):
 
 def test_help():
     said = interlace("--help").stdout
-    for name in ("reproduce", "plan", "prune", "finetune", "evaluate", "latency", "profiles"):
+    for name in ("reproduce", "plan", "prune", "finetune", "card", "push-to-hub", "evaluate", "latency", "profiles"):
         assert name in said
         with pytest.raises(SystemExit) as e: command(name, "--help")
         assert e.value.code == 0

@@ -54,7 +54,10 @@ def own(family):
 def work(tmp_path_factory):
     "Calibration sets with and without pictures, and a folder of one's own for each family"
     d = tmp_path_factory.mktemp("publication")
-    for subset in ("objects", "street"): write_nano_data(d/"data"/subset, fraction=.0004, subsets=[subset])
+    for subset in ("objects", "street"):
+        write_nano_data(d/"nano"/subset, fraction=.0004, subsets=[subset])
+        (d/"data"/subset).mkdir(parents=True)
+        shutil.copy(d/"nano"/subset/"calibration.parquet", d/"data"/subset)
     turns = [[dict(user=f"what is {i} + 1?", assistant=str(i + 1))] for i in range(4)]
     Dataset.from_dict(dict(images=[[]]*4, texts=turns), Features(images=List(Picture()), texts=List(dict(user=Value("string"), assistant=Value("string"))))).to_parquet(str(d/"text.parquet"))
     for family in ("qwen3-vl", "idefics3", "gemma3", "llama"):
@@ -136,6 +139,18 @@ def test_ones_own_model(work, pruned, family, monkeypatch):
     assert make_plan(LayerScores.from_json(json.dumps(made["scores"])), .25) == plan
 
 
+@pytest.mark.parametrize("family", ["qwen3-vl", "idefics3", "llama"])
+def test_mergekit_makes_the_same_weights(work, pruned, family, tmp_path, monkeypatch):
+    pytest.importorskip("mergekit", reason="mergekit is not installed")
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import run_merge
+    from mergekit.options import MergeOptions
+    monkeypatch.chdir(work)                # where the base model's folder lies
+    run_merge(MergeConfiguration.model_validate(yaml.safe_load((pruned(family)/"mergekit.yml").read_text())), str(tmp_path), MergeOptions(quiet=True, copy_tokenizer=False, write_model_card=False))
+    made, saved = {k: v for f in tmp_path.glob("*.safetensors") for k, v in load_file(f).items()}, load_file(pruned(family)/"model.safetensors")
+    assert made.keys() == saved.keys() and all(torch.equal(made[k], saved[k]) for k in saved)
+
+
 def test_weights_keep_their_precision(work):
     plan = Plan((4,), (5,), (6,), 36, "by hand", 1/36)
     plan.to_json(work/"one.json")
@@ -148,7 +163,7 @@ def test_weights_keep_their_precision(work):
 
 def test_card_after_training_and_evaluation(work, pruned):
     folder = pruned("qwen3-vl")
-    ok("finetune", "--model", folder, "--data", work/"data"/"objects"/"train.parquet", "--out", work/"tuned", "--batch-size", 2, "--accumulation", 1)
+    ok("finetune", "--model", folder, "--data", work/"nano"/"objects"/"train.parquet", "--out", work/"tuned", "--batch-size", 1, "--accumulation", 1)
     training, card = json.loads((work/"tuned"/"training.json").read_text()), ModelCard.load(work/"tuned"/"README.md")
     assert training["steps"] == 2 and f"for 2 steps on {training['samples']} of {training['samples']} conversations" in card.text and f"Loss {training['loss'][0][1]:.3f} → {training['loss'][-1][1]:.3f}" in card.text
     assert "fine-tuned" in card.data.tags and "Not fine-tuned" not in card.text and "as they were before fine-tuning" in card.text and "## Evaluation\n\nNot measured." in card.text
@@ -191,8 +206,9 @@ def test_calibration_sets_that_are_refused(work, tmp_path):
     prune_with("--model", work/"llama", "--calibration", work/"data", why="objects/calibration.parquet: row 0 has a picture, and this is a text model")
     (tmp_path/"empty").mkdir()
     prune_with("--model", work/"llama", "--calibration", tmp_path/"empty", why="no parquet file in this folder")
-    Dataset.from_parquet(str(work/"text.parquet")).select([]).to_parquet(str(tmp_path/"none.parquet"))
-    prune_with("--model", work/"llama", "--calibration", tmp_path/"none.parquet", why="no calibration sample")
+    full = Dataset.from_parquet(str(work/"data"/"street"/"calibration.parquet")).to_list()[0]
+    Dataset.from_list([full | dict(images=full["images"]*4)], Features(images=List(Picture()), texts=List(dict(user=Value("string"), assistant=Value("string"))), id=Value("string"), source=Value("string"))).to_parquet(str(tmp_path/"many.parquet"))
+    prune_with("--model", work/"qwen3-vl", "--calibration", tmp_path/"many.parquet", why="no calibration sample (those with more than 3 pictures are skipped)")
     shutil.copytree(work/"llama", tmp_path/"base")
     (tmp_path/"base"/"chat_template.jinja").unlink()
     prune_with("--model", tmp_path/"base", "--calibration", work/"text.parquet", why="has no chat template")
