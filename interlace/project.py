@@ -91,7 +91,7 @@ def quiet_datasets():
 
 # %% ../nbs/00_project.ipynb #a7739e2d
 _OVER, _SHARE, _ANY = (lambda v: v > 0, 'above 0'), (lambda v: 0 < v <= 1, 'above 0 and at most 1'), (lambda v: True, '')
-_NOT_BELOW = (lambda v: v >= 0, 'not below 0')
+_NOT_BELOW = (lambda v: v >= 0, 'at least 0')
 _PLACE = (lambda v: v in ('nano', 'hub') or '/' in v, 'nano, a folder, or on a hub: owner/name, owner/name@revision')
 def _among(*names): return (lambda v: v in names, 'one of ' + ', '.join(names))
 
