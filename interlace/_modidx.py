@@ -464,6 +464,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'interlace.reproduction._follow': ('reproduction.html#_follow', 'interlace/reproduction.py'),
                                         'interlace.reproduction._gpus': ('reproduction.html#_gpus', 'interlace/reproduction.py'),
                                         'interlace.reproduction._imports': ('reproduction.html#_imports', 'interlace/reproduction.py'),
+                                        'interlace.reproduction._needed': ('reproduction.html#_needed', 'interlace/reproduction.py'),
                                         'interlace.reproduction._snakemake': ('reproduction.html#_snakemake', 'interlace/reproduction.py'),
                                         'interlace.reproduction._warm': ('reproduction.html#_warm', 'interlace/reproduction.py'),
                                         'interlace.reproduction.code_of': ('reproduction.html#code_of', 'interlace/reproduction.py'),

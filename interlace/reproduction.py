@@ -189,6 +189,16 @@ def _gpus():
     out = subprocess.run([sys.executable, '-c', 'import torch; print(torch.cuda.device_count())'], capture_output=True, text=True)
     return int(out.stdout or 0)
 
+def _needed(matrix, only):
+    "The stages named, and all that make what they read"
+    made, todo, needed = {o: s for s in matrix for o in s.outputs}, [s for s in matrix if not only or s.name in only], {}
+    while todo:
+        s = todo.pop()
+        if s.name not in needed:
+            needed[s.name] = s
+            todo += [made[f] for f in s.inputs if f in made]
+    return list(needed.values())
+
 @contextlib.contextmanager
 def _warm(env):
     "A server that stages are forked from; yields the environment that leads to it"
@@ -255,7 +265,10 @@ def reproduce(
     here = small(settings)
     if here: env |= {'HF_HUB_OFFLINE': '1', 'HF_DATASETS_OFFLINE': '1'}     # nothing is asked of a hub
     if rehearse and not dry_run: write_stand_ins(asked, root)
-    gpus = 0 if here else _gpus()
+    gpus = 0 if here or cluster or dry_run else _gpus()
+    if large := [s for s in _needed(matrix, only) if s.gpus > gpus > 0]: raise BadInput(f"profile '{profile}': stage {large[0].name} takes {large[0].gpus} GPUs, and {gpus} {'is' if gpus == 1 else 'are'} here; lower processes or dense_processes (interlace plan-run says what fits), submit with --cluster, or run others with --only")
+    if not (here or cluster or dry_run or gpus): print(f"profile '{profile}' is meant for GPUs, and none is here; --rehearse runs it with stand-ins", file=sys.stderr)
+    if cluster: place.append('submit=1')
     env['INTERLACE_GPUS'] = str(gpus)
     place = ['--snakefile', str(root/'nbs'/'paper'/'Snakefile'), '--directory', str(root), *place]
     if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([sys.executable, '-m', 'snakemake', *place, '--unlock'], env=env, capture_output=True)   # left by a run that was killed

@@ -58,3 +58,29 @@ def test_a_second_rehearsal_has_nothing_to_do(ran):
 
 def test_nano_needs_no_rehearsal():
     with pytest.raises(BadInput, match="needs no rehearsal"): rehearsed(load_profile("nano"))
+
+
+def test_more_gpus_than_there_are(project, monkeypatch):
+    "Said before anything runs; what needs fewer can run"
+    import interlace.reproduction as r
+    monkeypatch.setenv("INTERLACE_ROOT", str(project))
+    monkeypatch.setattr(r, "_gpus", lambda: 1)
+    with pytest.raises(BadInput, match="stage train-dense-ft takes 4 GPUs, and 1 is here"): r.reproduce(PROFILE)
+    real = stages(load_profile(PROFILE))
+    assert {s.name for s in r._needed(real, ["figure2"])} == {"data", "scores", "plans", "figure2"} and max(s.gpus for s in r._needed(real, ["table2"])) == 1
+
+
+def test_what_a_scheduler_is_asked_for(project):
+    "The planner's GPUs, memory and minutes, stage by stage"
+    import subprocess, sys, os, re
+    from interlace.planner import plan_run, resources
+    settings = load_profile(PROFILE)
+    out = subprocess.run([sys.executable, "-m", "snakemake", "--snakefile", "nbs/paper/Snakefile", "--config", f"profile={PROFILE}", "submit=1", "--cores", "1", "--dry-run"], cwd=project, capture_output=True, text=True,
+                         env=os.environ | {"PYTHONPATH": str(project), "INTERLACE_ROOT": str(project)})
+    assert out.returncode == 0, out.stderr[-2000:]
+    plan, said = plan_run(settings), out.stdout + out.stderr
+    for name in ("scores", "train-dense-ft", "interlace-25", "figure1"):
+        asked = dict(re.findall(r"(\w+)=([\d.]+)", re.search(rf"rule {name}:.*?resources: ([^\n]*)", said, re.S)[1]))
+        want = resources(next(s for s in stages(settings) if s.name == name), plan)
+        assert (int(asked.get("gpu", 0)), int(asked["runtime"])) == (want["gpus"], want["runtime"]), name
+        assert int(asked["mem_mb"]) == want["mem_mb"], name
