@@ -18,7 +18,7 @@ _PUBLIC = {
     "loading": ("load_model",),
     "evaluation": ("evaluate", "Exam"),
     "uncertainty": ("figures", "interval", "relative", "with_intervals"),
-    "publication": ("publish", "push_to_hub"),
+    "publication": ("publish", "model_card", "mergekit_recipe", "push_to_hub"),
     "finevision": ("write_finevision",),
     "real_benchmarks": ("real_exams", "prepare_benchmarks"),
     "reproduction": ("reproduce",),

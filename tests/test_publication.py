@@ -121,7 +121,7 @@ def test_ones_own_model(work, pruned, family, monkeypatch):
     # the card: its facts, and its program
     after = sum(p.numel() for p in again.parameters())
     assert made["parameters"] == dict(before=before, after=after, tune=made["parameters"]["tune"]) and f"{before:,} before, {after:,} after" in card.text
-    for fate, layers in (("dropped", plan.drop), ("tuned", plan.tune), ("anchors, frozen", plan.anchor)): assert f"| {fate} | {', '.join(map(str, layers)) or 'none'} |" in card.text
+    for fate, layers in (("dropped", plan.drop), ("to tune", plan.tune), ("anchors, frozen", plan.anchor)): assert f"| {fate} | {', '.join(map(str, layers)) or 'none'} |" in card.text
     assert (card.data.base_model, card.data.library_name, card.data.pipeline_tag) == (family, "transformers", "text-generation" if text else "image-text-to-text") and "interlace" in card.data.tags
     assert "Not fine-tuned." in card.text and "## Evaluation\n\nNot measured." in card.text and f"on {4 if text else 2} calibration samples" in card.text and str(work) not in card.content + (folder/"interlace.json").read_text()
     monkeypatch.chdir(work)
