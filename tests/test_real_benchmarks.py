@@ -58,7 +58,7 @@ class Oracle:
     "Processor and model in one, that knows what to say to each text and picture"
     training, device = False, "cpu"
     def __init__(self, exams, say, before=""):
-        self.tokenizer, self.asked, self.how = self, [], []
+        self.tokenizer, self.asked, self.how = SimpleNamespace(batch_decode=self.batch_decode), [], []
         self.known = {self.key(text, pictures): before + say(e, doc, target) for e in exams for text, pictures, doc, target in rows_of(e)}
     def key(self, text, pictures): return text, *(hashlib.sha256(p.tobytes()).digest() for p in pictures)
     def apply_chat_template(self, messages, **_): return "".join(c.get("text", "") for m in messages for c in m["content"])

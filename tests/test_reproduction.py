@@ -182,7 +182,7 @@ def test_a_second_run_beside_a_first_is_refused(ran):
 
 def test_stages_as_jobs_of_a_cluster(ran):
     "The generic executor, with a local submit command: each job stands alone, and asks for what its stage needs"
-    for n in ("figure2", "figure4"): (ran/"figures"/"smoke"/f"{n}.png").unlink()
+    for n in ("figure2", "figure4"): (ran/"figures"/"smoke"/f"{n}.png").unlink(missing_ok=True)
     r = interlace("reproduce", "--profile", "smoke", "--cores", "1", "--only", "figure2", "figure4", "--cluster", "generic", root=ran)
     assert r.returncode == 0, r.stdout + r.stderr
     asked = {l.split()[0]: l.split()[1:] for l in (ran/"runs"/"jobs"/"submitted.txt").read_text().splitlines()}
