@@ -250,4 +250,8 @@ def main(
     return 2
 
 # %% ../nbs/24_cli.ipynb #cd500a5b
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__':
+    status = main()
+    sys.stdout.flush(); sys.stderr.flush()
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1: os._exit(status)      # one of several processes: threads that libraries have left behind are not to abort it after all is done
+    sys.exit(status)

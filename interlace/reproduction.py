@@ -272,7 +272,7 @@ def reproduce(
     env['INTERLACE_GPUS'] = str(gpus)
     place = ['--snakefile', str(root/'nbs'/'paper'/'Snakefile'), '--directory', str(root), *place]
     if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([sys.executable, '-m', 'snakemake', *place, '--unlock'], env=env, capture_output=True)   # left by a run that was killed
-    where = ['--profile', str(submit)] if cluster else ['--cores', str(cores or available()), '--resources', f'mem_mb={memory or installed()*9//10}', f'gpu={max(gpus, 1)}']
+    where = ['--cores', str(cores or available()), *(['--profile', str(submit)] if cluster else ['--resources', f'mem_mb={memory or installed()*9//10}', f'gpu={max(gpus, 1)}'])]
     warm = _warm(env) if here and not (dry_run or cluster) and sys.platform == 'linux' else contextlib.nullcontext(env)
     with warm as env: status, log = _snakemake([*place, *where, '--rerun-incomplete', '--nocolor', *(['--dry-run'] if dry_run else []), '--quiet', 'rules', '--', *(only or ['all'])],
                                                env, profile, len(matrix), None if dry_run else pid)
