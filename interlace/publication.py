@@ -176,13 +176,13 @@ Numbers are those of the base model, from 0.
 | fate | layers |
 |---|---|
 | dropped | {_listed(plan.drop)} |
-| tuned | {_listed(plan.tune)} |
+| {'tuned' if training else 'to tune'} | {_listed(plan.tune)} |
 | anchors, frozen | {_listed(plan.anchor)} |
 | other, frozen | {_listed(fates[3][1])} |
 
 `{''.join(dict(drop='x', tune='T', anchor='a', frozen='.')[plan.fate(i)] for i in range(plan.n_layers))}`
 
-{'The tuned layers' if training else 'The layers to tune'} are numbers {_listed(plan.kept.index(i) for i in plan.tune)} of the {len(plan.kept)} that are left. Parameters: {p['before']:,} before, {p['after']:,} after; {p['tune']:,} in the {'tuned' if training else 'layers to tune'}{' layers' if training else ''}.
+{'The tuned layers' if training else 'The layers to tune'} are numbers {_listed(plan.kept.index(i) for i in plan.tune)} of the {len(plan.kept)} that are left. Parameters: {p['before']:,} before, {p['after']:,} after; {p['tune']:,} in the {'tuned layers' if training else 'layers to tune'}.
 
 ## How they were chosen
 
@@ -264,7 +264,7 @@ def write_card(
     if evaluation is not None:
         if 'benchmarks' not in evaluation or 'average' not in evaluation: raise BadInput(f"{folder}: the record is of kind '{evaluation.get('kind')}', not of an evaluation; give what interlace evaluate --out wrote")
         if evaluation.get('weights') != weights_mark(str(folder)): raise BadInput(f"{folder}: the evaluation is of another model ({evaluation.get('model', 'unnamed')}); evaluate this folder")
-        write_json(folder/'evaluation.json', {k: v for k, v in evaluation.items() if k != 'answers'})
+        write_json(folder/'evaluation.json', {k: v for k, v in evaluation.items() if k != 'answers'} | dict(model=folder.resolve().name))
     have = {k: read_json(folder/f'{k}.json') for k in ('training', 'evaluation') if (folder/f'{k}.json').is_file()}
     card = model_card(made, folder.resolve().name, **have)
     with finished(folder/'README.md') as part: part.write_text(card)
