@@ -6,7 +6,7 @@
 __all__ = ['LOADING', 'TRAINING', 'DRAWING', 'Stage', 'Variant', 'variants', 'stages', 'code_of', 'reproduce']
 
 # %% ../nbs/22_reproduction.ipynb #a57c727f
-import contextlib, json, os, re, shutil, signal, subprocess, sys, tempfile, threading
+import contextlib, ctypes, json, os, re, shutil, signal, subprocess, sys, tempfile, threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -218,7 +218,8 @@ def _warm(env):
 def _snakemake(arguments, env, profile, total, pid):
     "Run Snakemake; its (exit status, lines), or (None, []) if it was interrupted"
     def interrupted(*_): raise KeyboardInterrupt
-    process = subprocess.Popen([sys.executable, '-m', 'snakemake', *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    ends_with_us = (lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)) if sys.platform == 'linux' else None       # also where this process is killed: nobody would read what it says, and it would wait for that for ever
+    process = subprocess.Popen([sys.executable, '-m', 'snakemake', *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=ends_with_us)
     before = signal.signal(signal.SIGTERM, interrupted) if threading.current_thread() is threading.main_thread() else None
     try:
         if pid: pid.write_text(str(process.pid))
@@ -271,7 +272,7 @@ def reproduce(
     if cluster: place.append('submit=1')
     env['INTERLACE_GPUS'] = str(gpus)
     place = ['--snakefile', str(root/'nbs'/'paper'/'Snakefile'), '--directory', str(root), *place]
-    if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([sys.executable, '-m', 'snakemake', *place, '--unlock'], env=env, capture_output=True)   # left by a run that was killed
+    if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([sys.executable, '-m', 'snakemake', *place, '--cores', '1', '--unlock'], env=env, capture_output=True)   # left by a run that was killed
     where = ['--cores', str(cores or available()), *(['--profile', str(submit)] if cluster else ['--resources', f'mem_mb={memory or installed()*9//10}', f'gpu={max(gpus, 1)}'])]
     warm = _warm(env) if here and not (dry_run or cluster) and sys.platform == 'linux' else contextlib.nullcontext(env)
     with warm as env: status, log = _snakemake([*place, *where, '--rerun-incomplete', '--nocolor', *(['--dry-run'] if dry_run else []), '--quiet', 'rules', '--', *(only or ['all'])],

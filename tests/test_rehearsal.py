@@ -1,5 +1,6 @@
 """The paper's whole profile with stand-ins: every stage, figure and table, without a hub; marked; resumable."""
-import json
+import json, os, subprocess, sys, time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,8 +15,25 @@ MATRIX = stages(SETTINGS)
 NO_HUB = dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0", HF_DATASETS_OFFLINE="0")       # whoever asks a hub finds none
 
 
+def _read(path):
+    try: return path.read_bytes()
+    except OSError: return b""
+
+
 @pytest.fixture(scope="module")
 def ran(project):
+    "Killed without a word while it scores, then started again"
+    env = os.environ | {"PYTHONPATH": str(project), "INTERLACE_ROOT": str(project)} | NO_HUB
+    first = subprocess.Popen([sys.executable, "-m", "interlace.cli", "reproduce", "--profile", PROFILE, "--rehearse", "--cores", "1"], cwd=project, env=env, stdout=subprocess.PIPE, text=True)
+    for line in first.stdout:
+        if line.startswith("» scores"): break
+    time.sleep(2)
+    first.kill(); first.wait()
+    alive = lambda: [c for c in map(_read, Path("/proc").glob("[0-9]*/cmdline")) if str(project).encode() in c]
+    for _ in range(40):
+        if not alive(): break
+        time.sleep(.5)
+    assert not alive()                        # what it had started is gone with it
     r = interlace("reproduce", "--profile", PROFILE, "--rehearse", "--cores", "1", root=project, **NO_HUB)
     assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-4000:]
     return project
@@ -72,7 +90,7 @@ def test_more_gpus_than_there_are(project, monkeypatch):
 
 def test_what_a_scheduler_is_asked_for(project):
     "The planner's GPUs, memory and minutes, stage by stage"
-    import subprocess, sys, os, re
+    import re
     from interlace.planner import plan_run, resources
     settings = load_profile(PROFILE)
     out = subprocess.run([sys.executable, "-m", "snakemake", "--snakefile", "nbs/paper/Snakefile", "--config", f"profile={PROFILE}", "submit=1", "--cores", "1", "--dry-run"], cwd=project, capture_output=True, text=True,
