@@ -269,7 +269,7 @@ def evaluate(
     temperature:float=0.,         # of sampling, the model's generation settings beside it; 0: greedy
     seed:int=42,                  # of sampling
     left_out:dict|None=None,      # benchmarks that were asked for and have no task: name -> reason
-) -> dict:                        # None on all processes but the first, where several share the questions
+) -> dict:                        # the same on each of several processes that share the questions
     "Scores per benchmark with standard error, n and chance; category means; average; every single answer; what was left out and why"
     cost, left_out = {}, dict(left_out or {})
     with measured(cost), tempfile.TemporaryDirectory() as temporary:

@@ -6,7 +6,7 @@
 __all__ = ['last_checkpoint', 'configuration', 'train', 'save', 'checkpoint_from', 'finetune', 'launch', 'finetune_on']
 
 # %% ../nbs/08_finetuning.ipynb #f22dc498
-import contextlib, ctypes, functools, json, os, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, functools, json, os, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from accelerate.utils import DistributedType
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
-from .project import BadInput, finished, fingerprint, measured, provenance, read_json, seed_everything, writable, write_json
+from .project import BadInput, ends_with_us, finished, fingerprint, measured, package_folder, provenance, read_json, seed_everything, writable, write_json
 from .conversations import IGNORE, Collator
 from .decoder import find_decoder
 from .selection import Plan
@@ -53,7 +53,7 @@ def configuration(
     sharding:str     # 'fsdp2', 'zero3', or a configuration file of accelerate's own
 ) -> Path:
     "Where a configuration for `accelerate launch --config_file` lies"
-    shipped = (Path(__file__).parent if '__file__' in globals() else Path(__import__('interlace').__file__).parent)/'configs'
+    shipped = package_folder()/'configs'
     path = shipped/f'{sharding}.yaml' if (shipped/f'{sharding}.yaml').is_file() else Path(sharding)
     if not path.is_file(): raise BadInput(f"{sharding}: no such configuration of accelerate; there are {' and '.join(sorted(f.stem for f in shipped.glob('*.yaml')))}, or give a file")
     return path
@@ -279,8 +279,7 @@ def launch(
         start = ['accelerate.commands.launch', '--config_file', config, '--num_processes', processes, '--num_machines', 1, '--main_process_port', 0]
         if config.with_suffix('.json').is_file(): start += ['--deepspeed_config_file', config.with_suffix('.json')]
     command = [sys.executable, '-m', *map(str, start), '-m', 'interlace.cli', *map(str, arguments), '--processes', str(processes)]
-    ends_with_us = (lambda: ctypes.CDLL(None).prctl(1, signal.SIGTERM)) if sys.platform == 'linux' else None       # also where this process is killed
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ends_with_us) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ends_with_us(signal.SIGTERM)) as run:
         try: out, err = run.communicate()
         except BaseException:
             run.terminate()           # it ends the processes that it started
@@ -299,6 +298,7 @@ def finetune_on(
     out_dir:str|Path,             # the folder to make
     sharding:str|None=None,       # as for `launch`
     options=(),                   # further options of `interlace finetune`, e.g. ['--dtype', 'bfloat16']
+    /,
     **settings                    # as for `finetune`
 ) -> dict:
     "What `finetune` does, on several processes that load and prune the model themselves; returns the record"

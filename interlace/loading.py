@@ -15,16 +15,14 @@ from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import is_flash_attn_2_available
-from .project import BadInput, fingerprint
+from .project import BadInput, fingerprint, package_folder
 
 # %% ../nbs/10_loading.ipynb #a8072d88
-def _package_folder(): return Path(__file__).parent if '__file__' in globals() else Path(__import__('interlace').__file__).parent
-
 def model_source(
     name:str   # a nano model's name, a folder, or a hub id: `owner/name`, `owner/name@revision`
 ) -> tuple:    # (what `from_pretrained` takes, the revision or None)
     "Where a model lies, and at which revision"
-    shipped = _package_folder()/'weights'
+    shipped = package_folder()/'weights'
     nano = sorted(p.name for p in shipped.iterdir()) if shipped.is_dir() else []
     if name in nano: return str(shipped/name), None
     if Path(name).is_dir(): return str(name), None

@@ -8,15 +8,13 @@ __all__ = ['reported', 'paper_table', 'claims']
 # %% ../nbs/17_paper.ipynb #a70a506a
 import json
 from functools import lru_cache
-from pathlib import Path
-from .project import project_root
+from .project import package_folder
 
 # %% ../nbs/17_paper.ipynb #a60a896d
 @lru_cache(maxsize=1)
 def reported() -> dict:
     "All that is known of the paper's numbers, and where they are from"
-    here = Path(__file__).parent if '__file__' in globals() else project_root()/'interlace'
-    return json.loads((here/'reported.json').read_text())
+    return json.loads((package_folder()/'reported.json').read_text())
 
 def paper_table(
     name:str         # a key of `reported()` with `columns` and `rows`

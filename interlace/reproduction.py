@@ -6,12 +6,12 @@
 __all__ = ['LOADING', 'TRAINING', 'DRAWING', 'Stage', 'Variant', 'variants', 'stages', 'code_of', 'reproduce']
 
 # %% ../nbs/22_reproduction.ipynb #a57c727f
-import contextlib, ctypes, json, os, re, shutil, signal, subprocess, sys, tempfile, threading
+import contextlib, json, os, re, shutil, signal, subprocess, sys, tempfile, threading
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
-from .project import BadInput, cores as available, load_profile, memory as installed, plan_name, project_root
+from .project import BadInput, cores as available, ends_with_us, load_profile, memory as installed, plan_name, project_root
 from .rehearsal import rehearsed, short_name as short, small, write_stand_ins
 
 # %% ../nbs/22_reproduction.ipynb #4b7f5128
@@ -218,8 +218,8 @@ def _warm(env):
 def _snakemake(arguments, env, profile, total, pid):
     "Run Snakemake; its (exit status, lines), or (None, []) if it was interrupted"
     def interrupted(*_): raise KeyboardInterrupt
-    ends_with_us = (lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)) if sys.platform == 'linux' else None       # also where this process is killed: nobody would read what it says, and it would wait for that for ever
-    process = subprocess.Popen([sys.executable, '-m', 'snakemake', *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=ends_with_us)
+    process = subprocess.Popen([sys.executable, '-m', 'snakemake', *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                               preexec_fn=ends_with_us(signal.SIGKILL))      # else it would wait for ever for somebody to read what it says
     before = signal.signal(signal.SIGTERM, interrupted) if threading.current_thread() is threading.main_thread() else None
     try:
         if pid: pid.write_text(str(process.pid))
@@ -245,8 +245,9 @@ def reproduce(
 ) -> int:                     # exit status
     "Run all stages of a profile that are not up to date"
     root = project_root()
-    settings, place = load_profile(profile, root/'settings.ini'), ['--config', f'profile={profile}', *(['rehearse=1'] if rehearse else [])]
-    if rehearse: asked, settings = settings, rehearsed(settings)
+    asked = load_profile(profile, root/'settings.ini')
+    settings = rehearsed(asked) if rehearse else asked
+    place = ['--snakefile', str(root/'nbs'/'paper'/'Snakefile'), '--directory', str(root), '--config', f'profile={profile}', *(['rehearse=1'] if rehearse else []), *(['submit=1'] if cluster else [])]
     profile = settings['profile']
     matrix = stages(settings)
     names = [s.name for s in matrix]
@@ -269,9 +270,7 @@ def reproduce(
     gpus = 0 if here or cluster or dry_run else _gpus()
     if large := [s for s in _needed(matrix, only) if s.gpus > gpus > 0]: raise BadInput(f"profile '{profile}': stage {large[0].name} takes {large[0].gpus} GPUs, and {gpus} {'is' if gpus == 1 else 'are'} here; lower processes or dense_processes (interlace plan-run says what fits), submit with --cluster, or run others with --only")
     if not (here or cluster or dry_run or gpus): print(f"profile '{profile}' is meant for GPUs, and none is here; --rehearse runs it with stand-ins", file=sys.stderr)
-    if cluster: place.append('submit=1')
     env['INTERLACE_GPUS'] = str(gpus)
-    place = ['--snakefile', str(root/'nbs'/'paper'/'Snakefile'), '--directory', str(root), *place]
     if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([sys.executable, '-m', 'snakemake', *place, '--cores', '1', '--unlock'], env=env, capture_output=True)   # left by a run that was killed
     where = ['--cores', str(cores or available()), *(['--profile', str(submit)] if cluster else ['--resources', f'mem_mb={memory or installed()*9//10}', f'gpu={max(gpus, 1)}'])]
     warm = _warm(env) if here and not (dry_run or cluster) and sys.platform == 'linux' else contextlib.nullcontext(env)
