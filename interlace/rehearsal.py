@@ -12,7 +12,7 @@ from .project import BadInput, finished, fingerprint, read_json, write_json
 
 # %% ../nbs/21_rehearsal.ipynb #4f99e04f
 MARK = 'REHEARSAL'                        # in the name of every stand-in model, and so in every record and caption
-SMALL = dict(fraction=.5, batch_size=4, checkpoint_steps=2, log_steps=1, processes=1, dense_processes=1, data_workers=1, score_batch_size=4, sleb_samples=2, wanda_samples=4, questions=2, max_new_tokens=4, reasoning_tokens=6, eval_batch_size=32, timed_tokens=2, timed_turns=1)
+SMALL = dict(fraction=.5, batch_size=4, accumulation=2, checkpoint_steps=2, log_steps=1, processes=1, dense_processes=2, sharding='fsdp2', data_workers=1, score_batch_size=4, sleb_samples=2, wanda_samples=4, questions=2, max_new_tokens=4, reasoning_tokens=6, eval_batch_size=32, timed_tokens=2, timed_turns=1)
 
 def short_name(
     model:str     # a nano model, a folder, a hub id

@@ -65,6 +65,9 @@ def test_what_ran_is_the_profile(ran):
     assert record["plan"]["n_layers"] == 36 and len(record["plan"]["drop"]) == 9 and MARK in record["model"]
     assert set(record["direct"]["benchmarks"]) == set(SETTINGS["benchmarks"]) - {"MIABench"} and "MIABench" in record["direct"]["left_out"]
     assert "MIABench" in json.loads((ran/"tables"/SETTINGS["profile"]/"table1.json").read_text())["caption"]
+    dense = json.loads((home/f"{MARK}-Qwen3-VL-8B-Instruct"/"variants"/"dense-ft"/"s42"/"record.json").read_text())["training"]
+    assert (dense["processes"], dense["sharding"]) == (2, "fsdp2") and record["training"]["processes"] == 1      # several train together, as in the real run
+    assert all(t["batch_size"]*t["accumulation"]*t["processes"] == 8 and t["steps"] > 4 for t in (dense, record["training"]))
     manifest = json.loads((home/"data"/"manifest.json").read_text())
     assert manifest["totals"]["broken"] and len(manifest["subsets"]) > 5 and record["training"]["left_out"]
 
