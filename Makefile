@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup reproduce test lab bench shapes nano-l nano-s outputs readme lock clean
+.PHONY: help setup reproduce test docs lab bench shapes nano-l nano-s outputs readme lock clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
 	@echo "make lab                       read and run the notebooks in JupyterLab"
+	@echo "make docs                      build the site into _docs/html"
 	@echo "make bench                     the shortcuts of this project against the usual way, side by side"
 	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
 	@echo "make nano-l, make nano-s       train a nano model anew (more than an hour each on 2 cores)"
@@ -36,6 +37,11 @@ test: export HF_DATASETS_OFFLINE = 1
 test: setup
 	$(BIN)/nbdev-test --n-workers 1 --timing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python docs/sources.py
+	$(BIN)/python -m sphinx -W --keep-going -q -E -j 2 -c docs _docs/source _docs/html
+	@echo "open _docs/html/index.html"
 
 lab: setup
 	$(BIN)/jupyter trust nbs/*.ipynb nbs/paper/*.ipynb
@@ -66,4 +72,4 @@ lock: setup
 	$(BIN)/uv pip compile --quiet --universal --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) runs .snakemake .pytest_cache *.egg-info
+	rm -rf $(VENV) _docs runs .snakemake .pytest_cache *.egg-info

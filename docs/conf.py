@@ -1,0 +1,51 @@
+"""Sphinx over what sources.py gathers. Nothing is fetched, neither while building nor while reading."""
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import sphinx.pycode
+import yaml
+
+HERE = Path(__file__).resolve().parent
+SOURCE = Path(os.environ.get("SITE_SOURCE", HERE.parent/"_docs"/"source"))
+MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent/"static"    # the package carries MathJax; its own extension does not build in parallel
+CFF = yaml.safe_load((HERE.parent/"CITATION.cff").read_text())
+
+project, author, version = "INTERLACE Companion", CFF["authors"][0]["name"], CFF["version"]
+copyright = f"{author}, {CFF['license']}"
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "sphinxcontrib.bibtex", "sphinx_copybutton", "sphinx_design"]
+exclude_patterns = ["files"]
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_render_markdown_format = "gfm"          # tables that a result draws of itself
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+bibtex_reference_style = "author_year"
+mathjax_path = "mathjax/tex-chtml.js"
+mathjax3_config = dict(options=dict(enableMenu=False))    # the menu alone would ask a server for its parts
+html_theme = "furo"
+html_title = "INTERLACE Companion"
+html_static_path = [str(SOURCE/"_static"), str(MATHJAX)]
+html_extra_path = [str(SOURCE/"files")]
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+html_copy_source = html_show_sourcelink = False
+html_show_sphinx = False
+pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
+copybutton_exclude = ".linenos, .gp, .go"
+add_module_names = False
+python_display_short_literal_types = True
+toc_object_entries = False
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+
+def source_of(app, module):
+    "A module's text and where its names are defined, read and not imported"
+    path = HERE.parent/Path(*module.split(".")).with_suffix(".py")
+    code = path.read_text()
+    return code, sphinx.pycode.ModuleAnalyzer.for_string(code, module).find_tags()
+
+
+def setup(app): app.connect("viewcode-find-source", source_of)
