@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help setup reproduce test docs lab bench shapes nano-l nano-s outputs readme lock clean
+.PHONY: help setup reproduce test axe docs lab bench shapes nano-l nano-s outputs readme lock clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -34,9 +34,14 @@ reproduce: setup
 
 test: export HF_HUB_OFFLINE = 1
 test: export HF_DATASETS_OFFLINE = 1
-test: setup
+test: setup axe
 	$(BIN)/nbdev-test --n-workers 1 --timing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+# the accessibility check of the site is npm's; without npm its tests are skipped and say so
+axe: $(VENV)/axe/node_modules/axe-core
+$(VENV)/axe/node_modules/axe-core: | $(VENV)/installed
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1; else echo "no npm: the accessibility check is left out"; fi
 
 docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/python docs/sources.py

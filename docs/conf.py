@@ -31,6 +31,8 @@ html_static_path = [str(SOURCE/"_static"), str(MATHJAX)]
 html_extra_path = [str(SOURCE/"files")]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
+html_favicon = str(HERE/"_static"/"icon.svg")
+html_show_search_summary = False          # summaries are fetched, which a page opened from disk may not
 html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
@@ -48,4 +50,17 @@ def source_of(app, module):
     return code, sphinx.pycode.ModuleAnalyzer.for_string(code, module).find_tags()
 
 
-def setup(app): app.connect("viewcode-find-source", source_of)
+def accessible(app, failed):
+    "What the theme leaves out for readers who listen: names of its two sidebars, headings of the right kind"
+    for path in Path(app.outdir).rglob("*.html") if not failed and app.builder.name == "html" else ():
+        old = text = path.read_text()
+        for a, b in (('<p class="caption" role="heading">', '<p class="caption">'), ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'),
+                ('<aside class="toc-drawer', '<aside aria-label="On this page" class="toc-drawer'), ('<summary aria-label="Toggle hidden content">', "<summary>"),
+                ('role="doc-biblioentry"', 'role="listitem"')): text = text.replace(a, b)
+        if path.name == "search.html": text = text.replace('id="furo-main-content">', 'id="furo-main-content"><h1>Search</h1>')
+        if text != old: path.write_text(text)
+
+
+def setup(app):
+    app.connect("viewcode-find-source", source_of)
+    app.connect("build-finished", accessible)

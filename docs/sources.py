@@ -101,7 +101,7 @@ def signature(name, obj):
                 anno = "" if d.anno is EMPTY or d.anno is None else f"`{cell(getattr(d.anno, '__name__', None) if inspect.isclass(d.anno) else d.anno)}`".replace("typing.", "").replace("pathlib.", "")
                 default = "" if p == "return" or d.default is EMPTY or str(d.default) == "<class 'inspect._empty'>" else f"`{cell(getattr(d.default, '__name__', None) or repr(d.default))}`"
                 rows.append(f"| {'*returns*' if p == 'return' else f'`{p}`'} | {anno} | {default} | {cell(d.docment or '')} |")
-    table = "\n".join(["", "| | type | default | |", "|---|---|---|---|", *rows]) if any(r.split("|")[-2].strip() for r in rows) else ""
+    table = "\n".join(["", "| argument | type | default | meaning |", "|---|---|---|---|", *rows]) if any(r.split("|")[-2].strip() for r in rows) else ""
     return f"{{py:{kind}}} {shown}", "\n".join(out), doc, table
 
 
@@ -178,6 +178,7 @@ def notebook(path, at, links, names, number=None, about="", part=()):
             data = o.get("data", {})
             if "image/png" in data or "image/svg+xml" in data: new.metadata["mystnb"] = dict(image=dict(alt=alternative(before, data)))
             if data: o = nbformat.from_dict(dict(o, data={k: v for k, v in data.items() if not (k == "text/plain" and len(data) > 1)}))
+            if "text/html" in data: o["data"]["text/html"] = "".join(o["data"]["text/html"]).replace("<th></th>", "<td></td>")     # an empty header says nothing to those who listen
             new.outputs.append(o)
         cells.append(new)
         if module and any(f in ("export", "exports") for f in flags):
@@ -276,7 +277,7 @@ def artefact(path, record, links, claims):
         out += ["| " + " | ".join([cell(c["claim"]), said_as(c["paper"], c["unit"]), said_as(c["ours"], c["unit"]), f"[{said_as(c['low'])}, {said_as(c['high'])}]" if c["low"] else "", c["verdict"]]) + " |" for c in mine]
         out += ["", "All of them, with what was run: [the comparison](comparison.md).", ""]
     out += ["## How it was made", "", f"[`nbs/paper/{notebook}.ipynb`](../paper/{notebook}.ipynb) made it; this regenerates it alone, and what it needs where that is not there yet:", "", "```sh", command(path, record), "```", "",
-        f"The {link('json', path).replace('record (JSON)', 'record')} says what went into it:", "", "| | |", "|---|---|",
+        f"The {link('json', path).replace('record (JSON)', 'record')} says what went into it:", "", "| what | value |", "|---|---|",
         f"| made at commit | `{said['commit'][:12]}`{', with changes that were not committed' if said.get('modified') else ''} |", f"| device | {cell(said['device'])} |",
         f"| versions | Python {said['python']}, " + ", ".join(f"{k} {v}" for k, v in said["versions"].items()) + " |"]
     out += [f"| parameters | {', '.join(f'`{k} = {cell(v)}`' for k, v in said['parameters'].items())} |"]

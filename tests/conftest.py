@@ -8,6 +8,30 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def needed(thing, what):
+    "`thing`; where it is missing the test is skipped, or fails where INTERLACE_BROWSER=required says that it must run"
+    if thing: return thing
+    (pytest.fail if os.environ.get("INTERLACE_BROWSER") == "required" else pytest.skip)(f"not here: {what}")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda i: i.path.name != "test_site.py")     # the longest file first, or one worker waits for it at the end
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "A headless Chromium that speaks to nobody"
+    sync_api = pytest.importorskip("playwright.sync_api", reason="not here: the package playwright: pip install -e .[dev]")
+    path = needed(shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome"), "chromium, for the tests in a browser: apt-get install chromium")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=quiet)
+        yield browser
+        browser.close()
+
+
 L = 8
 TEXT = dict(vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=L, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
             bos_token_id=None, eos_token_id=None, pad_token_id=0)
