@@ -447,6 +447,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'interlace.records.figure_style': ('records.html#figure_style', 'interlace/records.py'),
                                    'interlace.records.label': ('records.html#label', 'interlace/records.py'),
                                    'interlace.records.read_runs': ('records.html#read_runs', 'interlace/records.py'),
+                                   'interlace.records.save_data': ('records.html#save_data', 'interlace/records.py'),
                                    'interlace.records.save_figure': ('records.html#save_figure', 'interlace/records.py'),
                                    'interlace.records.save_table': ('records.html#save_table', 'interlace/records.py'),
                                    'interlace.records.similarity_axis': ('records.html#similarity_axis', 'interlace/records.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'WIDTH', 'MODELS', 'label', 'read_runs', 'figure_style', 'similarity_axis', 'strip', 'save_figure',
-           'save_table']
+           'save_table', 'save_data']
 
 # %% ../nbs/13_records.ipynb #442248c8
 from pathlib import Path
@@ -133,4 +133,17 @@ def save_table(
     for suffix, text in (('csv', numbers.to_csv(index=False, float_format='%.6g', lineterminator='\n')), ('md', _markdown(table) + f'\n{caption}\n'), ('tex', _latex(table, caption, name))):
         with finished(folder/f'{name}.{suffix}') as part: part.write_text(text)
     write_json(folder/f'{name}.json', dict(kind='table', name=name, caption=caption, inputs=_inputs(inputs), provenance=provenance(**parameters)))
+    return folder/f'{name}.json'
+
+def save_data(
+    data:dict,              # what JSON can hold
+    folder:str|Path,        # one per profile
+    name:str,               # e.g. 'explorer'
+    caption:str,            # made from records
+    inputs:list,            # files that were read
+    **parameters            # for the provenance
+) -> Path:                  # the file
+    "Write data that a page draws by itself, with its record in the same file"
+    folder = Path(folder)
+    write_json(folder/f'{name}.json', dict(kind='data', name=name, caption=_marked(caption + _omitted(inputs), _mark(folder)), inputs=_inputs(inputs), provenance=provenance(**parameters), **data))
     return folder/f'{name}.json'

@@ -125,6 +125,7 @@ def stages(
     best = plans[first]['interlace', top, seeds[0]]
     out += [figure('figure1', [best, *compared], plan=best, records=compared), figure('figure2', [scores[first], best], scores=scores[first], plan=best),
             figure('figure3', (f3 := [records[first, 'dense', seeds[0]], records[first, 'dense-ft', seeds[0]]]), records=f3), figure('figure4', list(scores.values()), scores=list(scores.values())),
+            Stage('explorer', 'explorer', dict(profile=p, scores=list(scores.values()), searched=(found := [f'{runs}/{short(first)}/sleb.json']), seeds=seeds, out=figures), [*scores.values(), *found], [f'{figures}/explorer.json'], 600),
             *([figure('gallery', [asked, records[first, 'dense', seeds[0]]], benchmarks=questions, record=records[first, 'dense', seeds[0]])] if settings['benchmark_data'] == 'nano' else []),
             table('table1', [*compared, clocked], records=compared, latency=clocked), table('table2', dropped, records=dropped), table('table3', ablated, records=ablated), table('table4', in_domain, records=in_domain),
             table('table5', [clocked], latency=clocked), table('table6', [*learnt, written], records=learnt, data=written),

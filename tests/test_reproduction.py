@@ -13,7 +13,7 @@ MATRIX = stages(load_profile("smoke"))
 def of(*notebooks): return [s.name for s in MATRIX if s.notebook in notebooks]
 TRAINED, EVALUATED, ALL = of("train"), of("evaluate"), [s.name for s in MATRIX]
 FROM_ANSWERS = ["figure1", "figure3", "table1", "table2", "table3", "table4", "table6", "comparison"]      # artefacts made from records of fine-tuned variants
-ARTEFACTS = [*FROM_ANSWERS, "figure2", "figure4", "gallery", "table5"]
+ARTEFACTS = [*FROM_ANSWERS, "figure2", "figure4", "explorer", "gallery", "table5"]
 TUNED = [n for n in EVALUATED if f"train-{n}" in TRAINED]
 RECORDS = "runs/smoke/nano-l/variants"
 
@@ -130,11 +130,11 @@ AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
 
 @pytest.mark.parametrize("file, old, new, rerun", [
     ("settings.ini", "questions = 8", "questions = 7", ["benchmarks", *EVALUATED, "gallery", *FROM_ANSWERS]),
-    ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "sleb", *AT_20, "latency", "figure1", "figure2", "table1", "table2", "table3", "table4", "table5", "table6", "comparison"]),
+    ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "sleb", *AT_20, "latency", "figure1", "figure2", "explorer", "table1", "table2", "table3", "table4", "table5", "table6", "comparison"]),
     ("interlace/finetuning.py", "def train(", "# a change\ndef train(", [*TRAINED, *TUNED, *FROM_ANSWERS]),
     ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", [n for n in ALL if n not in ("data", "benchmarks", "scores")]),
     ("interlace/records.py", "def figure_style(", "# a change\ndef figure_style(", ARTEFACTS),
-    ("interlace/evaluation.py", "def evaluate(", "# a change\ndef evaluate(", ["benchmarks", *EVALUATED, *(n for n in ARTEFACTS if n not in ("figure2", "figure4", "table5"))]),
+    ("interlace/evaluation.py", "def evaluate(", "# a change\ndef evaluate(", ["benchmarks", *EVALUATED, *(n for n in ARTEFACTS if n not in ("figure2", "figure4", "explorer", "table5"))]),
     ("nbs/paper/figure4.ipynb", "Two panels share", "The two panels share", ["figure4"]),
 ])
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(ran, file, old, new, rerun):
