@@ -151,6 +151,8 @@ def _part(cells, first, after):
     imports = [l for c in cells[:a] if c.cell_type == "code" for l in c.source.splitlines() if re.match(r"(import|from) \w", l)]
     inside = cells[a:b]
     inside[0].source = inside[0].source.removeprefix("#")
+    for c in inside:
+        if c.cell_type == "markdown": c.source = re.sub(r"(?m)^### ", "## ", c.source)
     return inside[:1] + ([nbformat.v4.new_code_cell("\n".join(dict.fromkeys(imports)), id="imports")] if imports else []) + inside[1:]
 
 

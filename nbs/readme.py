@@ -1,5 +1,5 @@
 """README.md from index.ipynb, its stored outputs included. `--check` compares and writes nothing."""
-import sys
+import re, sys
 from pathlib import Path
 
 import nbformat
@@ -17,6 +17,7 @@ def readme():
         if c.cell_type == "code": c.source = "\n".join(l for l in c.source.splitlines() if not l.startswith("#|"))
     text, resources = MarkdownExporter().from_notebook_node(nb, {"output_files_dir": PICTURES, "unique_key": "index"})
     text = text.replace("../", "")                     # the notebook lies one folder deeper
+    text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text)
     return "\n".join(l.rstrip() for l in text.strip().splitlines()) + "\n", {p: d for p, d in resources["outputs"].items() if p in text}
 
 
