@@ -57,8 +57,8 @@ class Links:
         up = "../"*at.count("/")
         if m["math"] and m["label"]:
             name = m["label"].strip().strip("()")
-            body = m["math"][:m["math"].rindex("$$")].rstrip()
-            return f"({name})=\n{body} \\tag{{{self.equations[name][1]}}}$$"
+            body = m["math"][2:m["math"].rindex("$$")].strip()
+            return f"({name})=\n```{{math}}\n:no-wrap:\n\n\\begin{{equation}}\n{body}\\tag{{{self.equations[name][1]}}}\n\\end{{equation}}\n```"
         if m["code"]:
             full = self.names.get(re.sub(r"\(.*\)$", "", m["inner"].strip()))
             if not full: return m[0]

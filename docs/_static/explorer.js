@@ -146,7 +146,7 @@
   const chart = el("div", { class: "x-chart", role: "slider", tabindex: 0, "aria-label": "Layer to read the similarities at", "aria-valuemin": 0 });
   const readout = el("p", { class: "x-readout", "aria-hidden": "true" });
   const why = el("ol", { class: "x-why" });
-  const whyTitle = el("h3", {}, "How they were chosen");
+  const whyTitle = el("h2", {}, "How they were chosen");
   const values = el("tbody");
   const text = el("pre", { class: "x-json", tabindex: 0, "aria-label": "The plan as JSON" });
   const copy = el("button", { type: "button", class: "x-copy" }, "Copy the plan");
@@ -155,7 +155,7 @@
     el("form", { class: "x-controls" }, el("label", { for: "x-model" }, "Model ", model), el("label", { for: "x-strategy" }, "Strategy ", strategy), seeds,
       el("label", { for: "x-drop", class: "x-wide" }, "Layers to drop ", drop, much)),
     says, strip, legend, summary, chart, readout, whyTitle, why,
-    el("h3", {}, "The plan"), text, el("p", {}, copy, " ", copied),
+    el("h2", {}, "The plan"), text, el("p", {}, copy, " ", copied),
     el("details", {}, el("summary", {}, "All similarities as a table"), el("div", { class: "x-scroll", tabindex: 0, role: "group", "aria-label": "Similarities by layer" }, el("table", {}, el("thead", {}, el("tr", {}, ...["first layer", "S₁, one layer", "S₂, a pair", "S₃, a triplet", "fate"].map(t => el("th", { scope: "col" }, t)))), values))));
   root.querySelector("form").addEventListener("submit", e => e.preventDefault());
 
