@@ -128,8 +128,8 @@
   const models = Object.entries(DATA).flatMap(([p, d]) => Object.keys(d.models).map(m => `${p}/${m}`));
   if (!models.length) { root.append(el("p", {}, "No stored scores were found when this page was built: run interlace reproduce --only explorer.")); return; }
   const state = { model: models[0], strategy: "interlace", drop: null, seed: null, at: null };
-  const fromAddress = () => {
-    for (const [k, v] of new URLSearchParams(location.hash.slice(1))) if (["model", "strategy", "seed", "drop"].includes(k)) state[k] = k === "drop" ? Number(v) : v;
+  const fromAddress = address => {
+    for (const [k, v] of new URLSearchParams(new URL(address).hash.slice(1))) if (["model", "strategy", "seed", "drop"].includes(k)) state[k] = k === "drop" ? Number(v) : v;
     if (!models.includes(state.model)) state.model = models[0];
   };
 
@@ -252,9 +252,9 @@
       copied.textContent = document.execCommand("copy") ? "Copied." : "Selected: copy it with your keyboard.";
     }
   });
-  addEventListener("hashchange", () => { fromAddress(); draw(); });
+  addEventListener("hashchange", e => { fromAddress(e.newURL); draw(); });      // newURL: a draw since then may have put the old plan back into location
   let width = root.clientWidth;
   addEventListener("resize", () => { if (root.clientWidth !== width) { width = root.clientWidth; draw(); } });
-  fromAddress();
+  fromAddress(location.href);
   draw();
 })();
