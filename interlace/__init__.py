@@ -5,10 +5,10 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "project": ("BadInput", "load_profile", "profiles", "project_root", "provenance", "fingerprint", "seed_everything"),
+    "project": ("BadInput", "load_profile", "profiles", "project_root", "provenance", "fingerprint", "seed_everything", "import_extensions"),
     "decoder": ("Decoder", "find_decoder", "layer_inputs"),
     "similarity": ("LayerScores", "score_layers"),
-    "selection": ("Plan", "make_plan"),
+    "selection": ("Plan", "make_plan", "add_strategy"),
     "surgery": ("prune", "pruned_by", "freeze_for", "tuned_layers"),
     "nano_world": ("scene", "conversation"),
     "nano_benchmarks": ("ask", "write_nano_benchmarks", "write_nano_data"),
@@ -16,7 +16,7 @@ _PUBLIC = {
     "finetuning": ("finetune", "finetune_on", "train", "save"),
     "nano_model": ("nano_model", "nano_processor", "train_nano"),
     "loading": ("load_model",),
-    "evaluation": ("evaluate", "Exam"),
+    "evaluation": ("evaluate", "Exam", "add_benchmark", "local_exam"),
     "uncertainty": ("figures", "interval", "relative", "with_intervals"),
     "publication": ("publish", "model_card", "mergekit_recipe", "push_to_hub"),
     "finevision": ("write_finevision",),

@@ -9,7 +9,7 @@ __all__ = ['main']
 import argparse, json, os, signal, sys, threading, time
 from pathlib import Path
 
-from .project import BadInput, fingerprint, load_profile, measured, profiles, provenance, read_json, writable, write_json
+from .project import BadInput, fingerprint, import_extensions, load_profile, measured, profiles, provenance, read_json, writable, write_json
 
 # %% ../nbs/25_cli.ipynb #84058d45
 def _reproduce(a):
@@ -27,6 +27,7 @@ def _plan_run(a):
 
 def _model(a):
     if a.out: writable(a.out, folder=a.command in ('prune', 'finetune'))
+    import_extensions(getattr(a, 'extension', []))
     from interlace.similarity import world
     if not hasattr(a, 'processes') and world()[1] > 1: raise BadInput(f'interlace {a.command} runs in one process; start it without torchrun')
     a.first = world(getattr(a, 'processes', None))[0] == 0       # of several processes, the first writes and speaks
@@ -105,13 +106,15 @@ def _push_to_hub(a):
     print(push_to_hub(a.folder, a.repo, a.private, a.revision))
 
 def _evaluate(a):
-    from interlace.evaluation import evaluate, pm
+    from interlace.evaluation import ADDED, added_exam, evaluate, pm
     from interlace.nano_benchmarks import BENCHMARKS
     model, processor = _model(a)
-    tasks, left_out = a.tasks or list(BENCHMARKS), {}
+    tasks, left_out = a.tasks or [*BENCHMARKS, *ADDED], {}
     if a.benchmarks != 'nano':
         from interlace.real_benchmarks import real_exams
-        tasks, left_out = real_exams(a.tasks, a.benchmarks, a.cot, a.questions or 0, seed=a.seed, max_new_tokens=a.max_new_tokens, reasoning_tokens=a.max_new_tokens or 1024)
+        shipped = [t for t in a.tasks or () if t not in ADDED]
+        tasks, left_out = real_exams(shipped or None, a.benchmarks, a.cot, a.questions or 0, seed=a.seed, max_new_tokens=a.max_new_tokens, reasoning_tokens=a.max_new_tokens or 1024) if shipped or not a.tasks else ([], {})
+        tasks += [added_exam(n, a.cot) for n in (a.tasks or ADDED) if n in ADDED]
     record = evaluate(model, processor, tasks, a.data, a.questions or 200, a.batch_size, a.max_new_tokens, a.cot, temperature=a.temperature, seed=a.seed, left_out=left_out)
     if not a.first: return
     for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}" + (f", chance {b['chance']:.1f}" if b['chance'] is not None else ''))
@@ -156,11 +159,12 @@ def _parser():
         for name, which in (('min', 'smaller'), ('max', 'larger')): c.add_argument(f'--{name}-pixels', type=count, default=0, help=f"{which} pictures are resized to this many pixels (default: the processor's own limit)")
         c.add_argument('--batch-size', type=count, default=16, help='samples at a time (default: 16)')
     def parallel(c): c.add_argument('--processes', type=count, help='how many processes there must be, each on a GPU of its own: fewer or more is an error (default: as many as torchrun or accelerate launch started)')
+    def extension(c): c.add_argument('--extension', nargs='+', default=[], type=os.path.abspath, metavar='FILE', help='Python files, or folders with an __init__.py, that add strategies or benchmarks of your own')
     def seed(c): c.add_argument('--seed', type=int, default=42, help='(default: 42)')
     def selection(c):
-        seed(c)
+        seed(c); extension(c)
         c.add_argument('--ratio', type=float, default=.25, help='share of layers to drop, in [0, 1) (default: 0.25)')
-        c.add_argument('--strategy', default='interlace', help='interlace, interlace-oa, interlace-tn, consecutive or random')
+        c.add_argument('--strategy', default='interlace', help='interlace, interlace-oa, interlace-tn, consecutive, random, or one that an extension adds (default: interlace)')
         c.add_argument('--scores', help='a scores file of this model')
         c.add_argument('--calibration', help="a parquet file of calibration samples in FineVision's schema, or a folder of such files, where there are no scores")
 
@@ -200,7 +204,7 @@ def _parser():
     c.add_argument('repo', metavar='owner/name', help='the repository; made if there is none')
     c.add_argument('--private', action='store_true', help='make it a private repository')
     c.add_argument('--revision', help='a branch, made if there is none (default: the main one)')
-    c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c); parallel(c); seed(c)
+    c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c); parallel(c); seed(c); extension(c)
     c.add_argument('--benchmarks', default='nano', help="nano; hub: the paper's twelve; or a folder with copies of their data sets (default: nano)")
     c.add_argument('--tasks', nargs='+', default=None, help='some of the benchmarks, by name (default: all)')
     c.add_argument('--data', help="folder with the nano benchmarks' files; drawn anew by default")

@@ -298,8 +298,8 @@ def asked(
 ) -> dict:                 # benchmark -> (rows, pixels of a picture, text tokens)
     "How much a profile's benchmarks ask"
     q = settings['questions']
-    if settings['benchmark_data'] == 'nano': return {b: (q*(4 if BENCHMARKS[b].circular else 1), NANO_PIXELS.get(b, NANO.picture_pixels), 30) for b in settings['benchmarks']}
-    return {b: (min(rows, q) if q else rows, pixels, text) for b in settings['benchmarks'] for rows, pixels, text in [QUESTIONS[b]]}
+    if settings['benchmark_data'] == 'nano': return {b: (q*(4 if BENCHMARKS[b].circular else 1), NANO_PIXELS.get(b, NANO.picture_pixels), 30) for b in settings['benchmarks'] if b in BENCHMARKS}
+    return {b: (min(rows, q) if q else rows, pixels, text) for b in settings['benchmarks'] if b in QUESTIONS for rows, pixels, text in [QUESTIONS[b]]}
 
 # %% ../nbs/24_planner.ipynb #290c0bf5
 class _Work:

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'PACKAGES', 'BadInput', 'project_root', 'package_folder', 'writable', 'finished', 'write_json',
            'read_json', 'quiet_datasets', 'profiles', 'load_profile', 'plan_name', 'seed_everything', 'fingerprint',
-           'cores', 'memory', 'provenance', 'ends_with_us', 'measured']
+           'cores', 'memory', 'provenance', 'add_to', 'extension_files', 'extension_adds', 'import_extensions',
+           'ends_with_us', 'measured']
 
 # %% ../nbs/00_project.ipynb #9e5bca54
-import configparser, contextlib, difflib, hashlib, importlib.metadata, json, os, platform, random, resource, shutil, subprocess, sys, time
+import configparser, contextlib, difflib, hashlib, importlib.metadata, importlib.util, json, os, platform, random, re, resource, shutil, subprocess, sys, time, traceback
 from pathlib import Path
 
 # %% ../nbs/00_project.ipynb #33cc194f
@@ -109,7 +110,8 @@ SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a 
     'weight_decay': (float, _NOT_BELOW), 'max_grad_norm': (float, _OVER), 'bfloat16': (bool, _ANY), 'max_messages': (int, (lambda v: v > 1, 'at least 2')), 'max_length': (int, _OVER),
     'checkpoint_steps': (int, _OVER), 'log_steps': (int, _OVER), 'gradient_checkpointing': (bool, _ANY), 'processes': (int, _OVER), 'dense_processes': (int, _OVER), 'sharding': (str, _among('ddp', 'zero3', 'fsdp2')),
     'benchmark_data': (str, _PLACE), 'benchmarks': ([str], _ANY), 'questions': (int, _NOT_BELOW), 'max_new_tokens': (int, _OVER), 'reasoning_tokens': (int, _OVER), 'temperature': (float, _NOT_BELOW), 'eval_batch_size': (int, _OVER),
-    'eval_min_pixels': (int, _NOT_BELOW), 'eval_max_pixels': (int, _NOT_BELOW)}
+    'eval_min_pixels': (int, _NOT_BELOW), 'eval_max_pixels': (int, _NOT_BELOW), 'extensions': ([str], _ANY)}
+_MAY_BE_EMPTY = ('extensions',)
 
 def _value(name, text, where):
     "A setting's text as a value of its type"
@@ -123,7 +125,7 @@ def _value(name, text, where):
         if not t or not holds(v): raise BadInput(f'{where}: {name} {t} is not {words or "given"}')
         return v
     values = [one(t) for t in (text.split() if several else [text.strip()])]
-    if several and (not values or len(set(values)) < len(values)): raise BadInput(f'{where}: {name} {text.strip()}: give each value once, at least one')
+    if several and (not values and name not in _MAY_BE_EMPTY or len(set(values)) < len(values)): raise BadInput(f'{where}: {name} {text.strip()}: give each value once, at least one')
     return values if several else values[0]
 
 def _sections(path):
@@ -175,6 +177,7 @@ def seed_everything(seed:int=42):
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
 
 # %% ../nbs/00_project.ipynb #7e0ff00c
+_IMPORTED = {}    # what was imported beside the library: file -> its name in records, its fingerprint
 PACKAGES = ['torch', 'torchvision', 'transformers', 'datasets', 'accelerate', 'lmms-eval', 'papermill', 'numpy', 'pillow', 'matplotlib']
 
 def fingerprint(
@@ -225,7 +228,88 @@ def provenance(
     "What a record says about its origin"
     changed = _git('status', '--porcelain', '--', 'interlace', 'nbs', 'settings.ini', 'pyproject.toml')
     return dict(parameters=parameters, commit=_git('rev-parse', 'HEAD'), modified=bool(changed) if changed is not None else None,
-                python=platform.python_version(), versions={p: _version(p) for p in PACKAGES}, device=_device())
+                python=platform.python_version(), versions={p: _version(p) for p in PACKAGES}, device=_device()) | (dict(extensions=dict(_IMPORTED.values())) if _IMPORTED else {})
+
+# %% ../nbs/00_project.ipynb #6a0edbb0
+_ADDED = {}      # where something was added from (a file, or '' for a notebook) -> (what it is, its table, its name)
+_READING = []    # the files that are being imported
+
+def add_to(
+    table:dict,      # of the library: name -> value
+    name:str,        # new in it
+    value,           # what the name stands for
+    what:str,        # what it is, in words: 'strategy', 'benchmark'
+    taken=(),        # other names that it must not have
+):
+    "Register what is not the library's own; a name that a notebook gave may be given again, by the notebook or by a file"
+    if not isinstance(name, str) or not re.fullmatch(r'[A-Za-z0-9][\w.-]*', name, re.A): raise BadInput(f"{what} '{name}': a name has letters, digits, '.', '_' and '-' only, for files are called by it; choose another")
+    loose = _ADDED.setdefault('', [])
+    tried = [(w, t, n) for w, t, n in loose if t is table and n == name]
+    if not tried and name.lower() in {n.lower() for n in (*table, *taken)}: raise BadInput(f"{what} '{name}': the name is taken; choose another")
+    loose[:] = [a for a in loose if a not in tried]
+    table[name] = value
+    _ADDED.setdefault(_READING[-1] if _READING else '', []).append((what, table, name))
+
+def extension_files(
+    extension:str|Path    # a Python file, or a folder with an `__init__.py`
+) -> list:                # of paths; the first is the one to import
+    "All files that an extension consists of; a `BadInput` if it is none"
+    path = Path(extension) if Path(extension).is_absolute() else project_root()/extension
+    if path.is_dir():
+        if not (path/'__init__.py').is_file(): raise BadInput(f'{extension}: no __init__.py in that folder; name a Python file, or put one there')
+        return [path/'__init__.py', *sorted(f for f in path.rglob('*') if f.is_file() and '__pycache__' not in f.parts and f != path/'__init__.py')]
+    if not path.exists(): raise BadInput(f'{extension}: no such file; correct the path (extensions are relative to the project, {project_root().name})')
+    if path.suffix != '.py': raise BadInput(f'{extension}: not a Python file; name one that ends in .py, or a folder with an __init__.py')
+    return [path]
+
+def extension_adds(
+    extension:str|Path    # as for `extension_files`
+) -> set:                 # 'strategy', 'benchmark', or both where it does not say
+    "What an extension adds, read without running it"
+    found = {w for f in extension_files(extension) if f.suffix == '.py' for w in re.findall(r'\badd_(strategy|benchmark)\b', f.read_text(errors='replace'))}
+    return found or {'strategy', 'benchmark'}
+
+def _as_named(extension):
+    "An extension's name in records: its path in the project; where else it lies is nobody else's business"
+    if not Path(extension).is_absolute(): return Path(extension).as_posix()
+    with contextlib.suppress(BadInput, ValueError): return Path(extension).relative_to(project_root()).as_posix()
+    return Path(extension).name
+
+def _forget(source):
+    for _, table, name in _ADDED.pop(source, []): table.pop(name, None)
+
+def import_extensions(
+    extensions:list    # as for `extension_files`
+) -> dict:             # 'strategy', 'benchmark' -> names that they added
+    "Import them, each once for as long as it does not change; what is wrong in one is a `BadInput` with file and line"
+    added = dict(strategy=[], benchmark=[])
+    for e in extensions:
+        files = extension_files(e)
+        source, base = str(files[0].resolve()), files[0].parent
+        mark = fingerprint(*(x for f in files for x in (f.relative_to(base).as_posix(), f)))
+        name = _as_named(e)
+        module = f'extension_{fingerprint(source)}'
+        if _IMPORTED.get(source) != (name, mark):
+            _forget(source); _IMPORTED.pop(source, None)
+            for m in [m for m in sys.modules if m.split('.')[0] == module]: del sys.modules[m]
+            spec = importlib.util.spec_from_file_location(module, files[0], submodule_search_locations=[str(base)] if files[0].name == '__init__.py' else None)
+            sys.modules[module], bytecode = importlib.util.module_from_spec(spec), sys.dont_write_bytecode
+            sys.dont_write_bytecode = True
+            _READING.append(source)
+            try: spec.loader.exec_module(sys.modules[module])
+            except (Exception, SystemExit) as error:
+                _forget(source)
+                del sys.modules[module]
+                here = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)] + ([(error.filename, error.lineno)] if isinstance(error, SyntaxError) else [])
+                at = next((f"{'' if f == str(files[0]) else f' ({Path(f).name})'}, line {n}" for f, n in reversed(here) if f in map(str, files)), '')
+                said = str(error) if isinstance(error, BadInput) else f"{f'not Python ({error.msg})' if isinstance(error, SyntaxError) else type(error).__name__ + ': ' + ' '.join(str(error).split())[:200]}; correct it"
+                raise BadInput(f'{name}{at}: {said}') from None
+            finally:
+                _READING.pop()
+                sys.dont_write_bytecode = bytecode
+            _IMPORTED[source] = name, mark
+        for what, _, n in _ADDED.get(source, []): added.setdefault(what, []).append(n)
+    return added
 
 # %% ../nbs/00_project.ipynb #21212e4b
 def ends_with_us(

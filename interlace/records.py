@@ -23,8 +23,9 @@ LABELS = {'dense': 'Dense', 'dense-ft': 'Dense-FT', 'wanda-2-4': 'Wanda 2:4', 'm
 def label(
     record:dict      # of a variant
 ) -> str:            # e.g. 'INTERLACE', 'Dense-FT'
-    "The method's name as tables print it"
-    return LABELS[record['plan']['strategy'] if record['method'] == 'layers' else record['variant']]
+    "The method's name as tables print it; a strategy of one's own is called by its name"
+    name = record['plan']['strategy'] if record['method'] == 'layers' else record['variant']
+    return LABELS.get(name, name)
 
 def read_runs(
     files:list       # records of variants
@@ -37,8 +38,8 @@ def read_runs(
         if asked is not None and r['data'] != asked: raise BadInput(f'{f}: it answered other questions than {files[0]}; run both again on the same benchmarks')
         asked = r['data']
         runs.setdefault((r['model'], r['variant']), []).append(r)
-    order = list(LABELS.values())
-    return {k: sorted(runs[k], key=lambda r: r['seed']) for k in sorted(runs, key=lambda k: order.index(label(runs[k][0])))}
+    order = {l: i for i, l in enumerate(LABELS.values())}
+    return {k: sorted(runs[k], key=lambda r: r['seed']) for k in sorted(runs, key=lambda k: order.get(label(runs[k][0]), len(order)))}
 
 # %% ../nbs/13_records.ipynb #e1b75d47
 WIDTH = 3.5     # inches: a column
