@@ -5,6 +5,7 @@ SHAPE ?= Qwen3-VL-4B
 VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
+export HF_UPDATE_DOWNLOAD_COUNTS = 0
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: help setup reproduce test axe docs lab bench shapes nano-l nano-s outputs readme lock clean
@@ -22,11 +23,12 @@ help:
 	@echo "make clean                     remove runs and the environment"
 
 setup: $(VENV)/installed
-$(VENV)/installed: requirements.lock pyproject.toml
+$(VENV)/installed: requirements.lock pyproject.toml lab/ipython_kernel_config.py
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; set PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@mkdir -p $(VENV)/etc/ipython && cp lab/ipython_kernel_config.py $(VENV)/etc/ipython
 	@touch $@
 
 reproduce: setup
@@ -48,8 +50,9 @@ docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -q -E -j 2 -c docs _docs/source _docs/html
 	@echo "open _docs/html/index.html"
 
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/lab:$(JUPYTER_CONFIG_PATH)
 lab: setup
-	$(BIN)/jupyter trust nbs/*.ipynb nbs/paper/*.ipynb
+	@find nbs runs -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -not -name '*.part.ipynb' -print0 2>/dev/null | xargs -0 $(BIN)/jupyter trust > /dev/null
 	$(BIN)/jupyter lab nbs/index.ipynb
 
 bench: setup

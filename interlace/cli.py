@@ -254,7 +254,7 @@ def main(
     return 2
 
 # %% ../nbs/25_cli.ipynb #cd500a5b
-if __name__ == '__main__':
+if __name__ == '__main__' and '__file__' in globals():      # as a program, not in a notebook
     status = main()
     sys.stdout.flush(); sys.stderr.flush()
     if int(os.environ.get('WORLD_SIZE', 1)) > 1: os._exit(status)      # one of several processes: threads that libraries have left behind are not to abort it after all is done

@@ -13,6 +13,7 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import DistributedType
 from torch.utils.data import Dataset, Sampler, SequentialSampler
+from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
 from .project import BadInput, ends_with_us, finished, fingerprint, measured, package_folder, provenance, read_json, seed_everything, writable, write_json
@@ -47,6 +48,15 @@ class _Clock(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         self.before[state.global_step] = round(self.seconds(), 1)
         if all(gathered(True)) and world()[0] == 0: write_json(self.file, self.before)        # every process has written its part
+
+# %% ../nbs/08_finetuning.ipynb #763a8b0a
+class _Bar(TrainerCallback):
+    "A bar over the steps, with the last loss"
+    def on_train_begin(self, args, state, control, **kwargs): self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc='fine-tuning', disable=world()[0] > 0)
+    def on_step_end(self, args, state, control, **kwargs): self.bar.update()
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if 'loss' in (logs or {}): self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+    def on_train_end(self, args, state, control, **kwargs): self.bar.close()
 
 # %% ../nbs/08_finetuning.ipynb #c5648a51
 def configuration(
@@ -179,7 +189,7 @@ def train(
         learning_rate=learning_rate, lr_scheduler_type=schedule, warmup_steps=warmup_ratio, weight_decay=weight_decay, max_grad_norm=max_grad_norm, optim='adamw_torch_fused',
         bf16=bfloat16, use_cpu=not torch.cuda.is_available(), seed=seed, data_seed=seed, logging_steps=log_steps, logging_first_step=True,
         train_sampling_strategy='random' if shuffle else 'sequential', save_steps=checkpoint_steps, save_total_limit=2, dataloader_num_workers=workers, dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False, report_to=[], disable_tqdm=not progress)
+        remove_unused_columns=False, report_to=[], disable_tqdm=True)
     if sharding == 'fsdp2' and arguments.device.type == 'cpu': arguments.distributed_state.distributed_type = DistributedType.MULTI_GPU     # accelerate cuts models up on GPUs only; torch does it on CPUs as well
     whole = batch_size*processes
     samples = _Samples(dataset, len(dataset) if processes == 1 else -(-len(dataset)//whole)*whole)
@@ -190,7 +200,7 @@ def train(
     for n, p in model.state_dict(keep_vars=True).items(): same.setdefault(id(p), []).append(n)
     with measured(cost), _without_cache(model), _float32_while_training(model, sharding) as before:
         trainer = Trainer(model=model, args=arguments, train_dataset=samples, data_collator=collator if processes == 1 else functools.partial(_without_blanks, collator),
-                          compute_loss_func=_token_mean if processes*accumulation > 1 else None, callbacks=[clock], optimizers=(optimizer(model) if optimizer else None, None))
+                          compute_loss_func=_token_mean if processes*accumulation > 1 else None, callbacks=[clock, *([_Bar()] if progress else [])], optimizers=(optimizer(model) if optimizer else None, None))
         trainer.remove_callback(PrinterCallback)       # the loss curve is in the record
         if processes > 1: trainer._get_train_sampler = lambda *_: _Filled(len(dataset), len(samples), seed, shuffle)
         if sharding == 'fsdp2':        # gathered and multiplied in bfloat16; gradients summed up in float32

@@ -8,6 +8,7 @@ __all__ = ['MARK', 'SMALL', 'short_name', 'rehearsed', 'small', 'stand_in_model'
 # %% ../nbs/22_rehearsal.ipynb #8bb93a9e
 from pathlib import Path
 
+from tqdm.auto import tqdm
 from .project import BadInput, finished, fingerprint, read_json, write_json
 
 # %% ../nbs/22_rehearsal.ipynb #4f99e04f
@@ -61,7 +62,6 @@ def write_stand_ins(
     r, done = rehearsed(settings), Path(root)/'runs'/f"{settings['profile']}-rehearsal"/'stand-ins'/'made.json'
     wanted = fingerprint(r['models'], settings['benchmarks'], Path(__file__) if '__file__' in globals() else '')
     if done.exists() and read_json(done) == wanted: return
-    for to, model in zip(r['models'], settings['models']): stand_in_model(Path(root)/to, short_name(model))
-    write_finevision_like(Path(root)/r['data'])
-    write_benchmarks_like(Path(root)/r['benchmark_data'])
+    steps = [*((stand_in_model, to, short_name(m)) for to, m in zip(r['models'], settings['models'])), (write_finevision_like, r['data']), (write_benchmarks_like, r['benchmark_data'])]
+    for write, to, *name in tqdm(steps, desc='stand-ins', leave=False): write(Path(root)/to, *name)
     write_json(done, wanted)

@@ -294,7 +294,7 @@ def reproduce(
         notebooks.mkdir(parents=True, exist_ok=True)
         for f in notebooks.glob('*.part.ipynb'): f.unlink()
         for f in (root/'runs'/profile).rglob('*.part'): shutil.rmtree(f) if f.is_dir() else f.unlink()     # left by a run that was killed
-    env = os.environ | {'INTERLACE_ROOT': str(root), 'TOKENIZERS_PARALLELISM': 'false', 'PYTHONHASHSEED': '0', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
+    env = os.environ | {'INTERLACE_ROOT': str(root), 'TOKENIZERS_PARALLELISM': 'false', 'PYTHONHASHSEED': '0', 'TQDM_DISABLE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
     here = small(settings)
     if here: env |= {'HF_HUB_OFFLINE': '1', 'HF_DATASETS_OFFLINE': '1'}     # nothing is asked of a hub
     if rehearse and not dry_run: write_stand_ins(asked, root)
