@@ -52,7 +52,7 @@ class _Clock(TrainerCallback):
 # %% ../nbs/08_finetuning.ipynb #763a8b0a
 class _Bar(TrainerCallback):
     "A bar over the steps, with the last loss"
-    def on_train_begin(self, args, state, control, **kwargs): self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc='fine-tuning', disable=world()[0] > 0)
+    def on_train_begin(self, args, state, control, **kwargs): self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc='fine-tuning', **(dict(disable=True) if world()[0] else {}))
     def on_step_end(self, args, state, control, **kwargs): self.bar.update()
     def on_log(self, args, state, control, logs=None, **kwargs):
         if 'loss' in (logs or {}): self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
