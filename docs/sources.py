@@ -278,6 +278,7 @@ def artefact(path, record, links, claims):
         out += ["## What the paper says, and what came out", "", "| statement of the paper | paper | here | 95% interval | verdict |", "|---|---|---|---|---|"]
         out += ["| " + " | ".join([cell(c["claim"]), said_as(c["paper"], c["unit"]), said_as(c["ours"], c["unit"]), f"[{said_as(c['low'])}, {said_as(c['high'])}]" if c["low"] else "", c["verdict"]]) + " |" for c in mine]
         out += ["", "All of them, with what was run: [the comparison](comparison.md).", ""]
+    if (folder.name, name) == ("nano", "comparison"): out += pretrained(links, at)
     out += ["## How it was made", "", f"[`nbs/paper/{notebook}.ipynb`](../paper/{notebook}.ipynb) made it; this regenerates it alone, and what it needs where that is not there yet:", "", "```sh", command(path, record), "```", "",
         f"The {link('json', path).replace('record (JSON)', 'record')} says what went into it:", "", "| what | value |", "|---|---|",
         f"| made at commit | `{said['commit'][:12]}`{', with changes that were not committed' if said.get('modified') else ''} |", f"| device | {cell(said['device'])} |",
@@ -287,6 +288,17 @@ def artefact(path, record, links, claims):
     (OUT/f"{at}.md").parent.mkdir(parents=True, exist_ok=True)
     (OUT/f"{at}.md").write_text("\n".join(out) + "\n")
     return at, title_
+
+
+def pretrained(links, at):
+    "A section of the comparison: the same orders, and the same similarities, on a decoder that others pretrained"
+    table, picture = ROOT/"tables"/"smollm2"/"pretrained.json", ROOT/"figures"/"smollm2"/"profiles.json"
+    if not table.exists() or not picture.exists(): return []
+    rows = [l for l in table.with_suffix(".md").read_text().split("\n\n")[0].splitlines() if l.startswith("|")]
+    said = [json.loads(f.read_text())["caption"] for f in (table, picture)]
+    return ["## On a pretrained decoder", "", "The models above were trained by this project. The same methods, by the same library, on a language model that others trained on trillions of tokens: does it put them in the paper's order, and do its layers resemble those of the nano models? It sees no pictures, so this is a second opinion on the decoder alone.", "",
+        *rows, "", links(said[0], at), "", f"All methods, with their scores: [{_heading(table.with_name('methods.json'))}](smollm2-methods.md); [this table's page](smollm2-pretrained.md).", "",
+        f"```{{figure}} ../files/figures/smollm2/profiles.png\n:alt: {_heading(picture)}\n:class: paper\n\n{links(said[1], at)}\n```", "", "[The figure's page](smollm2-profiles.md)", ""]
 
 
 # Pages ---------------------------------------------------------------------------------------------------------------
@@ -358,10 +370,10 @@ def main():
     fill = dict(claims="\n".join(f"- {c['text']}" for c in reported["abstract_claims"]),
         results="\n".join(f"- [{t}]({at}.md)" for _, _, at, t in made),
         toc="\n".join([toctree("Start", ["method", "explorer", "glossary"]),
-            toctree("Guides", [p.stem for p in numbered if guide(p)]),
+            toctree("Guides", [p.stem for p in numbered if guide(p) and not p.stem.endswith("_card")]),
             toctree("Results", ["results/index"] ),
             toctree("The library, chapter by chapter", [p.stem for p in numbered if not guide(p)]),
-            toctree("Data and models", cards),
+            toctree("Data and models", [*(p.stem for p in numbered if p.stem.endswith("_card")), *cards]),
             toctree("The notebooks that papermill runs", ["paper/index"]),
             toctree("About", ["cite", "references", "changelog"])]))
     (OUT/"results").mkdir(exist_ok=True)

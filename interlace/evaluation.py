@@ -152,7 +152,7 @@ def _parquet_task(name, path, metric, cot, max_new_tokens, remedy, reasoning=COT
     try:
         with quiet_datasets(): return lmms_eval.api.task.ConfigurableMessagesTask(config=dict(
             task=name, dataset_path='parquet', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='generate_until',
-            doc_to_visual=lambda doc: [open_image(doc['image'], f"{path.name} question {doc.get('id', doc['question'])}")], doc_to_text=question, doc_to_target='answer',
+            doc_to_visual=lambda doc: [] if doc.get('image') is None else [open_image(doc['image'], f"{path.name} question {doc.get('id', doc['question'])}")], doc_to_text=question, doc_to_target='answer',
             process_results=lambda doc, results: dict(score=metric(final_answer(results[0]) if cot else results[0], doc['answer'], doc.get('options') or ())),
             metric_list=[dict(metric='score', aggregation='mean', higher_is_better=True)],
             generation_kwargs=dict(max_new_tokens=max_new_tokens, do_sample=False, until=[])))
@@ -227,7 +227,7 @@ def added_exam(
     return exam._replace(name=name, category=category, cot=cot)
 
 def local_exam(
-    path:str|Path,           # a parquet file: `image`, `question`, `answer`; where there are, `options`, `kind`, `group` (a question's number), `cot_question`
+    path:str|Path,           # a parquet file: `question`, `answer`; where there are, `image`, `options`, `kind`, `group` (a question's number), `cot_question`
     metric:Callable,         # of answer, reference and options, from 0 to 1, as those in `METRICS`
     max_new_tokens:int=24,   # of an answer; four times as many where the reasoning comes first
     reasoning:str=COT,       # how the reasoning is asked for, where the file has no `cot_question`; what follows the last "Answer:" counts
@@ -247,7 +247,7 @@ def local_exam(
         if not path.is_file(): raise BadInput(f'{path}: no such file; write it, or correct the path')
         try: columns, rows = pq.read_schema(path).names, pq.read_metadata(path).num_rows
         except Exception as e: raise BadInput(f"{path}: not readable as parquet ({' '.join(str(e).split())[:160]}); write it again") from None
-        if missing := [c for c in ('image', 'question', 'answer') if c not in columns]: raise BadInput(f"{path}: column '{missing[0]}' is missing; a benchmark has image, question and answer")
+        if missing := [c for c in ('question', 'answer') if c not in columns]: raise BadInput(f"{path}: column '{missing[0]}' is missing; a benchmark has question and answer, and image where there are pictures")
         if not rows: raise BadInput(f'{path}: no questions in it; write it again')
         said = lambda s: final_answer(s['filtered_resps'][0]) if cot else s['filtered_resps'][0]
         kind, group = (lambda s: s['doc'].get('kind') or ''), (lambda s: s['doc'].get('group', s['doc_id']))

@@ -111,11 +111,12 @@ def quiet_datasets():
 _OVER, _SHARE, _ANY = (lambda v: v > 0, 'above 0'), (lambda v: 0 < v <= 1, 'above 0 and at most 1'), (lambda v: True, '')
 _NOT_BELOW = (lambda v: v >= 0, 'at least 0')
 _PLACE = (lambda v: v in ('nano', 'hub') or '/' in v, 'nano, a folder, or on a hub: owner/name, owner/name@revision')
+_DATA = (lambda v: _PLACE[0](v) or v.partition('@')[0] in ('topics', 'wikitext-2'), 'nano, topics, wikitext-2, a folder, or on a hub: owner/name, owner/name@revision')
 def _among(*names): return (lambda v: v in names, 'one of ' + ', '.join(names))
 
 SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a list: several values, separated by spaces
     'models': ([str], _ANY), 'dtype': (str, _among('float32', 'bfloat16', 'float16')), 'eval_dtype': (str, _among('float32', 'bfloat16', 'float16')), 'attention': (str, _among('auto', 'eager', 'sdpa', 'flash_attention_2')),
-    'data': (str, _PLACE), 'order': (str, _among('shuffle', 'first')), 'buffer': (int, _OVER), 'max_images': (int, _OVER), 'data_workers': (int, _OVER), 'min_pixels': (int, _NOT_BELOW), 'max_pixels': (int, _NOT_BELOW), 'fraction': (float, _SHARE), 'calibration': (float, _SHARE), 'seeds': ([int], _NOT_BELOW),
+    'data': (str, _DATA), 'order': (str, _among('shuffle', 'first')), 'buffer': (int, _OVER), 'max_images': (int, _OVER), 'data_workers': (int, _OVER), 'min_pixels': (int, _NOT_BELOW), 'max_pixels': (int, _NOT_BELOW), 'fraction': (float, _SHARE), 'calibration': (float, _SHARE), 'test_windows': (int, _OVER), 'seeds': ([int], _NOT_BELOW),
     'domains': ([str], _ANY), 'ablation': ([str], _ANY), 'score_batch_size': (int, _OVER), 'sleb_samples': (int, _OVER), 'wanda_samples': (int, _OVER), 'timed_tokens': (int, (lambda v: v > 1, 'at least 2')), 'timed_turns': (int, _OVER),
     'ratios': ([float], (lambda v: 0 <= v < 1, 'in [0, 1): the share of layers to drop, as 0.25')),
     'learning_rate': (float, _OVER), 'batch_size': (int, _OVER), 'accumulation': (int, _OVER), 'epochs': (float, _OVER), 'warmup_ratio': (float, (lambda v: 0 <= v < 1, 'in [0, 1)')),
@@ -123,7 +124,7 @@ SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a 
     'checkpoint_steps': (int, _OVER), 'log_steps': (int, _OVER), 'gradient_checkpointing': (bool, _ANY), 'processes': (int, _OVER), 'dense_processes': (int, _OVER), 'sharding': (str, _among('ddp', 'zero3', 'fsdp2')),
     'benchmark_data': (str, _PLACE), 'benchmarks': ([str], _ANY), 'questions': (int, _NOT_BELOW), 'max_new_tokens': (int, _OVER), 'reasoning_tokens': (int, _OVER), 'temperature': (float, _NOT_BELOW), 'eval_batch_size': (int, _OVER),
     'eval_min_pixels': (int, _NOT_BELOW), 'eval_max_pixels': (int, _NOT_BELOW), 'extensions': ([str], _ANY)}
-_MAY_BE_EMPTY = ('extensions',)
+_MAY_BE_EMPTY = ('extensions', 'domains')
 
 def _value(name, text, where):
     "A setting's text as a value of its type"

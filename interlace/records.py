@@ -43,7 +43,7 @@ def read_runs(
 
 # %% ../nbs/13_records.ipynb #e1b75d47
 WIDTH = 3.5     # inches: a column
-MODELS = {'nano-l': '#0072b2', 'nano-s': '#de8f05'}   # as the paper: the larger in blue, the smaller in orange
+MODELS = {'nano-l': '#0072b2', 'nano-s': '#de8f05', 'smollm2': '#029e73'}   # as the paper: the larger in blue, the smaller in orange
 
 def figure_style():
     "Set the style of all figures"

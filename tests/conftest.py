@@ -125,7 +125,8 @@ def tiny(name, seed=0):
 
 def pytest_collection_modifyitems(items):
     "The longest files first, so that the workers end together"
-    items.sort(key=lambda i: (i.path.name != "test_reproduction.py", i.path.name != "test_rehearsal.py"))
+    first = ["test_reproduction.py", "test_rehearsal.py", "test_site.py", "test_text_model.py", "test_metrics.py", "test_nano_world.py", "test_finetuning.py"]
+    items.sort(key=lambda i: first.index(i.path.name) if i.path.name in first else len(first))
 
 
 @pytest.fixture(params=FAMILIES)

@@ -7,7 +7,7 @@ from interlace.project import load_profile
 from interlace.reproduction import stages
 
 PAPER = sorted((ROOT/"nbs"/"paper").glob("*.ipynb"))
-MATRIX = stages(load_profile("smoke"))
+MATRIX = {p: stages(load_profile(p)) for p in ("smoke", "smollm2")}
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
@@ -20,8 +20,10 @@ def test_the_top_says_which_command_runs_it_and_with_which_parameters(path):
     for command in said:
         if command.startswith("make"):
             assert re.search(rf"^{command.split()[1]}\b[^\n]*:[^\n]*\n(?:\t[^\n]*\n)*?\t[^\n]*papermill nbs/paper/{path.name}", (ROOT/"Makefile").read_text(), re.M), command
-        elif "--only" in command: assert {s.name: s.notebook for s in MATRIX}[command.split("--only ")[1]] == path.stem
-    if path.stem in {s.notebook for s in MATRIX}: assert "--only" in said[0] and "profile `smoke`" in top
+        elif "--only" in command:
+            profile = re.search(r"--profile (\S+)", command)
+            assert {s.name: s.notebook for s in MATRIX[profile[1] if profile else "smoke"]}[command.split("--only ")[1]] == path.stem
+    if path.stem in {s.notebook for s in MATRIX["smoke"]}: assert "--only" in said[0] and "profile `smoke`" in top
 
 
 @pytest.mark.parametrize("name", ["00_project", "03_selection"])
@@ -55,7 +57,9 @@ def lab(tmp_path_factory):
             with urllib.request.urlopen(request, timeout=60) as r: return json.loads(r.read())
         ask.folder, ask.address = folder, f"http://127.0.0.1:{at[1]}/lab/tree/nbs/index.ipynb?token={secret}"
         yield ask
-    finally: server.terminate(); server.wait(30); log.close()
+    finally:
+        for s in ask("api/sessions"): urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{at[1]}/api/sessions/{s['id']}", headers={"Authorization": f"token {secret}"}, method="DELETE"), timeout=60)
+        server.kill(); server.wait(); log.close()
 
 
 def test_lab_opens_trusted_and_saves_byte_for_byte(lab):

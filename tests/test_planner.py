@@ -7,10 +7,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from interlace.conversations import calibration_batches
 from interlace.decoder import find_decoder
 from interlace.finetuning import checkpoint_from
-from interlace.loading import load_model
+from interlace.loading import PACKAGED, load_model
 from interlace.nano_world import FAMILIES, conversation
 from interlace.planner import (GPUS, NANO, Assumptions, Batch, asked, cache_bytes, card, config_of, forward_flops, kept_bytes, on_meta, passing_bytes, plan_run, resources, sizes, step_flops, step_memory)
 from interlace.project import BadInput, load_profile
+from interlace.rehearsal import small
 from interlace.reproduction import stages
 from interlace.selection import Plan, n_drops
 from interlace.surgery import freeze_for, prune
@@ -125,7 +126,7 @@ def test_a_forward_pass_and_a_generation_of_nano():
     assert abs(counted/peak_bytes(model, one, 16) - 1) < .15
 
 
-@pytest.mark.parametrize("profile", ["nano", "smoke", "qwen3-vl-8b", "qwen3-vl-2b-lite"])
+@pytest.mark.parametrize("profile", ["nano", "smoke", *PACKAGED, "qwen3-vl-8b", "qwen3-vl-2b-lite"])
 def test_every_stage_has_its_plan(profile):
     settings = load_profile(profile)
     plan, matrix = plan_run(settings), stages(settings)
@@ -137,7 +138,7 @@ def test_every_stage_has_its_plan(profile):
         assert math.isfinite(s.minutes) and s.fits == (not s.remedy)
     text = str(plan)
     assert all(f"{n:,}" in text for m in plan.models for _, _, total, trainable in m["rows"] for n in (total, trainable)) and "mfu" in text
-    assert plan.gpu == ("cpu" if settings["data"] == "nano" else "H100")
+    assert plan.gpu == ("cpu" if small(settings) else "H100")
 
 
 def test_what_does_not_fit_and_its_remedy():

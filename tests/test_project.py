@@ -107,7 +107,7 @@ def test_nothing_names_a_place_of_its_making():
 
 @pytest.mark.parametrize("line, why", [("ratio = 0.25", "no setting 'ratio'; did you mean ratios?"), ("ratios = 1.5", "ratios 1.5 is not in [0, 1)"), ("ratios = 0.25 0.25", "give each value once"), ("ratios =", "at least one"),
                                        ("questions = 2.5", "questions 2.5: it must be a whole number"), ("questions = -1", "questions -1 is not at least 0"), ("bfloat16 = maybe", "bfloat16 maybe: it must be yes or no"),
-                                       ("dtype = float8", "dtype float8 is not one of"), ("data = finevision", "data finevision is not nano, a folder, or on a hub: owner/name, owner/name@revision"), ("models =", "at least one"), ("learning_rate = fast", "learning_rate fast: it must be a number")])
+                                       ("dtype = float8", "dtype float8 is not one of"), ("data = finevision", "data finevision is not nano, topics, wikitext-2, a folder, or on a hub: owner/name, owner/name@revision"), ("models =", "at least one"), ("learning_rate = fast", "learning_rate fast: it must be a number")])
 def test_wrong_settings(line, why, tmp_path):
     file = tmp_path/"settings.ini"
     file.write_text((ROOT/"settings.ini").read_text() + f"\n[wrong]\nextends = smoke\n{line}\n")
