@@ -204,11 +204,11 @@ def text_questions(
     if name == 'Facts': rows = [('capital', f'What is the capital of {c}?', a) for c, a in _pairs(CAPITALS)] + [('opposite', f'What is the opposite of "{w}"? Answer with one word.', a) for w, a in _pairs(OPPOSITES)]
     elif name == 'Forms':
         rng = rng_for('text', 'sums')
-        sums, draw = set(), lambda most, other: (int(rng.integers(2, most)), '+-'[int(rng.integers(2))], int(rng.integers(2, other)))
+        sums, draw = set(), lambda most, other: (*sorted((int(rng.integers(2, most)), int(rng.integers(2, other)))), '+-'[int(rng.integers(2))])
         for upto, most, other in ((48, 10, 10), (64, 100, 10), (72, 100, 100)):
             while len(sums) < upto: sums.add(draw(most, other))
         rows = [('plural', f'What is the plural of "{w}"? Answer with one word.', a) for w, a in _pairs(PLURALS)]
-        rows += [('sum', f'What is {max(a, b)} {sign} {min(a, b)}? Answer with a number.', str(max(a, b) + min(a, b)*(1 if sign == '+' else -1))) for a, sign, b in sorted(sums)]
+        rows += [('sum', f'What is {b} {sign} {a}? Answer with a number.', str(b + a if sign == '+' else b - a)) for a, b, sign in sorted(sums)]
     else: raise BadInput(f"no set of questions '{name}'; there are Facts, Forms")
     take = range(len(rows)) if not n or n >= len(rows) else sorted({round(k*(len(rows) - 1)/max(n - 1, 1)) for k in range(n)})
     return [dict(id=f'{name}/{i}', question=rows[i][1], answer=rows[i][2], kind=rows[i][0], group=i) for i in take]
