@@ -108,13 +108,16 @@ def _push_to_hub(a):
 def _evaluate(a):
     from interlace.evaluation import ADDED, added_exam, evaluate, pm
     from interlace.nano_benchmarks import BENCHMARKS
+    from interlace.text_model import TEXT_SETS
     model, processor = _model(a)
-    tasks, left_out = a.tasks or [*BENCHMARKS, *ADDED], {}
-    if a.benchmarks != 'nano':
+    own, blind = [n for n in ADDED if n not in TEXT_SETS], not hasattr(processor, 'tokenizer')
+    if blind and (seen := [t for t in a.tasks or () if t not in ADDED]): raise BadInput(f"{a.model}: a text model, and {seen[0]} asks about pictures; ask {' and '.join(TEXT_SETS)}, or a benchmark of your own")
+    tasks, left_out = a.tasks or [*(TEXT_SETS if blind else BENCHMARKS), *own], {}
+    if a.benchmarks != 'nano' and not blind:
         from interlace.real_benchmarks import real_exams
         shipped = [t for t in a.tasks or () if t not in ADDED]
         tasks, left_out = real_exams(shipped or None, a.benchmarks, a.cot, a.questions or 0, seed=a.seed, max_new_tokens=a.max_new_tokens, reasoning_tokens=a.max_new_tokens or 1024) if shipped or not a.tasks else ([], {})
-        tasks += [added_exam(n, a.cot) for n in (a.tasks or ADDED) if n in ADDED]
+        tasks += [added_exam(n, a.cot) for n in (a.tasks or own) if n in ADDED]
     record = evaluate(model, processor, tasks, a.data, a.questions or 200, a.batch_size, a.max_new_tokens, a.cot, temperature=a.temperature, seed=a.seed, left_out=left_out)
     if not a.first: return
     for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}" + (f", chance {b['chance']:.1f}" if b['chance'] is not None else ''))
@@ -206,7 +209,7 @@ def _parser():
     c.add_argument('--revision', help='a branch, made if there is none (default: the main one)')
     c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c); parallel(c); seed(c); extension(c)
     c.add_argument('--benchmarks', default='nano', help="nano; hub: the paper's twelve; or a folder with copies of their data sets (default: nano)")
-    c.add_argument('--tasks', nargs='+', default=None, help='some of the benchmarks, by name (default: all)')
+    c.add_argument('--tasks', nargs='+', default=None, help='some of the benchmarks, by name (default: all; of a text model, its two sets of questions)')
     c.add_argument('--data', help="folder with the nano benchmarks' files; drawn anew by default")
     c.add_argument('--questions', type=count, default=None, help='per benchmark (default: 200 of the nano ones, where they are drawn anew; all of the others)')
     c.add_argument('--max-new-tokens', type=count, default=None, help="of an answer (default: the benchmark's own limit)")
