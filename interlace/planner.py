@@ -292,7 +292,7 @@ ENDLESS = ('wanda', 'magnitude')     # what has lost its language does not end a
 
 # %% ../nbs/24_planner.ipynb #789f6920
 NANO = Assumptions(rows=ROWS*len(FAMILIES), subsets=len(FAMILIES), row_kb=3., host_mib=1800, pictures=1, turns=4., question_tokens=14, answer_tokens=4, longest=300, longest_question=200, padding=1.5, picture_pixels=64**2, least_pixels=32**2, most_pixels=256**2)
-PROSE = NANO._replace(subsets=1, pictures=0, turns=1, question_tokens=115, answer_tokens=145, longest=512, longest_question=250, direct_tokens=16, row_kb=1.)      # windows of about a thousand characters
+PROSE = NANO._replace(mfu=3., subsets=1, pictures=0, turns=1, question_tokens=115, answer_tokens=145, longest=512, longest_question=250, direct_tokens=16, row_kb=1.)      # windows of about a thousand characters; large matrices in bfloat16, on cores that have units for them (AMX): several times a core's nominal tenth of a TFLOP/s, elsewhere a fraction of it
 WIKITEXT_WINDOWS = 11_000      # about as many in WikiText-2's training split
 NANO_PIXELS = dict(HRBench4K=128**2, HRBench8K=192**2) | {'V-Star': 128**2}
 

@@ -139,7 +139,7 @@ def stages(
             trained, inputs = f'{folder}/model/model.safetensors', [*weights(model), *([plan] if plan else [])]
             if v.tune: learnt.append(record)
             if v.tune: out.append(Stage('train-' + name(v.name, model, v.seed), 'train', take(*LOADING, *TRAINING) | together(plan) | dict(model=model, variant=v.name, plan=plan, seed=v.seed, data=trained_on, out=f'{folder}/model'),
-                                        [f'{trained_on}/manifest.json', *inputs], [trained], (3900 if plan else 5600) if textual(settings) else 3200 if plan else 4500, gpus=gpu*together(plan)['processes']))
+                                        [f'{trained_on}/manifest.json', *inputs], [trained], (3900 if plan else 6600) if textual(settings) else 3200 if plan else 4500, gpus=gpu*together(plan)['processes']))
             out.append(Stage(name(v.name, model, v.seed), 'evaluate', shown | take('benchmark_data', 'eval_batch_size', 'max_new_tokens', 'reasoning_tokens', 'temperature', 'score_batch_size', 'wanda_samples', 'max_messages', 'max_length') | dict(dtype=settings['eval_dtype'], model=model, variant=v.name, method=v.method, plan=plan, trained=f'{folder}/model' if v.tune else None, seed=v.seed, domain=v.domain,
                                   answers=list(v.answers), data=data, benchmarks=questions, extensions=own['benchmark'], out=record), [asked, *extended(own['benchmark']), *([trained] if v.tune else inputs), *([written] if v.method == 'wanda' or textual(settings) else [])], [record], 2000, gpus=gpu))
     first, top = models[0], max(settings['ratios'])
