@@ -485,7 +485,7 @@ def _latency(stage, w, d, s):
     one = d.seconds(forward_flops(s, b, head=1), s.layers) + said*d.seconds(0, s.layers, e*s.parameters()[0])
     return dict(passes=times*said, flops=times*(forward_flops(s, b, head=1) + said*forward_flops(s, Batch(1, 1))), minutes=times*one/60, parts=dict(weights=e*s.parameters()[0], activations=passing_bytes(s, b, p['dtype'], p['attention']), cache=cache_bytes(s, b, said, dtype=p['dtype'])))
 
-_KINDS = dict(data=_data, benchmarks=_benchmarks, scores=_scores, sleb=_sleb, train=_train, evaluate=_evaluate, latency=_latency)
+_KINDS = dict(data=_data, prose=_data, benchmarks=_benchmarks, scores=_scores, sleb=_sleb, train=_train, evaluate=_evaluate, latency=_latency)
 
 # %% ../nbs/24_planner.ipynb #893b697d
 def _gib(mib): return f'{mib/1024:,.1f}' if mib >= 103 else f'{mib/1024:.2f}'
