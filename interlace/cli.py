@@ -175,7 +175,7 @@ def _parser():
     c.add_argument('--profile', default='nano', help='a section of settings.ini (default: nano)')
     c.add_argument('--only', nargs='+', metavar='STAGE', help='only these stages and what they need, e.g. figure2 table1')
     c.add_argument('--cores', type=count, help='cores to use (default: all)')
-    c.add_argument('--memory', type=count, help='MiB of memory to use (default: nine tenths of what there is)')
+    c.add_argument('--memory', type=count, help='MiB of memory to use (default: what the profile names, at most nine tenths of what there is)')
     c.add_argument('--dry-run', action='store_true', help='say what would run, and run nothing')
     c.add_argument('--rehearse', action='store_true', help='run the whole profile with tiny random stand-ins for its models, data and benchmarks')
     c.add_argument('--cluster', help='submit the stages as jobs: generic, slurm, kubernetes (nbs/paper/clusters), or the folder of a Snakemake profile')

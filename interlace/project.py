@@ -123,7 +123,7 @@ SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a 
     'weight_decay': (float, _NOT_BELOW), 'max_grad_norm': (float, _OVER), 'bfloat16': (bool, _ANY), 'max_messages': (int, (lambda v: v > 1, 'at least 2')), 'max_length': (int, _OVER),
     'checkpoint_steps': (int, _OVER), 'log_steps': (int, _OVER), 'gradient_checkpointing': (bool, _ANY), 'processes': (int, _OVER), 'dense_processes': (int, _OVER), 'sharding': (str, _among('ddp', 'zero3', 'fsdp2')),
     'benchmark_data': (str, _PLACE), 'benchmarks': ([str], _ANY), 'questions': (int, _NOT_BELOW), 'max_new_tokens': (int, _OVER), 'reasoning_tokens': (int, _OVER), 'temperature': (float, _NOT_BELOW), 'eval_batch_size': (int, _OVER),
-    'eval_min_pixels': (int, _NOT_BELOW), 'eval_max_pixels': (int, _NOT_BELOW), 'extensions': ([str], _ANY)}
+    'eval_min_pixels': (int, _NOT_BELOW), 'eval_max_pixels': (int, _NOT_BELOW), 'extensions': ([str], _ANY), 'memory': (int, _NOT_BELOW)}
 _MAY_BE_EMPTY = ('extensions', 'domains')
 
 def _value(name, text, where):

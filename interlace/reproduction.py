@@ -7,7 +7,7 @@ __all__ = ['RULES', 'TWELVE', 'TEXT_SETS', 'LOADING', 'TRAINING', 'DRAWING', 'PR
            'extensions_of', 'check_names', 'stages', 'code_of', 'reproduce']
 
 # %% ../nbs/23_reproduction.ipynb #a57c727f
-import contextlib, json, os, re, shutil, signal, subprocess, sys, tempfile, threading
+import contextlib, json, math, os, re, shutil, signal, subprocess, sys, tempfile, threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -281,7 +281,7 @@ def reproduce(
     profile:str='nano',           # a section of settings.ini
     only:list|None=None,      # stages, by name, with what they need; all by default
     cores:int|None=None,      # all by default
-    memory:int|None=None,     # MiB; nine tenths of what there is by default
+    memory:int|None=None,     # MiB; by default the profile's, and at most nine tenths of what there is
     dry_run:bool=False,       # say what would run, and run nothing
     rehearse:bool=False,      # with tiny stand-ins for models, data and benchmarks; marked on every artefact
     cluster:str|None=None,    # submit stages as jobs: a folder of nbs/paper/clusters by name, or that of a Snakemake profile
@@ -316,7 +316,8 @@ def reproduce(
     if not (here or cluster or dry_run or gpus): print(f"profile '{profile}' is meant for GPUs, and none is here; --rehearse runs it with stand-ins", file=sys.stderr)
     env['INTERLACE_GPUS'] = str(gpus)
     if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([sys.executable, '-m', 'snakemake', *place, '--cores', '1', '--unlock'], env=env, capture_output=True)   # left by a run that was killed
-    where = ['--cores', str(cores or available()), *(['--profile', str(submit)] if cluster else ['--resources', f'mem_mb={memory or installed()*9//10}', f'gpu={max(gpus, 1)}'])]
+    together = memory or min(settings['memory'] or math.inf, installed()*9//10)
+    where = ['--cores', str(cores or available()), *(['--profile', str(submit)] if cluster else ['--resources', f'mem_mb={together}', f'gpu={max(gpus, 1)}'])]
     warm = _warm(env) if here and not (dry_run or cluster) and sys.platform == 'linux' else contextlib.nullcontext(env)
     with warm as env: status, log = _snakemake([*place, *where, '--rerun-incomplete', '--nocolor', *(['--dry-run'] if dry_run else []), '--quiet', 'rules', '--', *(only or ['all'])],
                                                env, profile, len(matrix), None if dry_run else pid)

@@ -3,6 +3,7 @@ import json, os, signal, subprocess, sys, time
 
 import pandas as pd
 import pytest
+from interlace import reproduction
 from interlace.evaluation import question_scores
 from interlace.project import load_profile
 from interlace.reproduction import stages
@@ -51,6 +52,16 @@ def test_the_matrix_has_what_the_paper_has():
     assert {"dense", "dense-ft", "sleb-25", "sleb-ft-25", "wanda-2-4", "magnitude-2-4", *(f"interlace-{r}" for r in (10, 15, 20, 25)), *(f"{s}-25" for s in ("interlace-oa", "interlace-tn", "consecutive", "random")),
             *(f"interlace-25-{d}" for d in ("ChartQA", "TextVQA", "ScienceQA"))} <= set(nano)
     assert len(set(nano)) == len(nano)
+
+
+@pytest.mark.parametrize("there, asked, room", [(100_000, None, 8000), (5_000, None, 4500), (100_000, 20_000, 20_000)])
+def test_stages_take_the_memory_of_the_profile(monkeypatch, there, asked, room):
+    "What smollm2 names, no more than there is, unless another limit is asked for"
+    seen = []
+    monkeypatch.setattr(reproduction, "installed", lambda: there)
+    monkeypatch.setattr(reproduction, "_snakemake", lambda args, *rest: (seen.extend(args), (0, ["Nothing to be done"]))[1])
+    assert reproduction.reproduce("smollm2", memory=asked, dry_run=True) == 0
+    assert f"mem_mb={room}" in seen
 
 
 def test_two_models_and_another_first_seed():
