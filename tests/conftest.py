@@ -16,10 +16,6 @@ def needed(thing, what):
     (pytest.fail if os.environ.get("INTERLACE_BROWSER") == "required" else pytest.skip)(f"not here: {what}")
 
 
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda i: i.path.name != "test_site.py")     # the longest file first, or one worker waits for it at the end
-
-
 @pytest.fixture(scope="session")
 def browser():
     "A headless Chromium that speaks to nobody"

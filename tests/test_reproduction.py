@@ -1,5 +1,6 @@
 """The smoke profile, with fewer questions, end to end through papermill; then what a second run, a change, a kill and an old artefact do."""
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from interlace.project import load_profile
 from interlace.reproduction import stages
 from conftest import interlace
 
-QUESTIONS = 8
+QUESTIONS = 4
 MATRIX = stages(load_profile("smoke"))
 def of(*notebooks): return [s.name for s in MATRIX if s.notebook in notebooks]
 TRAINED, EVALUATED, ALL = of("train"), of("evaluate"), [s.name for s in MATRIX]
@@ -131,6 +132,16 @@ def test_a_second_run_has_nothing_to_do(ran):
     assert r.returncode == 0 and "nothing to do" in r.stdout and not names(r.stdout) and time.time() - start < 60
 
 
+def test_neither_the_folder_nor_the_environment_is_part_of_a_stage(ran, tmp_path):
+    "Moved elsewhere and run by a Python of another path: the same stages"
+    moved = shutil.copytree(ran, tmp_path/"moved", ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    for weights in ran.rglob("*.safetensors"): os.link(weights, moved/weights.relative_to(ran))
+    (tmp_path/"environment").symlink_to(sys.prefix)
+    python = tmp_path/"environment"/Path(sys.executable).relative_to(sys.prefix)
+    r = subprocess.run([python, "-m", "interlace.cli", "reproduce", "--profile", "smoke", "--cores", "1"], capture_output=True, text=True, cwd=moved, env=os.environ | {"PYTHONPATH": str(moved), "INTERLACE_ROOT": str(moved)})
+    assert r.returncode == 0 and "nothing to do" in r.stdout, r.stdout + r.stderr
+
+
 def would_run(root, *only):
     r = interlace("reproduce", "--profile", "smoke", "--cores", "1", "--dry-run", *(["--only", *only] if only else []), root=root)
     assert r.returncode == 0, r.stderr
@@ -140,7 +151,7 @@ def would_run(root, *only):
 AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
 
 @pytest.mark.parametrize("file, old, new, rerun", [
-    ("settings.ini", "questions = 8", "questions = 7", ["benchmarks", *EVALUATED, "gallery", *FROM_ANSWERS]),
+    ("settings.ini", f"questions = {QUESTIONS}", "questions = 3", ["benchmarks", *EVALUATED, "gallery", *FROM_ANSWERS]),
     ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "sleb", *AT_20, "latency", "figure1", "figure2", "explorer", "table1", "table2", "table3", "table4", "table5", "table6", "comparison"]),
     ("interlace/finetuning.py", "def train(", "# a change\ndef train(", [*TRAINED, *TUNED, *FROM_ANSWERS]),
     ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", [n for n in ALL if n not in ("data", "benchmarks", "scores")]),
