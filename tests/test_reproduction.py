@@ -1,4 +1,4 @@
-"""The smoke profile, with fewer questions, end to end through papermill; then what a second run, a change, a kill and an old artefact do."""
+"""The smoke profile, with fewer questions and samples, end to end through papermill; then what a second run, a change, a kill and an old artefact do."""
 import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def record(root, variant): return json.loads((root/RECORDS/variant/"s42"/"record
 def ran(project):
     "All of smoke: first killed in the middle, then started again"
     ini = project/"settings.ini"
-    ini.write_text(ini.read_text().replace("questions = 16", f"questions = {QUESTIONS}").replace("sleb_samples = 4", "sleb_samples = 2"))
+    ini.write_text(ini.read_text().replace("questions = 16", f"questions = {QUESTIONS}").replace("sleb_samples = 4", "sleb_samples = 2").replace("fraction = 0.001", "fraction = 0.0005"))
     env = os.environ | {"PYTHONPATH": str(project), "INTERLACE_ROOT": str(project)}
     first = subprocess.Popen([sys.executable, "-m", "interlace.cli", "reproduce", "--profile", "smoke", "--cores", "1"], cwd=project, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True,
                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))     # as in a terminal; a background job would ignore Ctrl-C
