@@ -19,7 +19,7 @@ def _reproduce(a):
 def _profiles(a):
     for name in profiles():
         p = load_profile(name)
-        print(f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions']} questions per benchmark")
+        print(f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions'] or 'all'} questions of each benchmark")
 
 def _plan_run(a):
     from interlace.planner import plan_run

@@ -156,12 +156,12 @@ def test_all_stages_on_a_tiny_text_model(project):
     (project/"tables"/"nano").mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT/"tables"/"nano"/"comparison.csv", project/"tables"/"nano")
     ini = project/"settings.ini"
-    ini.write_text(ini.read_text() + "\n[tiny]\nextends = smollm2\nmodels = mine/tiny\nratios = 0.2 0.4\nablation = random\nseeds = 42\nfraction = 0.03\ntest_windows = 3\nsleb_samples = 2\nmax_length = 200\nmax_new_tokens = 2\nquestions = 20\n")
+    ini.write_text(ini.read_text() + "\n[tiny]\nextends = smollm2\nmodels = mine/tiny\nratios = 0.2 0.4\nablation = random\nseeds = 42\nfraction = 0.03\ntest_windows = 3\nsleb_samples = 2\nmax_length = 200\nmax_new_tokens = 2\n")
     done = interlace("reproduce", "--profile", "tiny", root=project)
     assert done.returncode == 0, done.stdout + done.stderr
     numbers, orders = pd.read_csv(project/"tables"/"tiny"/"methods.csv"), pd.read_csv(project/"tables"/"tiny"/"pretrained.csv")
     assert set(numbers["method"]) == {"Dense", "Dense-FT", "INTERLACE", "Random", "SLEB", "SLEB-FT", "Wanda 2:4", "Magnitude 2:4"} and sorted(set(numbers["dropped"])) == [0, 1, 2]
-    assert (numbers["perplexity_low"] < numbers["perplexity"]).all() and (numbers["n"] == 40).all() and numbers.loc[numbers["fine_tuned"] == "yes", "steps"].nunique() == 1
+    assert (numbers["perplexity_low"] < numbers["perplexity"]).all() and (numbers["n"] == 233).all() and numbers.loc[numbers["fine_tuned"] == "yes", "steps"].nunique() == 1
     numbers["key"] = [{"Dense": "dense", "Dense-FT": "dense-ft", "Wanda 2:4": "wanda-2-4", "Magnitude 2:4": "magnitude-2-4"}.get(m, f"{m.lower()}-{ {1: 20, 2: 40}.get(k)}") for m, k in zip(numbers["method"], numbers["dropped"])]
     for r in orders.to_dict("records"):
         ratio = numbers.set_index("key")["perplexity"]

@@ -8,7 +8,7 @@ Importing torch, transformers and the evaluation harness takes seconds, a small 
 `interlace reproduce` starts the server for small profiles and names its socket in INTERLACE_WARM; without it,
 or when it is gone, everything starts in the usual way. Only the standard library is imported here: a client must be quick.
 """
-import contextlib, fcntl, json, os, random, runpy, select, signal, socket, struct, sys, time
+import contextlib, fcntl, gc, json, os, random, runpy, select, signal, socket, struct, sys, time
 
 HEAVY = ("torch", "transformers", "transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.auto.processing_auto", "transformers.models.qwen3_vl.modeling_qwen3_vl",
          "transformers.models.qwen3_vl.processing_qwen3_vl", "transformers.models.qwen2_vl.image_processing_qwen2_vl", "datasets", "accelerate", "pandas", "matplotlib.pyplot", "seaborn", "PIL.Image", "sklearn",
@@ -82,6 +82,7 @@ def serve(where):
         listener.listen(64)                             # who asks meanwhile waits
         for name in HEAVY:
             with contextlib.suppress(ImportError): importlib.import_module(name)       # what is missing is said by the notebook that needs it
+        gc.collect(); gc.freeze()                       # no child looks through all of that again, or copies its pages by doing so
         while os.getppid() == parent:
             ready, _, _ = select.select([listener, wake, *running], [], [], 1)
             for r in ready:
