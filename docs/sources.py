@@ -367,7 +367,7 @@ def main():
     (OUT/"cite.md").write_text(cite_page())
     reported = json.loads((ROOT/"interlace"/"reported.json").read_text())
     guide = lambda p: p.stem[:2] >= "26" and not any("default_exp" in c.source for c in nbformat.read(p, 4).cells)
-    fill = dict(picture=json.loads((ROOT/"figures"/"nano"/"figure1.json").read_text())["caption"], claims="\n".join(f"- {c['text']}" for c in reported["abstract_claims"]),
+    fill = dict(picture=dict(kept)[ROOT/"figures"/"nano"/"figure1.json"]["caption"], claims="\n".join(f"- {c['text']}" for c in reported["abstract_claims"]),
         results="\n".join(f"- [{t}]({at}.md)" for _, _, at, t in made),
         toc="\n".join([toctree("Start", ["method", "explorer", "glossary"]),
             toctree("Guides", [p.stem for p in numbered if guide(p) and not p.stem.endswith("_card")]),

@@ -147,7 +147,7 @@ def command(*args):
     return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
 
 
-def interlace(*args, root=ROOT, **env):
+def interlace(*args, root=ROOT, python=sys.executable, **env):
     "The console command as a process in a project folder"
     env = os.environ | {"PYTHONPATH": str(root), "INTERLACE_ROOT": str(root)} | env
-    return subprocess.run([sys.executable, "-m", "interlace.cli", *map(str, args)], capture_output=True, text=True, cwd=root, env=env)
+    return subprocess.run([python, "-m", "interlace.cli", *map(str, args)], capture_output=True, text=True, cwd=root, env=env)

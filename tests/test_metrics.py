@@ -70,9 +70,9 @@ def nano():
 
 def test_in_a_batch_or_alone_the_same_answers(nano):
     from interlace.nano_benchmarks import BENCHMARKS
-    records = [evaluate(*nano, list(BENCHMARKS), questions=3, batch_size=b, progress=False) for b in (1, 7, 64)]
+    records = [evaluate(*nano, list(BENCHMARKS), questions=5, batch_size=b, progress=False) for b in (1, 7, 64)]
     said = [[a["answer"] for n in BENCHMARKS for a in r["answers"][n]] for r in records]
-    assert said[0] == said[1] == said[2] and all(r["benchmarks"][n]["n"] == 3 for r in records for n in BENCHMARKS)
+    assert said[0] == said[1] == said[2] and all(r["benchmarks"][n]["n"] == 5 for r in records for n in BENCHMARKS)
 
 
 def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):
@@ -96,7 +96,7 @@ def test_with_reasoning_only_the_final_answer_counts(nano):
 def test_a_nano_model_is_what_its_record_says(name, asked):
     "The shipped weights on the first of the questions that the shipped record is about"
     shipped = read_json(f"{model_folder(name)}/evaluation.json")["benchmarks"]
-    record = evaluate(*load_model(name, attention="eager"), asked or list(BENCHMARKS), questions=30, batch_size=60, progress=False)
+    record = evaluate(*load_model(name, attention="eager"), asked or list(BENCHMARKS), questions=60, batch_size=60, progress=False)
     assert set(shipped) == set(BENCHMARKS)
     for b, r in record["benchmarks"].items(): assert abs(r["score"] - shipped[b]["score"]) <= 4*math.hypot(r["stderr"], shipped[b]["stderr"]), b
 

@@ -1,5 +1,5 @@
 """The notebooks as their readers meet them: what runs them is said, they run from any working folder, and JupyterLab opens them trusted and saves them as they were."""
-import json, os, re, shutil, subprocess, sys, time, urllib.request
+import contextlib, json, os, re, shutil, subprocess, sys, time, urllib.request
 
 import nbclient, nbformat, psutil, pytest
 from conftest import ROOT
@@ -58,8 +58,10 @@ def lab(tmp_path_factory):
         ask.folder, ask.address = folder, f"http://127.0.0.1:{at[1]}/lab/tree/nbs/index.ipynb?token={secret}"
         yield ask
     finally:
-        for kernel in psutil.Process(server.pid).children(recursive=True): kernel.kill()      # asked to shut down it takes its time: half a minute while it starts
+        kernels = psutil.Process(server.pid).children(recursive=True)      # asked to shut down, one that is still starting takes half a minute
         server.kill(); server.wait(); log.close()
+        for kernel in kernels:
+            with contextlib.suppress(psutil.NoSuchProcess): kernel.kill()
 
 
 def test_lab_opens_trusted_and_saves_byte_for_byte(lab):

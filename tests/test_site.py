@@ -11,6 +11,7 @@ from conftest import ROOT, needed
 from interlace.project import load_profile
 from interlace.reproduction import stages
 
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     "The folder of the site, built as `make docs` builds it; warnings are errors"
