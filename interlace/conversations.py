@@ -96,6 +96,14 @@ class Collator:
         self.processor, self.max_messages, self.max_length = processor, max_messages, max_length
         self.tokenizer = getattr(processor, 'tokenizer', processor)
 
+    def lengths(self,
+        samples:list   # dicts with `images` and `texts`
+    ) -> list:         # tokens of each, those of its images included
+        "How long the samples are, without making a batch of them"
+        texts = [render(self.processor, to_messages(s['texts'], len(s['images'] or []), self.max_messages)) for s in samples]
+        visual = [_picture_tokens(self.processor, s['images'], f"sample {s.get('id', i)}") or 0 for i, s in enumerate(samples)]
+        return [len(t) + v for t, v in zip(self.tokenizer(texts, add_special_tokens=False)['input_ids'], visual)]
+
     def __call__(self,
         samples:list   # dicts with `images` and `texts`
     ) -> dict:         # `input_ids`, `attention_mask`, `labels` (`B T`), and what the processor adds for images

@@ -6,9 +6,10 @@
 __all__ = ['last_checkpoint', 'configuration', 'train', 'save', 'checkpoint_from', 'finetune', 'launch', 'finetune_on']
 
 # %% ../nbs/08_finetuning.ipynb #f22dc498
-import contextlib, functools, json, os, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, functools, hashlib, json, os, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import DistributedType
@@ -49,6 +50,32 @@ class _Clock(TrainerCallback):
         self.before[state.global_step] = round(self.seconds(), 1)
         if all(gathered(True)) and world()[0] == 0: write_json(self.file, self.before)        # every process has written its part
 
+# %% ../nbs/08_finetuning.ipynb #3c5e91d2
+def _run_mark(model, dataset, settings):
+    "A hash of what makes a run: settings, data, and the bytes of the weights it starts from"
+    weights = hashlib.sha256()
+    for name, p in model.named_parameters():
+        if not p.requires_grad: continue
+        weights.update(name.encode())
+        weights.update(p.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return fingerprint(settings, weights.hexdigest(), getattr(dataset, '_fingerprint', None))
+
+# %% ../nbs/08_finetuning.ipynb #b71d40aa
+def _claim_checkpoints(folder, mark):
+    "Make `folder` this run's: checkpoints of another run are moved aside, this run's own come back"
+    owner = folder/'settings.json'
+    if folder.exists() and not owner.exists() and any(folder.iterdir()):
+        raise BadInput(f'{folder}: not a folder of checkpoints that this command made; '
+                       'move it away, or write to another place')
+    if owner.exists() and (other := read_json(owner)) != mark:
+        aside = folder.with_name(f'{folder.name}-{other}')
+        if aside.exists(): raise BadInput(f'{aside}: already there; move it away, then start again')
+        folder.rename(aside)
+        print(f'{folder.name}: checkpoints of another run, moved to {aside.name}', file=sys.stderr)
+    mine = folder.with_name(f'{folder.name}-{mark}')
+    if mine.exists() and not folder.exists(): mine.rename(folder)
+    write_json(owner, mark)
+
 # %% ../nbs/08_finetuning.ipynb #763a8b0a
 class _Bar(TrainerCallback):
     "A bar over the steps, with the last loss"
@@ -57,6 +84,30 @@ class _Bar(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if 'loss' in (logs or {}): self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
     def on_train_end(self, args, state, control, **kwargs): self.bar.close()
+
+# %% ../nbs/08_finetuning.ipynb #17be8d03
+class _Parts:
+    "A step's samples, sorted by their number of tokens, as several padded batches"
+    def __init__(self, collator, parts, finish):
+        self.collator, self.parts, self.finish = collator, parts, finish
+
+    def __call__(self, samples):
+        lengths = self.collator.lengths(samples)
+        order = sorted(range(len(samples)), key=lengths.__getitem__)
+        chunks = [c for c in np.array_split(order, self.parts) if len(c)]
+        batches = []
+        for chunk in chunks:
+            some = [samples[i] for i in chunk]
+            batches.append(self.finish(self.collator(some), some))
+        return dict(labels=torch.cat([b['labels'].flatten() for b in batches]), parts=batches)
+
+# %% ../nbs/08_finetuning.ipynb #8fa1c6e9
+class _PartsTrainer(Trainer):
+    "Trainer whose batches may come in parts; their losses add up to the loss of the whole"
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if 'parts' not in inputs: return super().training_step(model, inputs, num_items_in_batch)
+        return sum(super(_PartsTrainer, self).training_step(model, part, num_items_in_batch)
+                   for part in inputs['parts'])
 
 # %% ../nbs/08_finetuning.ipynb #c5648a51
 def configuration(
@@ -86,9 +137,8 @@ class _Filled(Sampler):
     def set_epoch(self, epoch):
         if hasattr(self.order, 'set_epoch'): self.order.set_epoch(epoch)
 
-def _without_blanks(collator, samples):
-    "A batch in which no token of a blank counts"
-    batch = collator(samples)
+def _without_blanks(batch, samples):
+    "The batch, in which no token of a blank counts"
     for i, s in enumerate(samples):
         if s.get('blank'): batch['labels'][i] = IGNORE
     return batch
@@ -142,6 +192,7 @@ def train(
     out_dir:str|Path,                 # the finished model's folder
     learning_rate:float=1e-5,     # its peak, after warm-up
     batch_size:int=16,                # samples per device and step
+    parts:int=1,                      # batches that a step's samples are sorted into by length
     accumulation:int=2,               # steps whose gradients are summed
     epochs:float=1.,              # passes over the data; a fraction ends within one
     warmup_ratio:float=.03,           # share of the steps in which the learning rate rises
@@ -173,14 +224,10 @@ def train(
     out_dir = Path(out_dir)
     writable(out_dir, folder=True)        # fail before training, not after
     settings = dict(learning_rate=learning_rate, batch_size=batch_size, accumulation=accumulation, epochs=epochs, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
-                    max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, schedule=schedule, seed=seed, processes=processes, sharding=sharding, samples=len(dataset), trained=trained)
+                    max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, schedule=schedule, seed=seed, parts=parts, processes=processes, sharding=sharding, samples=len(dataset), trained=trained)
     checkpoints = out_dir.with_name(out_dir.name + '.checkpoints')
-    start = [[n, *(float(f(p.detach().double())) for f in (torch.sum, torch.std))] for n, p in model.named_parameters() if p.requires_grad]
-    mark = fingerprint(settings, about, start, getattr(dataset, '_fingerprint', None))    # other data or other weights: not the same run
     timed = checkpoints/'seconds.json'
-    if rank == 0:
-        if checkpoints.exists() and (not (checkpoints/'settings.json').exists() or read_json(checkpoints/'settings.json') != mark): shutil.rmtree(checkpoints)
-        write_json(checkpoints/'settings.json', mark)
+    if rank == 0: _claim_checkpoints(checkpoints, _run_mark(model, dataset, settings | about))
     resume = gathered(last_checkpoint(checkpoints, None if processes == 1 else map(int, read_json(timed)) if timed.exists() else ()) if rank == 0 else None)[0]
     cost, caching = {}, getattr(model.config, 'use_cache', None)
     seed_everything(seed)
@@ -199,8 +246,8 @@ def train(
     same, state = {}, None             # parameters that go by several names (tied embeddings)
     for n, p in model.state_dict(keep_vars=True).items(): same.setdefault(id(p), []).append(n)
     with measured(cost), _without_cache(model), _float32_while_training(model, sharding) as before:
-        trainer = Trainer(model=model, args=arguments, train_dataset=samples, data_collator=collator if processes == 1 else functools.partial(_without_blanks, collator),
-                          compute_loss_func=_token_mean if processes*accumulation > 1 else None, callbacks=[clock, *([_Bar()] if progress else [])], optimizers=(optimizer(model) if optimizer else None, None))
+        trainer = _PartsTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collator if parts == processes == 1 else _Parts(collator, parts, _without_blanks),
+                          compute_loss_func=_token_mean if processes*accumulation*parts > 1 else None, callbacks=[clock, *([_Bar()] if progress else [])], optimizers=(optimizer(model) if optimizer else None, None))
         trainer.remove_callback(PrinterCallback)       # the loss curve is in the record
         if processes > 1: trainer._get_train_sampler = lambda *_: _Filled(len(dataset), len(samples), seed, shuffle)
         if sharding == 'fsdp2':        # gathered and multiplied in bfloat16; gradients summed up in float32

@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'TEMPLATE', 'PATCH', 'MERGE', 'SHAPES', 'LAYERS', 'MIXTURE', 'CURRICULUM', 'BLOCK', 'RUNS',
-           'nano_tokenizer', 'nano_processor', 'nano_config', 'nano_model', 'deepened', 'NanoStream', 'orthogonalised',
-           'Muon', 'train_nano']
+           'nano_tokenizer', 'nano_processor', 'nano_config', 'nano_model', 'NanoStream', 'orthogonalised', 'Muon',
+           'fastest_dtype', 'TrainingRun', 'compile_layers', 'train_nano']
 
 # %% ../nbs/09_nano_model.ipynb #1c31e6b1
-import copy, json
+import functools, json, time
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor)
-from .project import BadInput, read_json, seed_everything
+from .project import BadInput, read_json, seed_everything, write_json
 from .nano_world import CANVAS, FAMILIES, SIZE, conversation, rng_for
+from .decoder import find_decoder
 from .finetuning import train
 
 # %% ../nbs/09_nano_model.ipynb #4b84a016
@@ -90,44 +92,29 @@ def nano_model(
     model.generation_config.pad_token_id = model.config.text_config.pad_token_id
     return model
 
-# %% ../nbs/09_nano_model.ipynb #18cfac92
-def deepened(
-    model:Qwen3VLForConditionalGeneration,# a nano model
-    layers:int=LAYERS,     # decoder layers afterwards
-) -> Qwen3VLForConditionalGeneration:
-    "A deeper model of nearly the same function: each layer above DeepStack's is repeated, and each copy adds its share"
-    config = copy.deepcopy(model.config)
-    before, single = config.text_config.num_hidden_layers, len(config.vision_config.deepstack_visual_indexes)
-    if layers < before: raise BadInput(f'{layers} layers: the model has {before} already; give a larger number')
-    if before == single < layers: raise BadInput(f'{before} layers, all of which DeepStack writes to: none can be repeated; begin with more')
-    config.text_config.num_hidden_layers = layers
-    copies = [1]*single + [len(part) for part in np.array_split(np.arange(layers - single), before - single)]
-    new, state = Qwen3VLForConditionalGeneration._from_config(config, attn_implementation='eager'), model.state_dict()
-    for k, source in enumerate(i for i, n in enumerate(copies) for _ in range(n)):
-        for n, p in model.model.language_model.layers[source].state_dict().items():
-            state[f'model.language_model.layers.{k}.{n}'] = p/copies[source] if n in ('self_attn.o_proj.weight', 'mlp.down_proj.weight') else p
-    new.load_state_dict(state)
-    new.generation_config = model.generation_config
-    return new
-
 # %% ../nbs/09_nano_model.ipynb #1923f31a
 MIXTURE = dict(objects=8, street=6, diagrams=6, chart_bars=2, chart_lines=3, chart_pies=2, text_words=1, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2, signs=3,
                wide=5, vast=3, search=5, science_magnets=2, science_thermometers=2, science_balance=2, science_solutions=2, science_circuits=2)
 _SEEN = dict(objects=3, street=2, diagrams=3, chart_bars=2, chart_lines=2, chart_pies=2, text_letters=1, text_words=1, text_fields=1, text_handwriting=1, signs=2,
              wide=2, vast=1, search=1, science_thermometers=1, science_solutions=1)
 CURRICULUM = (   # (until this sample, what is drawn, what is said)
-    (10_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), 'captions'),
-    (18_000, dict(objects=3, street=3, diagrams=4, signs=2, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2), 'captions'),
-    (30_000, _SEEN | dict(chart_bars=4, chart_lines=4, chart_pies=4, science_magnets=2, science_thermometers=2, science_balance=1, science_solutions=2, science_circuits=1), 'captions'),
-    (42_000, MIXTURE, 'by name and otherwise'),
-    (60_000, MIXTURE, 'questions'),
-    (76_000, dict(objects=5, street=3, wide=3, search=2, vast=1, diagrams=3, chart_bars=1, chart_lines=1, chart_pies=1, signs=1, text_fields=1), 'by name'),
-    (126_000, MIXTURE, 'questions and names'),
-    (134_000, dict(objects=6, diagrams=4, wide=2, search=2, vast=1, street=1, signs=1, text_fields=2, chart_lines=1, chart_pies=1, science_magnets=1, science_thermometers=1, science_solutions=1), 'what lags'),
-    (150_000, MIXTURE, 'questions and names'),
-    (166_000, MIXTURE, 'reasoning'),
-    (176_000, MIXTURE | dict(objects=20, diagrams=20, chart_lines=6, chart_pies=5), 'reasoning about what lags'),
-    (None, MIXTURE, 'reasoning'))
+    (8_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), 'captions'),
+    (14_000, dict(objects=3, street=3, diagrams=4, signs=2, text_letters=1, text_numbers=1,
+                  text_fields=2, text_handwriting=2), 'captions'),
+    (26_000, _SEEN | dict(chart_bars=4, chart_lines=4, chart_pies=4, science_magnets=2,
+                          science_thermometers=2, science_balance=1, science_solutions=2,
+                          science_circuits=1), 'captions'),
+    (36_000, MIXTURE, 'by name and otherwise'),
+    (50_000, MIXTURE, 'questions'),
+    (60_000, dict(objects=5, street=3, wide=3, search=2, vast=1, diagrams=3, chart_bars=1,
+                  chart_lines=1, chart_pies=1, signs=1, text_fields=1), 'by name'),
+    (88_000, MIXTURE, 'questions and names'),
+    (96_000, dict(objects=6, diagrams=4, wide=2, search=2, vast=1, street=1, signs=1,
+                  text_fields=2, chart_lines=1, chart_pies=1, science_magnets=1,
+                  science_thermometers=1, science_solutions=1), 'what lags'),
+    (120_000, MIXTURE, 'reasoning'),
+    (None, MIXTURE | dict(objects=12, diagrams=12, chart_lines=5, chart_pies=5),
+     'reasoning about what lags'))
 _SAID = {'captions': dict(turns=0, first=1.), 'by name and otherwise': dict(turns=0, first=1., free=.2, named=.7), 'by name': dict(turns=0, first=1., named=1.),
          'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.3, free=.3, named=.4)}
 _SAID['questions and names'] = _SAID['questions'] | dict(last=.35, free=.2, named=.6)
@@ -135,7 +122,7 @@ _SAID['what lags'] = _SAID['questions and names'] | dict(turns=12, characters=80
                                                                 'magnets', 'magnets-open', 'hottest', 'coldest', 'most', 'least'))
 _SAID['reasoning'] = _SAID['questions'] | dict(first=.05, last=.1, cot=0., named=.6, free=.2, thinking=.65, turns=10, characters=800)
 _SAID['reasoning about what lags'] = _SAID['reasoning'] | dict(thinking=.75, kinds=('yes', 'no', 'check', 'list', 'turn', 'from', 'from-open', 'to', 'largest', 'smallest'))
-BLOCK = 16       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
+BLOCK = 32       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
 
 class NanoStream:
     "The training stream as a sequence: every sample depends on its number alone"
@@ -158,11 +145,12 @@ class NanoStream:
 def orthogonalised(
     x:torch.Tensor,   # `N rows columns`
     steps:int=5,                  # iterations
+    dtype:torch.dtype=torch.float32,   # of the products
 ) -> torch.Tensor:    # the same shape; singular values near 1
-    "Newton-Schulz iteration of Muon (Jordan et al., 2024) on a stack of matrices, in bfloat16"
+    "Newton-Schulz iteration of Muon (Jordan et al., 2024) on a stack of matrices"
     wide = x.shape[2] > x.shape[1]
     y = x.mT if wide else x
-    y = (y.mT/(y.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    y = (y.mT/(y.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(steps):
         g = y @ y.mT
         y = torch.baddbmm(y, -4.7750*g + 2.0315*(g @ g), y, beta=3.4445)
@@ -170,7 +158,8 @@ def orthogonalised(
 
 class Muon(torch.optim.Optimizer):
     "Muon for hidden matrices, stacked by shape; Adam for everything else"
-    def __init__(self, model, lr=2e-2, adam_lr=1e-3, momentum=.95, betas=(.9, .98), weight_decay=.03):
+    def __init__(self, model, lr=2e-2, adam_lr=1e-3, momentum=.95, betas=(.9, .98), weight_decay=.03, dtype=torch.float32):
+        self.dtype = dtype
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         hidden = lambda n, p: p.dim() == 2 and not any(k in n for k in ('embed', 'lm_head'))
         super().__init__([dict(params=[p for n, p in named if hidden(n, p)], lr=lr, matrix=True), dict(params=[p for n, p in named if not hidden(n, p)], lr=adam_lr, matrix=False)],
@@ -189,7 +178,7 @@ class Muon(torch.optim.Optimizer):
             grad = torch.stack([p.grad for p in same])
             momentum = torch.stack([self.state[p]['momentum'] for p in same]).lerp_(grad, 1 - g['momentum'])
             for p, m in zip(same, momentum): self.state[p]['momentum'].copy_(m)
-            for p, u in zip(same, orthogonalised(grad.lerp_(momentum, g['momentum']))): p.mul_(1 - g['lr']*g['weight_decay']).add_(u, alpha=-g['lr']*max(1, rows/columns)**.5)
+            for p, u in zip(same, orthogonalised(grad.lerp_(momentum, g['momentum']), dtype=self.dtype)): p.mul_(1 - g['lr']*g['weight_decay']).add_(u, alpha=-g['lr']*max(1, rows/columns)**.5)
 
     def _adam(self, g, params):
         for p in params:
@@ -199,31 +188,82 @@ class Muon(torch.optim.Optimizer):
             s['mean'].lerp_(p.grad, 1 - b1); s['square'].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
             p.addcdiv_(s['mean']/(1 - b1**s['step']), (s['square']/(1 - b2**s['step'])).sqrt_().add_(1e-8), value=-g['lr'])
 
-# %% ../nbs/09_nano_model.ipynb #c7046c3b
-RUNS = {   # decoder layers, from this sample of the stream, to this one, learning rate of the hidden matrices at its peak
-    'nano-l': ((8, 0, 126_000, 2e-2), (8, 126_000, 134_000, 1e-2), (8, 134_000, 150_000, 8e-3), (8, 150_000, 166_000, 8e-3), (8, 166_000, 176_000, 8e-3), (LAYERS, 176_000, 180_800, 3e-3)),
-    'nano-s': ((8, 0, 126_000, 2e-2), (8, 126_000, 134_000, 1e-2), (8, 150_000, 166_000, 8e-3), (LAYERS, 176_000, 180_800, 3e-3))}
+# %% ../nbs/09_nano_model.ipynb #d4b0f3a8
+def fastest_dtype(
+    seconds:float=1.,   # of measuring, for each precision
+) -> torch.dtype:       # float32 or bfloat16
+    "The precision in which this machine multiplies matrices of a nano model's shape faster"
+    products = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        tokens, weight = torch.randn(2048, 96, dtype=dtype), torch.randn(96, 256, dtype=dtype)
+        tokens @ weight
+        products[dtype], end = 0, time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            tokens @ weight
+            products[dtype] += 1
+    return max(products, key=products.get)
 
+# %% ../nbs/09_nano_model.ipynb #c7046c3b
+@dataclass(frozen=True)
+class TrainingRun:
+    "A stretch of the stream and how the learning rate goes over it"
+    start:int                   # number of its first sample
+    end:int                     # number of the sample after its last
+    learning_rate:float         # of the hidden matrices, at its peak; all else takes a twentieth
+    schedule:str                # of the learning rate, by transformers' name
+
+RUNS = (TrainingRun(0, 88_000, 2e-2, 'constant_with_warmup'),
+        TrainingRun(88_000, 128_000, 2e-2, 'linear'))
+
+# %% ../nbs/09_nano_model.ipynb #90be4d17
+def _chosen_dtype(file):
+    "The precision of a training that was begun, or the faster one; kept in `file`"
+    if not file.exists(): write_json(file, str(fastest_dtype()).removeprefix('torch.'))
+    return getattr(torch, read_json(file))
+
+# %% ../nbs/09_nano_model.ipynb #4e70a9cd
+def compile_layers(model):
+    "Compile each decoder layer in place: one graph for all, whatever the batch"
+    torch._dynamo.config.recompile_limit = 64      # of one function, and all layers share theirs
+    for layer in find_decoder(model).layers: layer.compile(dynamic=True)
+
+def _continued(folder):
+    "The model that an earlier run left, in float32"
+    return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32,
+                                                           attn_implementation='eager')
+
+def _optimizer(model, run, dtype): return Muon(model, run.learning_rate, run.learning_rate/20, dtype=dtype)
+
+# %% ../nbs/09_nano_model.ipynb #6ac1e8f2
 def train_nano(
     out_dir:str|Path,             # the folder to make
     name:str='nano-l',            # a key of `SHAPES`
-    runs:tuple|None=None,         # (layers, from, to, learning rate), one after the other; the name's `RUNS` by default
-    batch_size:int=16,            # conversations per step
+    runs:tuple=RUNS,              # one after the other
+    batch_size:int=32,            # conversations per step
     seed:int=42,                  # of the weights before training
+    layers:int=LAYERS,            # decoder layers
+    compiled:bool=True,           # compile the decoder layers
     **settings                    # more for `train`
-) -> dict:
-    "Train a nano model from scratch, with few layers first; saves bfloat16 weights and returns the last run's training record, the others' in `earlier`"
+) -> dict:                        # the last run's training record, the others' in `earlier`
+    "Train a nano model from scratch, all layers from the first step; saves bfloat16 weights"
     out_dir, processor = Path(out_dir), nano_processor()
-    common = {'log_steps': 50, 'checkpoint_steps': 250} | settings | dict(batch_size=batch_size, accumulation=1, max_messages=16, max_length=512, seed=seed, shuffle=False,
-                                                                          nano=name, shape=SHAPES[name], curriculum=CURRICULUM, optimizer_name='Muon')
-    before, records, runs = None, [], runs or RUNS[name]
-    for k, (layers, start, end, rate) in enumerate(runs):
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    dtype = _chosen_dtype(out_dir.with_name(f'{out_dir.name}.dtype.json'))
+    common = dict(log_steps=50, checkpoint_steps=100, parts=2) | settings | dict(
+        batch_size=batch_size, accumulation=1, max_messages=16, max_length=512, seed=seed,
+        shuffle=False, bfloat16=dtype == torch.bfloat16, nano=name, shape=SHAPES[name],
+        layers=layers, curriculum=CURRICULUM, optimizer_name='Muon', compiled=compiled)
+    model, records = nano_model(name, processor, layers, seed), []
+    for k, run in enumerate(runs):
         last = k == len(runs) - 1
         out = out_dir if last else out_dir.with_name(f'{out_dir.name}-{k+1}')
         if not (out/'training.json').exists():
-            model = nano_model(name, processor, layers, seed) if before is None else deepened(Qwen3VLForConditionalGeneration.from_pretrained(before, dtype=torch.float32, attn_implementation='eager'), layers)
-            train(model, NanoStream(end - start, start), processor, out, learning_rate=rate, optimizer=lambda m: Muon(m, rate, rate/20), warmup_ratio=.04 if k else .002, layers=layers,       # everything else gets a twentieth
-                  **common, **(dict(save_dtype=torch.bfloat16, earlier=records) if last else {}))
-        before = out
+            if k: model = _continued(out_dir.with_name(f'{out_dir.name}-{k}'))
+            if compiled: compile_layers(model)
+            train(model, NanoStream(run.end - run.start, run.start), processor, out,
+                  learning_rate=run.learning_rate, schedule=run.schedule,
+                  optimizer=functools.partial(_optimizer, run=run, dtype=dtype),
+                  warmup_ratio=0. if k else .01, first_sample=run.start, **common,
+                  **(dict(save_dtype=torch.bfloat16, earlier=records) if last else {}))
         records.append(read_json(out/'training.json'))
     return records[-1]
