@@ -4,7 +4,7 @@ import pytest
 from interlace.project import BadInput, write_json
 from interlace.records import read_runs
 from interlace.paper import claims, paper_table, reported
-from interlace.uncertainty import difference, draws, figures, interval, relative, shown, with_intervals
+from interlace.uncertainty import detectable_difference, difference, draws, figures, interval, relative, shown, with_intervals
 
 
 def record(scores, category="one"):
@@ -65,6 +65,44 @@ def test_spread_over_seeds():
     runs = [record(dict(x=[1]*k + [0]*(10 - k))) for k in (4, 5, 6)]
     m = with_intervals(runs)["average"]
     assert m["over_seeds"] == pytest.approx(10) and m["value"] == pytest.approx(50) and np.isnan(with_intervals(runs[:1])["average"]["over_seeds"])
+
+
+def test_the_interval_covers_seeds_and_questions():
+    "Runs of seeds that differ, on fresh questions: the interval holds the truth about as often as it says"
+    rng = np.random.Generator(np.random.PCG64(3))
+    def variant(n=150, seeds=5):
+        hard = rng.normal(size=n)
+        skill = .5 + .35*rng.normal(size=seeds)
+        return [record(dict(x=hard + rng.normal(size=n) < s)) for s in skill]
+    truth = 100*np.mean([r["answers"]["x"][i]["score"] for _ in range(200) for r in variant() for i in range(150)])
+    covered, alone = [], []
+    for _ in range(150):
+        runs = variant()
+        i = interval(figures(runs, n=400)["average"])
+        pooled = record(dict(x=np.mean([[a["score"] for a in r["answers"]["x"]] for r in runs], 0)))
+        q = interval(figures([pooled], n=400)["average"])
+        covered.append(i["low"] <= truth <= i["high"]); alone.append(q["low"] <= truth <= q["high"])
+    assert .82 < np.mean(covered) < .99           # five seeds: a little below 95%
+    assert np.mean(alone) < np.mean(covered) - .1 # questions alone promise too much
+
+
+def test_the_spread_over_seeds_is_that_of_fresh_runs():
+    rng = np.random.Generator(np.random.PCG64(5))
+    sizes = []
+    for _ in range(300):
+        runs = [record(dict(x=[v])) for v in rng.random(4)]                # one question: seeds alone
+        sizes.append(draws(runs, 2000)["x"][1:].var())
+    assert np.mean(sizes) == pytest.approx(100**2/12/4, rel=.1)            # the variance of a mean of four uniform numbers
+
+
+def test_the_detectable_difference_is_found_four_times_in_five():
+    rng = np.random.Generator(np.random.PCG64(7))
+    def pair(gap, n=400):
+        a, b = rng.random(n), rng.random(n)
+        return record(dict(x=a < .7 + gap)), record(dict(x=np.where(rng.random(n) < .5, a, b) < .7))
+    least = np.mean([detectable_difference(*(figures([r], n=300) for r in pair(0))) for _ in range(20)])/100
+    found = [difference(figures([a], n=400), figures([b], n=400))["low"] > 0 for a, b in (pair(least) for _ in range(150))]
+    assert .7 < np.mean(found) < .9
 
 
 @pytest.mark.parametrize("a, b, why", [(dict(x=[1, 0]), dict(y=[1, 0]), "different benchmarks"), (dict(x=[1, 0]), dict(x=[1, 0, 1]), "2 and 3")])
