@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'TEMPLATE', 'PATCH', 'MERGE', 'SHAPES', 'LAYERS', 'MIXTURE', 'CURRICULUM', 'BLOCK', 'RUNS',
            'nano_tokenizer', 'nano_processor', 'nano_config', 'nano_model', 'NanoStream', 'orthogonalised', 'Muon',
-           'fastest_dtype', 'TrainingRun', 'compile_layers', 'train_nano']
+           'fastest_dtype', 'TrainingRun', 'compile_layers', 'train_nano', 'layer_cosines', 'longest_plateau',
+           'constant_share', 'check_criteria']
 
 # %% ../nbs/09_nano_model.ipynb #1c31e6b1
 import functools, json, time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -267,3 +269,72 @@ def train_nano(
                   **(dict(save_dtype=torch.bfloat16, earlier=records) if last else {}))
         records.append(read_json(out/'training.json'))
     return records[-1]
+
+# %% ../nbs/09_nano_model.ipynb #5e8b20c9
+def layer_cosines(
+    model:torch.nn.Module    # any model with a decoder
+) -> dict:                   # name of the matrix -> largest |cosine| between two layers' matrices
+    "How much the layers' weight matrices resemble each other"
+    layers = list(find_decoder(model).layers)
+    shapes = {n: p.shape for n, p in layers[0].named_parameters() if p.dim() == 2}
+    out = {}
+    for name in shapes:
+        flat = torch.stack([layer.get_parameter(name).detach().float().flatten() for layer in layers])
+        flat = torch.nn.functional.normalize(flat, dim=1)
+        out[name.removesuffix('.weight')] = float((flat @ flat.T).fill_diagonal_(0).abs().max())
+    return out
+
+# %% ../nbs/09_nano_model.ipynb #e8c0519b
+def longest_plateau(
+    similarity,             # S_1 of each layer
+    tolerance:float=.02     # relative difference of 1 - S_1 that counts as equal
+) -> int:                   # layers; 1 where all differ
+    "The longest run of consecutive layers with equal similarity"
+    change = 1 - np.asarray(similarity, float)
+    longest = run = 1
+    for a, b in zip(change, change[1:]):
+        run = run + 1 if abs(a - b) <= tolerance*max(abs(a), abs(b)) else 1
+        longest = max(longest, run)
+    return longest
+
+# %% ../nbs/09_nano_model.ipynb #c16e9a34
+def constant_share(
+    answers:list    # of one benchmark: dicts with `answer`
+) -> float:         # 0 to 1
+    "The share of a benchmark's questions that get its most frequent answer"
+    return Counter(a['answer'] for a in answers).most_common(1)[0][1]/len(answers)
+
+# %% ../nbs/09_nano_model.ipynb #27f4cd5a
+def _learnt(record, way):
+    "Criteria on what a model has learnt, asked in one of the two ways"
+    said = record if way == 'direct' else record['reasoning_first']
+    above = {b: 100*(v['score'] - v['chance'])/(100 - v['chance']) for b, v in said['benchmarks'].items()}
+    weakest = min(above, key=above.get)
+    stuck = max(said['constant'], key=said['constant'].get)
+    return [(f'average, {way}', said['average']['score'], 70, 95),
+            (f'weakest benchmark ({weakest}), {way}: % of the way from chance', above[weakest], 25, 100),
+            (f'most uniform benchmark ({stuck}), {way}: % the same answer', 100*said['constant'][stuck], 0, 90)]
+
+def _needs_depth(record):
+    "Criteria on what layers are worth"
+    dense = record['fewer']['score']
+    lost = [dense - d['score'] for d in record['random_layers_dropped']]
+    repair = {k: dense - v['score'] for k, v in record['interlace'].items()}
+    return [('largest |cosine| between layers', max(record['layer_cosines'].values()), 0, .3),
+            ('longest plateau of S_1, layers', longest_plateau(record['similarity']), 1, 3),
+            ('points lost without nine random layers, least', min(lost), 5, 100),
+            ('points lost without nine random layers, mean', sum(lost)/len(lost), 20, 100),
+            ('points lost to INTERLACE at 25%, not fine-tuned', repair['0.25'], 5, 100),
+            ('points lost to INTERLACE at 10%, not fine-tuned', repair['0.1'], 1, 100)]
+
+def check_criteria(
+    records:dict    # name of the model -> its `evaluation.json`
+) -> list:          # dicts: model, criterion, value, low, high, met
+    "The criteria, one by one"
+    rows = [(name, *row) for name, r in records.items()
+            for row in (*_learnt(r, 'direct'), *_learnt(r, 'reasoned'), *_needs_depth(r))]
+    if {'nano-l', 'nano-s'} <= set(records):
+        ahead = records['nano-l']['average']['score'] - records['nano-s']['average']['score']
+        rows.append(('nano-s', 'points below nano-l', ahead, 3, 100))
+    return [dict(model=m, criterion=c, value=v, low=low, high=high, met=bool(low <= v <= high))
+            for m, c, v, low, high in rows]
