@@ -272,7 +272,8 @@ def artefact(path, record, links, claims):
     else:
         rows = [l for l in (folder/f"{name}.md").read_text().split("\n\n")[0].splitlines() if l.startswith("|")]
         body = "\n".join(rows) + "\n\n" + links(caption, at) + "\n"
-    out = [f"# {title_}", "", body, "**Download:** " + " · ".join(link(s, f) for s, f in files), ""]
+    opening = orders(folder, links, at) if name == "comparison" else []
+    out = [f"# {title_}", "", *opening, body, "**Download:** " + " · ".join(link(s, f) for s, f in files), ""]
     mine = [c for c in claims if label in c["where"]] if numbered and folder.name == "nano" and name != "comparison" else []
     if mine:
         out += ["## What the paper says, and what came out", "", "| statement of the paper | paper | here | 95% interval | verdict |", "|---|---|---|---|---|"]
@@ -288,6 +289,15 @@ def artefact(path, record, links, claims):
     (OUT/f"{at}.md").parent.mkdir(parents=True, exist_ok=True)
     (OUT/f"{at}.md").write_text("\n".join(out) + "\n")
     return at, title_
+
+
+def orders(folder, links, at):
+    "What the comparison's page begins with: which of the paper's orders hold, in one picture"
+    record = ROOT/"figures"/folder.name/"orders.json"
+    if not record.exists(): return []
+    caption = json.loads(record.read_text())["caption"]
+    return [f"```{{figure}} ../files/figures/{folder.name}/orders.png\n:alt: {_heading(record)}\n:class: paper\n\n{links(caption, at)}\n```", "",
+            f"[The figure's page]({page_of(record).split('/')[1]}.md)", ""]
 
 
 def pretrained(links, at):

@@ -102,7 +102,8 @@ class Collator:
         "How long the samples are, without making a batch of them"
         texts = [render(self.processor, to_messages(s['texts'], len(s['images'] or []), self.max_messages)) for s in samples]
         visual = [_picture_tokens(self.processor, s['images'], f"sample {s.get('id', i)}") or 0 for i, s in enumerate(samples)]
-        return [len(t) + v for t, v in zip(self.tokenizer(texts, add_special_tokens=False)['input_ids'], visual)]
+        written = self.tokenizer(texts, add_special_tokens=False)['input_ids']
+        return [len(t) + max(0, v - len(s['images'] or [])) for t, v, s in zip(written, visual, samples)]      # each image stands in the text as one token
 
     def __call__(self,
         samples:list   # dicts with `images` and `texts`

@@ -94,7 +94,7 @@ def check_names(
 
 # %% ../nbs/23_reproduction.ipynb #a685a861
 LOADING = ('dtype', 'attention', 'min_pixels', 'max_pixels')
-TRAINING = ('learning_rate', 'batch_size', 'accumulation', 'epochs', 'warmup_ratio', 'weight_decay', 'max_grad_norm', 'bfloat16', 'max_messages', 'max_length', 'checkpoint_steps', 'log_steps', 'gradient_checkpointing', 'processes', 'sharding')
+TRAINING = ('learning_rate', 'batch_size', 'parts', 'accumulation', 'epochs', 'warmup_ratio', 'weight_decay', 'max_grad_norm', 'bfloat16', 'max_messages', 'max_length', 'checkpoint_steps', 'log_steps', 'gradient_checkpointing', 'processes', 'sharding')
 DRAWING = ('data', 'order', 'buffer', 'max_images', 'data_workers', 'max_messages', 'fraction', 'calibration', 'domains')
 PROSE = ('data', 'fraction', 'calibration', 'test_windows')
 
@@ -170,7 +170,8 @@ def stages(
             *([figure('gallery', [asked, records[first, 'dense', seeds[0]]], benchmarks=questions, record=records[first, 'dense', seeds[0]])] if settings['benchmark_data'] == 'nano' and set(settings['benchmarks']) & set(TWELVE) else []),
             table('table1', [*compared, clocked], records=compared, latency=clocked), table('table2', dropped, records=dropped), table('table3', ablated, records=ablated), table('table4', in_domain, records=in_domain),
             table('table5', [clocked], latency=clocked), table('table6', [*learnt, written], records=learnt, data=written),
-            table('comparison', [*(every := list(dict.fromkeys([*compared, *ablated, *dropped]))), clocked], records=every, latency=clocked)]
+            table('comparison', [*(every := list(dict.fromkeys([*compared, *ablated, *dropped]))), clocked], records=every, latency=clocked),
+            figure('losses', learnt, records=learnt), figure('orders', [f'{tables}/comparison.csv'], comparison=f'{tables}/comparison.csv')]
     if twice := [s.name for i, s in enumerate(out) if s.name in [o.name for o in out[:i]]]: raise BadInput(f"profile '{p}': two stages are called {twice[0]}; call the strategy of your own something else")
     return out
 

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 from interlace.conversations import IGNORE, Collator
 from interlace.decoder import find_decoder
-from interlace.finetuning import checkpoint_from, finetune, last_checkpoint
-from interlace.nano_model import Muon, deepened, nano_model, nano_processor
+from interlace.finetuning import _claim_checkpoints, _Parts, checkpoint_from, finetune, last_checkpoint
+from interlace.nano_model import Muon, nano_model, nano_processor
 from interlace.nano_world import conversation
 from interlace.project import BadInput
 from interlace.selection import Plan
@@ -133,6 +133,7 @@ def test_other_settings_start_anew(processor, tmp_path):
     (stale/"trainer_state.json").write_text('{"global_step": 3}')
     (tmp_path/"m.checkpoints"/"settings.json").write_text('"another mark"')
     assert finetune(pruned(processor), PLAN, data(4), processor, tmp_path/"m", **QUICK)["resumed_at"] is None
+    assert (tmp_path/"m.checkpoints-another mark"/"checkpoint-3"/"trainer_state.json").exists()      # moved aside, not deleted
 
 
 @pytest.mark.parametrize("other", ["data", "weights"])
@@ -153,20 +154,59 @@ def test_with_gradient_checkpointing_the_same_weights(processor, tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_deepened_shares_the_work_and_all_of_it_can_learn(processor):
-    small, batch = nano_model(processor=processor, layers=5).eval(), Collator(processor, 10)(data(2))
-    deep = deepened(small, 12).eval()
-    with torch.no_grad(): a, b, other = (m(**batch).logits for m in (small, deep, nano_model(processor=processor, layers=5, seed=1).eval()))
-    assert (a - b).norm() < .2*(a - other).norm()
-    layers, source = find_decoder(deep).layers, [0, 1, 2, *[3]*5, *[4]*4]      # three of DeepStack stay single; the others' copies add up to what the layer added
-    for j in range(5):
-        mine, own = [l for l, s in zip(layers, source) if s == j], find_decoder(small).layers[j]
-        for get in (lambda l: l.self_attn.o_proj.weight, lambda l: l.mlp.down_proj.weight): assert torch.allclose(sum(get(l) for l in mine), get(own), atol=1e-6)
-        for l in mine: assert torch.equal(l.self_attn.q_proj.weight, own.self_attn.q_proj.weight)
-    deep.train()(**batch).loss.backward()
-    for l in find_decoder(deep).layers: assert l.self_attn.o_proj.weight.grad.any() and l.mlp.down_proj.weight.grad.any()
-    with pytest.raises(BadInput, match="5 already"): deepened(small, 4)
-    with pytest.raises(BadInput, match="none can be repeated"): deepened(nano_model(processor=processor, layers=3), 12)
+def test_a_step_in_parts_is_the_step_as_a_whole(processor, tmp_path):
+    "Samples of very different lengths, sorted into several batches: the same weights but for rounding"
+    samples = [conversation(f, "train", i) for i in range(4) for f in ("objects", "text_words", "vast")]
+    weights = []
+    for parts in (1, 2, 5):
+        model = pruned(processor)
+        record = finetune(model, PLAN, samples, processor, tmp_path/f"{parts}", **QUICK | dict(batch_size=6, parts=parts, bfloat16=False))
+        weights.append(torch.cat([p.flatten() for n, p in model.named_parameters() if n in tuned_names(model)]))
+        assert record["steps"] == 2 and record["parts"] == parts
+    start = torch.cat([p.flatten() for n, p in pruned(processor).named_parameters() if n in tuned_names(pruned(processor))])
+    moved = (weights[0] - start).abs().max()
+    assert all((w - weights[0]).abs().max() < 1e-3*moved for w in weights[1:])
+
+
+def test_a_sorted_part_is_padded_to_its_own_longest_sample(processor):
+    samples = [conversation(f, "train", i) for i in range(3) for f in ("vast", "text_words")]
+    collator = Collator(processor, 10)
+    step = _Parts(collator, 2, lambda batch, samples: batch)(samples)
+    whole = collator(samples)
+    assert [b["input_ids"].shape[0] for b in step["parts"]] == [3, 3]
+    assert sorted(collator.lengths(samples)) == sorted(int(m.sum()) for b in step["parts"] for m in b["attention_mask"])
+    assert sum(b["input_ids"].numel() for b in step["parts"]) < .8*whole["input_ids"].numel()
+    assert int((step["labels"] != IGNORE).sum()) == int((whole["labels"] != IGNORE).sum())
+
+
+def mark_of(threads):
+    code = ("import sys, torch; torch.set_num_threads(int(sys.argv[1]))\n"
+            "from interlace.finetuning import _run_mark\nfrom interlace.nano_model import nano_model, nano_processor\n"
+            "print(_run_mark(nano_model(processor=nano_processor(), layers=8), [], dict(a=1)))")
+    out = subprocess.run([sys.executable, "-c", code, str(threads)], capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    return out.stdout.split()[-1]
+
+
+def test_the_mark_of_a_run_does_not_depend_on_threads():
+    assert mark_of(1) == mark_of(2)
+
+
+def test_checkpoints_of_another_run_are_moved_aside_and_taken_up_again(tmp_path, capsys):
+    folder = tmp_path/"m.checkpoints"
+    _claim_checkpoints(folder, "one")
+    (folder/"checkpoint-5").mkdir()
+    _claim_checkpoints(folder, "two")
+    assert not (folder/"checkpoint-5").exists() and "moved to m.checkpoints-one" in capsys.readouterr().err
+    _claim_checkpoints(folder, "one")
+    assert (folder/"checkpoint-5").exists() and (tmp_path/"m.checkpoints-two").exists()
+
+
+def test_a_folder_that_is_not_ours_is_refused_and_kept(processor, tmp_path):
+    mine = tmp_path/"m.checkpoints"/"thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("three years of work")
+    with pytest.raises(BadInput, match="not a folder of checkpoints"): finetune(pruned(processor), PLAN, data(4), processor, tmp_path/"m", **QUICK)
+    assert mine.read_text() == "three years of work"
 
 
 def test_muon_trains_everything_and_its_state_reloads(processor):

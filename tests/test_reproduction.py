@@ -14,7 +14,7 @@ QUESTIONS = 4
 MATRIX = stages(load_profile("smoke"))
 def of(*notebooks): return [s.name for s in MATRIX if s.notebook in notebooks]
 TRAINED, EVALUATED, ALL = of("train"), of("evaluate"), [s.name for s in MATRIX]
-FROM_ANSWERS = ["figure1", "figure3", "table1", "table2", "table3", "table4", "table6", "comparison"]      # artefacts made from records of fine-tuned variants
+FROM_ANSWERS = ["figure1", "figure3", "table1", "table2", "table3", "table4", "table6", "comparison", "losses", "orders"]      # artefacts made from records of fine-tuned variants
 ARTEFACTS = [*FROM_ANSWERS, "figure2", "figure4", "explorer", "gallery", "table5"]
 TUNED = [n for n in EVALUATED if f"train-{n}" in TRAINED]
 RECORDS = "runs/smoke/nano-l/variants"
@@ -117,11 +117,11 @@ def test_the_table_says_what_the_records_say(ran):
 
 def test_verdicts_follow_from_the_figures(ran):
     t = pd.read_csv(ran/"tables"/"smoke"/"comparison.csv")
-    assert set(t["verdict"]) <= {"agrees", "differs", "not comparable", "not run"}
+    assert set(t["verdict"]) <= {"agrees", "differs", "not told apart", "not comparable", "not run"}
     ordered, values = t[t["kind"] == "ordering"], t[t["kind"] == "value"]
     assert not set(values["verdict"]) & {"agrees", "differs"}              # none of the paper's models ran here
     for r in ordered.to_dict("records"):
-        want = "not run" if pd.isna(r["ours"]) else "agrees" if r["low"] > 0 else "differs" if r["high"] < 0 else "not comparable"
+        want = "not run" if pd.isna(r["ours"]) else "agrees" if r["low"] > 0 else "differs" if r["high"] < 0 else "not told apart"
         assert r["verdict"] == want, r
     assert (ordered["verdict"] != "not run").any()
 
