@@ -10,13 +10,14 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test axe docs lab bench shapes nano-l nano-s outputs readme lock clean
+.PHONY: help setup reproduce test axe docs lab bench budget shapes nano-l nano-s outputs readme lock clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
 	@echo "make lab                       read and run the notebooks in JupyterLab"
 	@echo "make docs                      build the site into _docs/html"
 	@echo "make bench                     the shortcuts of this project against the usual way, side by side"
+	@echo "make budget                    choose the fine-tuning budget by held-out loss"
 	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
 	@echo "make nano-l, make nano-s       train a nano model anew (more than an hour each on 2 cores)"
 	@echo "make outputs                   run the library notebooks and store their outputs"
@@ -63,6 +64,11 @@ bench: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/bench.ipynb runs/bench/bench.ipynb --no-progress-bar
 	@cat tables/nano/bench.md
+
+budget: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/budget.ipynb runs/bench/budget.ipynb --no-progress-bar
+	@cat tables/nano/budget.md
 
 shapes: setup
 	mkdir -p runs/bench

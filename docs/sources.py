@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT/"_docs"/"source").resolve()
 ARTEFACT = re.compile(r"(Figure|Table) (\d)")
 GIVEN = dict(figure="Figure", table="Table")
-PART = ("The method in ten minutes", "Figures and tables")      # of the index notebook: the rest of it has pages of its own here
+PART = ("The method in ten minutes", "Your own model")      # of the index notebook: the rest of it has pages of its own here
 EMPTY = inspect.Parameter.empty
 QUOTES = "'\""
 

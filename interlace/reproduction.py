@@ -7,11 +7,12 @@ __all__ = ['RULES', 'TWELVE', 'TEXT_SETS', 'LOADING', 'TRAINING', 'DRAWING', 'PR
            'extensions_of', 'check_names', 'stages', 'code_of', 'reproduce']
 
 # %% ../nbs/23_reproduction.ipynb #a57c727f
-import contextlib, json, math, os, re, shutil, signal, subprocess, sys, tempfile, threading
+import ast, contextlib, json, math, os, re, shutil, signal, subprocess, sys, tempfile, threading
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
+import interlace
 from .project import BadInput, cores as available, ends_with_us, extension_adds, extension_files, import_extensions, load_profile, memory as installed, plan_name, project_root
 from .rehearsal import rehearsed, short_name as short, small, textual, write_stand_ins
 
@@ -176,7 +177,27 @@ def stages(
     return out
 
 # %% ../nbs/23_reproduction.ipynb #3dc5edbe
-def _imports(text): return set(re.findall(r'from (?:interlace)?\.(\w+) import|import interlace\.(\w+)', text))     # in the library the import is relative
+def _imported_files(
+    code:str,       # Python
+    package:str,    # dotted name of the package that it belongs to; relative imports start there
+    root:Path       # the project's folder
+) -> set:           # of paths
+    "The library files that code imports directly, wherever in it the import is"
+    names, aliases = set(), set()
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+            aliases |= {a.asname or a.name for a in node.names if a.name == 'interlace'}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split('.')[:len(package.split('.')) - node.level + 1] if node.level else []
+            base = '.'.join([*above, *filter(None, [node.module])])
+            names |= {base, *(f'{base}.{a.name}' for a in node.names)}        # a module, or a name in one
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and getattr(node.value, 'id', None) in aliases:
+            names.add(f'interlace.{interlace._HOME.get(node.attr, "")}')      # il.NAME is imported lazily
+    files = {(root/Path(*n.split('.'))).with_suffix('.py') for n in names if n.startswith('interlace.')}
+    return {f for f in files if f.is_file()}
 
 def code_of(
     notebook:str    # in nbs/paper, without the suffix
@@ -184,14 +205,15 @@ def code_of(
     "The notebook and the library files that it depends on"
     root = project_root()
     path = root/'nbs'/'paper'/f'{notebook}.ipynb'
-    cells = json.loads(path.read_text())['cells']
-    todo = ['\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')]
-    seen = set()
+    cells = [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+    lines = [line for cell in cells for line in cell.splitlines() if not line.startswith(('%', '!'))]
+    todo, seen = _imported_files('\n'.join(lines), '', root), set()
     while todo:
-        for name in {a or b for a, b in _imports(todo.pop())} - seen:
-            seen.add(name)
-            todo.append((root/'interlace'/f'{name}.py').read_text())
-    return [f'nbs/paper/{notebook}.ipynb', *(f'interlace/{n}.py' for n in sorted(seen))]
+        file = todo.pop()
+        seen.add(file)
+        package = '.'.join(file.relative_to(root).parent.parts)
+        todo |= _imported_files(file.read_text(), package, root) - seen
+    return [f'nbs/paper/{notebook}.ipynb', *sorted(f.relative_to(root).as_posix() for f in seen)]
 
 # %% ../nbs/23_reproduction.ipynb #473a3320
 def _alive(pid):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import TagRemovePreprocessor
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = "figures/readme"
@@ -13,12 +14,18 @@ def readme():
     "The text of README.md and its pictures, by path"
     nb = nbformat.read(ROOT/"nbs"/"index.ipynb", 4)
     nb.metadata["language_info"] = {"name": "python"}
+    nb.cells = [c for c in nb.cells if "notebook-only" not in c.metadata.get("tags", [])]
     for c in nb.cells:
-        if c.cell_type == "code": c.source = "\n".join(l for l in c.source.splitlines() if not l.startswith("#|"))
-    text, resources = MarkdownExporter().from_notebook_node(nb, {"output_files_dir": PICTURES, "unique_key": "index"})
+        if c.cell_type != "code": continue
+        if "#| echo: false" in c.source: c.metadata["tags"] = ["remove-input"]
+        c.source = "\n".join(line for line in c.source.splitlines() if not line.startswith("#|"))
+    exporter = MarkdownExporter()
+    exporter.register_preprocessor(TagRemovePreprocessor(remove_input_tags={"remove-input"}), enabled=True)
+    text, resources = exporter.from_notebook_node(nb, {"output_files_dir": PICTURES, "unique_key": "index"})
     text = text.replace("../", "")                     # the notebook lies one folder deeper
     text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text)
-    return "\n".join(l.rstrip() for l in text.strip().splitlines()) + "\n", {p: d for p, d in resources["outputs"].items() if p in text}
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.strip().splitlines()))
+    return text + "\n", {p: d for p, d in resources["outputs"].items() if p in text}
 
 
 def main():

@@ -1,6 +1,7 @@
 """Exported code = notebooks; notebooks clean; README = index; records, profiles and writing all or nothing."""
 import json, os, re, shutil, subprocess, sys
 
+import nbformat
 import pytest
 from interlace.project import BadInput, finished, fingerprint, load_profile, profiles, read_json, write_json
 from interlace.reproduction import code_of, stages
@@ -65,6 +66,17 @@ def test_a_stage_depends_on_the_code_it_imports():
     assert "interlace/selection.py" in code_of("plans") and "interlace/finetuning.py" not in code_of("plans")
     assert "interlace/selection.py" in code_of("figure4")                  # through records
     assert "interlace/finetuning.py" in code_of("train") and "interlace/evaluation.py" not in code_of("train") and "interlace/reproduction.py" not in code_of("evaluate")
+
+
+@pytest.mark.parametrize("notebook", ["scores", "plans", "train", "evaluate", "figure4", "comparison"])
+def test_the_code_of_a_stage_is_complete(notebook):
+    "Every module of the library that is there after a notebook's imports is an input of its stage"
+    cells = [c for c in nbformat.read(ROOT/"nbs"/"paper"/f"{notebook}.ipynb", 4).cells if c.cell_type == "code"]
+    lines = [line for c in cells for line in c.source.splitlines() if line.startswith(("import ", "from "))]
+    code = "import sys\n" + "\n".join(lines) + "\nprint(*(m for m in sys.modules if m.startswith('interlace.')))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    loaded = {m.replace(".", "/") + ".py" for m in out}
+    assert {f for f in loaded if (ROOT/f).is_file()} <= set(code_of(notebook)) and loaded
 
 
 def test_profiles(tmp_path):

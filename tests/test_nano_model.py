@@ -1,0 +1,74 @@
+"""The shipped nano models: trained at full depth from the first step, and able to tell methods apart."""
+import numpy as np
+import pytest
+import torch
+from interlace.decoder import find_decoder
+from interlace.loading import load_model, model_folder
+from interlace.nano_model import (RUNS, check_criteria, constant_share, fastest_dtype, layer_cosines,
+                                  longest_plateau, nano_model, nano_processor)
+from interlace.project import read_json
+
+NAMES = ("nano-l", "nano-s")
+
+
+@pytest.fixture(scope="module")
+def records():
+    return {n: read_json(f"{model_folder(n)}/evaluation.json") for n in NAMES}
+
+
+def test_every_criterion_is_met(records):
+    rows = check_criteria(records)
+    assert len(rows) == 2*12 + 1
+    assert not [r for r in rows if not r["met"]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_layers_from_the_first_sample(name):
+    last = read_json(f"{model_folder(name)}/training.json")
+    runs = [*last["earlier"], last]
+    assert [r["layers"] for r in runs] == [36]*len(RUNS)
+    assert [(r["first_sample"], r["first_sample"] + r["samples_seen"]) for r in runs] == [(r.start, r.end) for r in RUNS]
+    assert runs[0]["first_sample"] == 0 and all(a["trained"] == a["total"] for a in runs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_weights_are_those_of_the_record(name, records):
+    "What the criteria say about the layers is so of the weights that are shipped"
+    found = layer_cosines(load_model(name)[0])
+    assert found == pytest.approx(records[name]["layer_cosines"], abs=1e-3) and max(found.values()) < .3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_record_is_complete(name, records):
+    r = records[name]
+    drops = [tuple(d["drop"]) for d in r["random_layers_dropped"]]
+    assert len(set(drops)) == 10 and all(len(d) == 9 and min(d) > 0 and max(d) < 35 for d in drops)
+    assert len(r["benchmarks"]) == len(r["reasoning_first"]["benchmarks"]) == 12 and len(r["similarity"]) == 35
+
+
+def test_copied_layers_would_be_noticed():
+    "A model grown by repeating layers misses the criteria: the checks can fail"
+    model = nano_model(processor=nano_processor(), layers=6)
+    layers = find_decoder(model).layers
+    layers[4].load_state_dict(layers[3].state_dict())
+    assert max(layer_cosines(model).values()) == pytest.approx(1)
+    assert longest_plateau(np.repeat([.9, .99, .999], 5)) == 5
+
+
+def test_layers_start_from_weights_of_their_own():
+    model = nano_model(processor=nano_processor())
+    assert len(find_decoder(model).layers) == 36 and max(layer_cosines(model).values()) < .1
+
+
+def test_a_missed_criterion_says_which(records):
+    bad = records["nano-l"] | dict(average=dict(score=99.), layer_cosines=dict(q=.99))
+    missed = {r["criterion"] for r in check_criteria({"nano-l": bad}) if not r["met"]}
+    assert missed == {"average, direct", "largest |cosine| between layers"}
+
+
+def test_a_constant_answer_is_noticed():
+    assert constant_share([dict(answer="yes")]*9 + [dict(answer="no")]) == .9
+
+
+def test_the_precision_is_one_of_two():
+    assert fastest_dtype(.05) in (torch.float32, torch.bfloat16)
