@@ -18,7 +18,7 @@ import torch
 from PIL import ImageFile
 from tqdm.auto import tqdm
 from .project import BadInput, add_to, fingerprint, measured, provenance, quiet_datasets, read_json
-from .conversations import encode, open_image, render
+from .conversations import encode, image_tokens, open_image, render
 from .nano_world import COT, final_answer
 from .similarity import gathered, most, world
 from .nano_benchmarks import BENCHMARKS, write_nano_benchmarks
@@ -106,14 +106,23 @@ def in_memory(
         def generate_until_multi_round(self, requests): raise NotImplementedError('these benchmarks have one round')
 
         def generate_until(self, requests):
-            asked = [(self._prompt(r)[0], r.args[2]) for r in requests]
+            asked, tokens = [], []
+            for r in requests:                          # images are looked at, not kept
+                text, images = self._prompt(r)
+                asked.append((text, r.args[2]))
+                tokens.append(self._length(text, images))
             same = lambda i: json.dumps(asked[i][1], sort_keys=True, default=str)        # only questions with the same settings share a batch
-            order = sorted(range(len(asked)), key=lambda i: (same(i), len(asked[i][0])))     # … and of like length: little padding
+            order = sorted(range(len(asked)), key=lambda i: (same(i), tokens[i]))     # … and of like length: little padding
             batches = [[*group][k:k+batch_size] for group in ([*g] for _, g in itertools.groupby(order, same)) for k in range(0, len(group), batch_size)]
             answers = [None]*len(asked)
             for at in tqdm(batches, desc='evaluating', disable=not progress or world()[0] > 0):
                 for i, a in zip(at, self._generate([self._prompt(requests[i]) for i in at], asked[at[0]][1])): answers[i] = a
             return answers
+
+        def _length(self, text, images):
+            "Tokens of a prompt, those of its images included"
+            written = getattr(processor, 'tokenizer', processor)(text, add_special_tokens=False)['input_ids']
+            return len(written) + sum(image_tokens(processor, [image], where) or 0 for image, where in images)
 
         def _prompt(self, request):
             "Text of a request, and its pictures, still encoded where its task keeps them so"

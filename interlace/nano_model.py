@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor)
-from .project import BadInput, read_json, seed_everything, write_json
+from .project import BadInput, cores, read_json, seed_everything, write_json
 from .nano_world import CANVAS, FAMILIES, SIZE, conversation, rng_for
 from .decoder import find_decoder
 from .finetuning import train
@@ -195,6 +195,7 @@ def fastest_dtype(
     seconds:float=1.,   # of measuring, for each precision
 ) -> torch.dtype:       # float32 or bfloat16
     "The precision in which this machine multiplies matrices of a nano model's shape faster"
+    if torch.cuda.is_available(): return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     products = {}
     for dtype in (torch.float32, torch.bfloat16):
         tokens, weight = torch.randn(2048, 96, dtype=dtype), torch.randn(96, 256, dtype=dtype)
@@ -251,7 +252,8 @@ def train_nano(
     out_dir, processor = Path(out_dir), nano_processor()
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     dtype = _chosen_dtype(out_dir.with_name(f'{out_dir.name}.dtype.json'))
-    common = dict(log_steps=50, checkpoint_steps=100, parts=2) | settings | dict(
+    drawing = cores() if torch.cuda.is_available() else 0      # processes that draw the stream meanwhile
+    common = dict(log_steps=50, checkpoint_steps=100, parts=2, workers=drawing) | settings | dict(
         batch_size=batch_size, accumulation=1, max_messages=16, max_length=512, seed=seed,
         shuffle=False, bfloat16=dtype == torch.bfloat16, nano=name, shape=SHAPES[name],
         layers=layers, curriculum=CURRICULUM, optimizer_name='Muon', compiled=compiled)
