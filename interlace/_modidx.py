@@ -130,6 +130,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'interlace/finetuning.py'),
                                       'interlace.finetuning._claim_checkpoints': ( 'finetuning.html#_claim_checkpoints',
                                                                                    'interlace/finetuning.py'),
+                                      'interlace.finetuning._converted': ('finetuning.html#_converted', 'interlace/finetuning.py'),
                                       'interlace.finetuning._float32_while_training': ( 'finetuning.html#_float32_while_training',
                                                                                         'interlace/finetuning.py'),
                                       'interlace.finetuning._run_mark': ('finetuning.html#_run_mark', 'interlace/finetuning.py'),

@@ -183,8 +183,11 @@ def _whole(trainer, same, before):
     "The weights of a model that is laid out over processes, put together on rank 0, each in its own precision"
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not state: return None
-    find = lambda names: next(state[n] for n in names if n in state)
-    return {n: v.to(before.get(names[0], v.dtype)) for names in same.values() for v in [find(names)] for n in names}
+    out = {}
+    for names in same.values():
+        found = next(state[n] for n in names if n in state)
+        out |= dict.fromkeys(names, found.to(before.get(names[0], found.dtype)))      # tied weights stay one tensor
+    return out
 
 def train(
     model:torch.nn.Module,        # what requires gradients in it is trained
@@ -269,6 +272,15 @@ def train(
     gathered(None)                        # the others wait until the folder is there
     return record
 
+def _converted(state, dtype):
+    "A state dict in another precision; tensors that are tied stay tied, so each is saved once"
+    made, out = {}, {}
+    for name, v in state.items():
+        key = (v.data_ptr(), v.shape, v.dtype) if v.numel() else name
+        if key not in made: made[key] = v.to(dtype) if v.is_floating_point() else v
+        out[name] = made[key]
+    return out
+
 def save(
     model, processor,
     out_dir:str|Path,             # the folder to make
@@ -279,7 +291,7 @@ def save(
     "Save model, processor and records as one Hugging Face folder, all or nothing"
     writable(out_dir, folder=True)
     with finished(out_dir) as part:
-        if dtype is not None: state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in (state or model.state_dict()).items()}
+        if dtype is not None: state = _converted(state or model.state_dict(), dtype)
         model.save_pretrained(part, state_dict=state)
         if dtype is not None:
             config = json.loads((part/'config.json').read_text())

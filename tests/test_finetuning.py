@@ -4,10 +4,11 @@ import json, os, signal, subprocess, sys, time
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Qwen3VLForConditionalGeneration
 from interlace.conversations import IGNORE, Collator
 from interlace.decoder import find_decoder
-from interlace.finetuning import _claim_checkpoints, _Parts, checkpoint_from, finetune, last_checkpoint
-from interlace.nano_model import Muon, nano_model, nano_processor
+from interlace.finetuning import _claim_checkpoints, _Parts, checkpoint_from, finetune, last_checkpoint, save
+from interlace.nano_model import Muon, nano_config, nano_model, nano_processor
 from interlace.nano_world import conversation
 from interlace.project import BadInput
 from interlace.selection import Plan
@@ -207,6 +208,19 @@ def test_a_folder_that_is_not_ours_is_refused_and_kept(processor, tmp_path):
     mine.write_text("three years of work")
     with pytest.raises(BadInput, match="not a folder of checkpoints"): finetune(pruned(processor), PLAN, data(4), processor, tmp_path/"m", **QUICK)
     assert mine.read_text() == "three years of work"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_folder_in_another_precision_is_what_transformers_saves(tied, processor, tmp_path):
+    "The same keys and the same bytes: tied embeddings are stored once"
+    config = nano_config(processor=processor, layers=4)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
+    model = Qwen3VLForConditionalGeneration._from_config(config)
+    save(model, processor, tmp_path/"ours", torch.bfloat16)
+    model.to(torch.bfloat16).save_pretrained(tmp_path/"stock")
+    for name in ("model.safetensors", "config.json", "generation_config.json"):
+        assert (tmp_path/"ours"/name).read_text("latin-1") == (tmp_path/"stock"/name).read_text("latin-1"), name
+    assert ("lm_head.weight" in load_file(tmp_path/"ours"/"model.safetensors")) is not tied
 
 
 def test_muon_trains_everything_and_its_state_reloads(processor):
