@@ -104,11 +104,40 @@ class _Parts:
 
 # %% ../nbs/08_finetuning.ipynb #8fa1c6e9
 class _PartsTrainer(Trainer):
-    "Trainer whose batches may come in parts; their losses add up to the loss of the whole"
+    "Trainer whose batches may come in parts, and that ends where the loss is no number any more"
     def training_step(self, model, inputs, num_items_in_batch=None):
-        if 'parts' not in inputs: return super().training_step(model, inputs, num_items_in_batch)
-        return sum(super(_PartsTrainer, self).training_step(model, part, num_items_in_batch)
-                   for part in inputs['parts'])
+        step = super().training_step
+        loss = sum(step(model, part, num_items_in_batch) for part in inputs.get('parts', [inputs]))
+        if not torch.isfinite(loss).all():
+            raise BadInput(f'step {self.state.global_step + 1}: the loss is {float(loss):g}; lower the learning rate '
+                           f'({self.args.learning_rate:g}), or look for broken samples. Nothing was saved but earlier checkpoints')
+        return loss
+
+class _LastStep(TrainerCallback):
+    "The last step is logged, whatever the interval"
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps: control.should_log = True
+
+def _check_finite(model, step):
+    "A `BadInput` if training has left weights that are no numbers"
+    broken = [n for n, p in model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
+    if broken: raise BadInput(f'step {step}: {len(broken)} trained weights are not finite, the first is {broken[0]}; lower the learning rate. Nothing was saved')
+
+# %% ../nbs/08_finetuning.ipynb #5ea9d0b1
+_LIMITS = {   # name of a setting -> (lowest, highest) of its values, in words
+    'learning_rate': (1e-12, 1e3, 'above 0'), 'epochs': (1e-6, 1e6, 'above 0'), 'batch_size': (1, 2**20, 'at least 1'),
+    'accumulation': (1, 2**20, 'at least 1'), 'parts': (1, 2**20, 'at least 1'), 'warmup_ratio': (0, .999, 'in [0, 1)'),
+    'weight_decay': (0, 1e3, 'at least 0'), 'max_grad_norm': (1e-12, 1e12, 'above 0'), 'max_messages': (2, 2**20, 'at least 2'),
+    'max_length': (1, 2**31, 'at least 1'), 'checkpoint_steps': (1, 2**31, 'at least 1'), 'log_steps': (1, 2**31, 'at least 1'),
+    'seed': (0, 2**32 - 1, 'between 0 and 4294967295')}
+
+def _check_settings(settings):
+    "A `BadInput` for a setting that no training can have"
+    for name, (low, high, words) in _LIMITS.items():
+        v, whole = settings[name], isinstance(low, int) and isinstance(high, int)
+        number = isinstance(v, int) if whole else isinstance(v, (int, float))
+        if isinstance(v, bool) or not number or not low <= v <= high:
+            raise BadInput(f"{name} {v}: it must be {'a whole number' if whole else 'a number'} {words}")
 
 # %% ../nbs/08_finetuning.ipynb #c5648a51
 def configuration(
@@ -225,6 +254,8 @@ def train(
     if sharding and optimizer: raise BadInput(f'{sharding}: an optimizer of one\'s own cannot be laid out over processes; train with torchrun alone')
     held = {str(p.dtype).removeprefix('torch.') for p in model.parameters()}
     if sharding == 'zero3' and held != {'bfloat16' if bfloat16 else 'float32'}: raise BadInput(f"zero3: the weights are {' and '.join(sorted(held))} and training has bfloat16 {'on' if bfloat16 else 'off'}; DeepSpeed holds all weights in one precision and would round them: load the model in {'bfloat16' if bfloat16 else 'float32'}, or take fsdp2")
+    _check_settings(dict(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, accumulation=accumulation, parts=parts, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
+                         max_grad_norm=max_grad_norm, max_messages=max_messages, max_length=max_length, checkpoint_steps=checkpoint_steps, log_steps=log_steps, seed=seed))
     out_dir = Path(out_dir)
     writable(out_dir, folder=True)        # fail before training, not after
     settings = dict(learning_rate=learning_rate, batch_size=batch_size, accumulation=accumulation, epochs=epochs, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
@@ -238,7 +269,7 @@ def train(
     arguments = TrainingArguments(
         output_dir=str(checkpoints), per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, num_train_epochs=epochs,
         learning_rate=learning_rate, lr_scheduler_type=schedule, warmup_steps=warmup_ratio, weight_decay=weight_decay, max_grad_norm=max_grad_norm, optim='adamw_torch_fused',
-        bf16=bfloat16, use_cpu=not torch.cuda.is_available(), seed=seed, data_seed=seed, logging_steps=log_steps, logging_first_step=True,
+        bf16=bfloat16, use_cpu=not torch.cuda.is_available(), seed=seed, data_seed=seed, logging_steps=log_steps, logging_first_step=True, logging_nan_inf_filter=False,
         train_sampling_strategy='random' if shuffle else 'sequential', save_steps=checkpoint_steps, save_total_limit=2, dataloader_num_workers=workers, dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False, report_to=[], disable_tqdm=True)
     if sharding == 'fsdp2' and arguments.device.type == 'cpu': arguments.distributed_state.distributed_type = DistributedType.MULTI_GPU     # accelerate cuts models up on GPUs only; torch does it on CPUs as well
@@ -251,13 +282,14 @@ def train(
     for n, p in model.state_dict(keep_vars=True).items(): same.setdefault(id(p), []).append(n)
     with measured(cost), _without_cache(model), _float32_while_training(model, sharding) as before:
         trainer = _PartsTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collator if parts == processes == 1 else _Parts(collator, parts, _without_blanks),
-                          compute_loss_func=_token_mean if processes*accumulation*parts > 1 else None, callbacks=[clock, *([_Bar()] if progress else [])], optimizers=(optimizer(model) if optimizer else None, None))
+                          compute_loss_func=_token_mean if processes*accumulation*parts > 1 else None, callbacks=[clock, _LastStep(), *([_Bar()] if progress else [])], optimizers=(optimizer(model) if optimizer else None, None))
         trainer.remove_callback(PrinterCallback)       # the loss curve is in the record
         if processes > 1: trainer._get_train_sampler = lambda *_: _Filled(len(dataset), len(samples), seed, shuffle)
         if sharding == 'fsdp2':        # gathered and multiplied in bfloat16; gradients summed up in float32
             from torch.distributed.fsdp import MixedPrecisionPolicy
             trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bfloat16 else MixedPrecisionPolicy()
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if not sharding: _check_finite(model, trainer.state.global_step)
         if sharding: state = _whole(trainer, same, before)
     cost['wall_s'] = round(clock.seconds(), 2)              # interrupted runs included
     cost = most(cost)
@@ -400,5 +432,5 @@ def finetune_on(
     with tempfile.TemporaryDirectory() as d:
         plan.to_json(f'{d}/plan.json')
         write_json(f'{d}/settings.json', settings)
-        launch(processes, ['finetune', '--model', model, '--plan', f'{d}/plan.json', '--data', data, '--out', out_dir, '--settings', f'{d}/settings.json', *options], sharding)
+        launch(processes, ['finetune', '--model', model, '--plan', f'{d}/plan.json', '--data', data, '--out', out_dir, '--overwrite', '--settings', f'{d}/settings.json', *options], sharding)
     return read_json(Path(out_dir)/'training.json')

@@ -183,6 +183,20 @@ def _flash(loader, config):
     try: return loader._model_mapping[type(config)]._supports_flash_attn
     except (KeyError, AttributeError): return False
 
+def _check_stored_types(name, folder):
+    "A `BadInput` for weights that are stored as whole numbers: transformers would read them as if they were floats"
+    for file in sorted(Path(folder).glob('*.safetensors')):
+        with safe_open(file, 'pt') as stored:
+            for n in stored.keys():
+                if not (kind := stored.get_slice(n).get_dtype()).startswith(('F', 'BF')):
+                    raise BadInput(f'{name}: {n} in {file.name} is stored as {kind}; quantised weights can be neither scored nor trained: take the model in floating point')
+
+def _check_weights(name, model):
+    "A `BadInput` for weights that are no numbers"
+    for n, p in model.named_parameters():
+        if p.is_floating_point() and not torch.isfinite(p).all():
+            raise BadInput(f'{name}: {n} holds values that are not finite; the weights are damaged: make or download the folder again')
+
 def load_model(
     name:str='nano-l',            # as for `model_source`
     dtype:str='float32',          # precision of the weights
@@ -198,7 +212,9 @@ def load_model(
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if attention == 'auto': attention = 'flash_attention_2' if dtype != 'float32' and device != 'cpu' and is_flash_attn_2_available() and _flash(loader, config) else None     # transformers takes SDPA where the model has it
     with _reading(name, 'its weights cannot be read', 'the folder is incomplete or damaged: make or download it again'):
+        _check_stored_types(name, where)
         model, info = loader.from_pretrained(where, revision=revision, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True, output_loading_info=True)
     if missing := sorted(info['missing_keys']): raise BadInput(f'{name}: {len(missing)} weights are missing, the first is {missing[0]}; the folder is incomplete: make or download it again')
     if extra := sorted(info['unexpected_keys']): raise BadInput(f'{name}: {len(extra)} weights have no place in the model, the first is {extra[0]}; config.json and the weights do not belong together: make or download the folder again')
+    _check_weights(name, model)
     with _reading(name, f'it cannot be moved to {device}', 'choose another device'): return model.to(device).eval(), processor

@@ -15,7 +15,7 @@ def work(tmp_path_factory):
     d = tmp_path_factory.mktemp("cli")
     processor = nano_processor()
     save(nano_model(processor=processor, layers=12), processor, d/"model")
-    write_nano_data(d/"data", fraction=.0004)
+    write_nano_data(d/"data", fraction=.0001)
     write_nano_benchmarks(d/"questions", 4, ["POPE", "AI2D"])
     return d
 
@@ -58,7 +58,7 @@ def test_plan_prune_finetune_evaluate(work):
     assert "first token" in said and timed["model"]["layers"] == 12 and timed["plan"]["layers"] == 9
     (work/"other").mkdir()
     (work/"other"/"plan.json").write_text((work/"plan.json").read_text())       # of the same name: both are timed
-    ok("latency", "--model", work/"model", "--plan", work/"plan.json", work/"other"/"plan.json", "--tokens", 2, "--turns", 1, "--out", work/"latency.json")
+    ok("latency", "--model", work/"model", "--plan", work/"plan.json", work/"other"/"plan.json", "--tokens", 2, "--turns", 1, "--out", work/"latency.json", "--overwrite")
     assert list(json.loads((work/"latency.json").read_text())["variants"]) == ["model", "plan", str(work/"other"/"plan.json")]
 
 
@@ -132,8 +132,8 @@ def test_corrupt_image_in_a_benchmark(work, tmp_path):
     rows = Dataset.from_parquet(str(work/"questions"/"POPE.parquet")).cast_column("image", {"bytes": Value("binary"), "path": Value("string")}).to_list()
     rows[2]["image"]["bytes"] = rows[2]["image"]["bytes"][:40]
     Dataset.from_list(rows).to_parquet(str(tmp_path/"POPE.parquet"))
-    refused("evaluate", "--model", work/"model", "--tasks", "POPE", "--data", tmp_path, "--out", tmp_path/"record.json", why="POPE.parquet question POPE/2: the image cannot be decoded")
-    assert not (tmp_path/"record.json").exists()
+    refused("evaluate", "--model", work/"model", "--tasks", "POPE", "--data", tmp_path, "--out", tmp_path.parent/"record.json", why="POPE.parquet question POPE/2: the image cannot be decoded")
+    assert not (tmp_path.parent/"record.json").exists()
 
 
 def test_a_model_that_was_not_pruned_needs_a_plan(work, tmp_path): refused("finetune", "--model", work/"model", "--data", work/"data"/"train.parquet", "--out", tmp_path/"out", why="no interlace.json there")
@@ -183,6 +183,71 @@ def test_a_folder_that_holds_something_else_is_not_replaced(work, tmp_path):
     refused("prune", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path, why="holds something else than a model")
     refused("plan", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path, why="a folder is in the way")
     assert (tmp_path/"mine.txt").read_text() == "precious"
+
+
+def tree(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("args, why", [
+    (("prune", "--out", "models"), "the model (HERE/models/mine) is in it"), (("prune", "--out", "models/mine"), "that is the model itself"),
+    (("prune", "--out", "link"), "that is the model itself"), (("prune", "--out", "models/mine/pruned"), "inside the model"),
+    (("prune", "--out", "other"), "already there"), (("prune", "--out", "other", "--overwrite"), "not written by interlace"),
+    (("finetune", "--out", "models/mine"), "that is the model itself"), (("finetune", "--out", "models"), "is in it"),
+    (("scores", "--out", "data.parquet"), "that is the calibration itself"), (("plan", "--out", "data.parquet", "--overwrite"), "that is the calibration itself"),
+    (("prune", "--out", "elsewhere"), "a link"), (("evaluate", "--out", "notes.txt"), "already there"), (("latency", "--out", "notes.txt"), "already there")])
+def test_a_users_work_is_never_destroyed(work, tmp_path, args, why):
+    "Above the model, the model itself, through a link, inside it, the data: refused before any work, and everything is still there"
+    shutil.copytree(work/"model", tmp_path/"models"/"mine"); shutil.copytree(work/"model", tmp_path/"other")
+    shutil.copy(work/"data"/"calibration.parquet", tmp_path/"data.parquet")
+    (tmp_path/"notes.txt").write_text("precious"); (tmp_path/"link").symlink_to(tmp_path/"models"/"mine"); (tmp_path/"elsewhere").symlink_to(tmp_path/"other")
+    before = tree(tmp_path)
+    name, _, out, *more = args
+    data = {"prune": "--calibration", "plan": "--calibration", "scores": "--calibration", "finetune": "--data"}.get(name)
+    refused(name, "--model", tmp_path/"models"/"mine", *((data, tmp_path/"data.parquet") if data else ()), "--out", tmp_path/out, *more, why=why.replace("HERE", str(tmp_path)))
+    assert tree(tmp_path) == before
+
+
+def test_what_a_command_wrote_it_may_replace_when_asked(work, tmp_path):
+    "And what it writes has the modes of any new file"
+    args = ("prune", "--model", work/"model", "--ratio", .25, "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path/"p")
+    ok(*args)
+    refused(*args, why="already there")
+    ok(*args, "--overwrite")
+    (tmp_path/"plain").write_text("")
+    assert {f.stat().st_mode for f in (tmp_path/"p").iterdir()} == {(tmp_path/"plain").stat().st_mode}
+
+
+def test_the_record_is_there_though_nobody_reads_what_is_printed(work, tmp_path):
+    import subprocess, sys
+    code = "import sys; sys.stdout.close(); from interlace.cli import main; main(sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", code, "evaluate", "--model", str(work/"model"), "--tasks", "POPE", "--data", str(work/"questions"), "--out", str(tmp_path/"r.json")], capture_output=True)
+    assert json.loads((tmp_path/"r.json").read_text())["benchmarks"]["POPE"]["n"] == 4
+
+
+@pytest.mark.parametrize("value, why", [(float("nan"), "not finite"), (None, "I8")])
+def test_weights_that_are_no_numbers(work, tmp_path, value, why):
+    import torch
+    from safetensors.torch import load_file, save_file
+    shutil.copytree(work/"model", tmp_path/"m")
+    weights, name = load_file(tmp_path/"m"/"model.safetensors"), "model.language_model.layers.3.mlp.up_proj.weight"
+    if value is None: weights[name] = weights[name].to(torch.int8)
+    else: weights[name][0, 0] = value
+    save_file(weights, tmp_path/"m"/"model.safetensors", metadata={"format": "pt"})
+    assert name in refused("evaluate", "--model", tmp_path/"m", "--tasks", "POPE", why=why)
+
+
+def test_a_plan_that_is_not_the_folders_own(work, tmp_path):
+    own = Plan.from_json(work/"plan.json")
+    ok("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", tmp_path/"p")
+    Plan(drop=tuple(d + 1 for d in own.drop), tune=(), anchor=(), n_layers=12, strategy="other", ratio=.25).to_json(tmp_path/"other.json")
+    refused("finetune", "--model", tmp_path/"p", "--plan", tmp_path/"other.json", "--data", work/"data"/"train.parquet", "--out", tmp_path/"t", why="not the plan that")
+
+
+@pytest.mark.parametrize("option, value, why", [("--learning-rate", "1e30", "learning_rate 1e+30"), ("--learning-rate", "nan", "learning_rate nan"), ("--epochs", "0", "epochs 0"), ("--seed", "-1", "seed -1")])
+def test_training_that_cannot_be(work, tmp_path, option, value, why):
+    ok("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", tmp_path/"p")
+    refused("finetune", "--model", tmp_path/"p", "--data", work/"data"/"train.parquet", "--out", tmp_path/"t", "--batch-size", 4, "--accumulation", 1, option, value, why=why)
+    assert not (tmp_path/"t").exists()
 
 
 def test_numbers_that_make_no_sense(work):

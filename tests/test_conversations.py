@@ -1,4 +1,7 @@
 """Conversations of every shape: text only, several pictures, a text model's tokenizer, both padding sides."""
+import io
+
+import numpy as np
 import pytest
 from PIL import Image
 from interlace.conversations import IGNORE, Collator, calibration_batches, load_samples, open_image, to_messages
@@ -82,3 +85,58 @@ def test_calibration_prompts_hold_no_answer(processor):
             text = processor.tokenizer.decode(row)
             assert text.endswith("<|im_start|>assistant\n") and text.count("<|im_start|>user") == 1
     assert (batch[0]["attention_mask"][:, -1] == 1).all()                     # padded on the left
+
+
+def stored(image, kind="PNG", **options):
+    "An image as a file holds it"
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_photo_is_upright_whatever_its_exif_says(turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    photo = Image.new("RGB", (60, 30), "white")
+    seen = open_image(stored(photo, "JPEG", exif=exif))
+    assert seen.size == ((30, 60) if turn >= 5 else (60, 30)) and seen.getexif().get(0x0112) in (None, 1)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(mode):
+    "A black square on a transparent ground: as Qwen's own preprocessing shows it, with a palette too"
+    image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (10, 10, 30, 30))
+    seen = open_image(stored(image.convert(mode)))
+    assert seen.mode == "RGB" and "transparency" not in seen.info
+    assert seen.getpixel((0, 0)) == (255, 255, 255) and seen.getpixel((20, 20)) == (0, 0, 0)
+
+
+def test_half_transparent_is_mixed_with_white():
+    assert open_image(stored(Image.new("RGBA", (4, 4), (0, 0, 0, 128)))).getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_a_color_declared_transparent_is_white():
+    image = Image.new("RGB", (4, 4), (10, 20, 30))
+    image.putpixel((1, 1), (0, 200, 0))
+    seen = open_image(stored(image, transparency=(10, 20, 30)))
+    assert seen.getpixel((0, 0)) == (255, 255, 255) and seen.getpixel((1, 1)) == (0, 200, 0) and "transparency" not in seen.info
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+def test_sixteen_bits_keep_their_ramp(dtype):
+    values = (np.linspace(0, 1, 4096).reshape(64, 64)*65535).astype(dtype)
+    seen = np.asarray(open_image(Image.fromarray(values)))[..., 0]
+    assert len(np.unique(seen)) == 256 and seen[0, 0] == 0 and seen[-1, -1] == 255
+
+
+@pytest.mark.parametrize("values", [np.linspace(0, 1, 16, dtype="float32").reshape(4, 4), np.full((4, 4), 10**6, dtype="int32"), np.full((4, 4), -1, dtype="int32")])
+def test_values_without_an_agreed_range_are_refused(values):
+    with pytest.raises(BadInput, match="sample 7: the image cannot be decoded.*no agreed range"): open_image(Image.fromarray(values), "sample 7")
+
+
+@pytest.mark.parametrize("mode, color", [("CMYK", (0, 255, 255, 0)), ("L", 128), ("1", 1), ("YCbCr", (128, 128, 128))])
+def test_other_modes_are_converted(mode, color):
+    image = Image.new(mode, (4, 4), color)
+    assert open_image(image).getpixel((0, 0)) == image.convert("RGB").getpixel((0, 0))

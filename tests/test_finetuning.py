@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from transformers import Qwen3VLForConditionalGeneration
 from interlace.conversations import IGNORE, Collator
 from interlace.decoder import find_decoder
-from interlace.finetuning import _claim_checkpoints, _Parts, checkpoint_from, finetune, last_checkpoint, save
+from interlace.finetuning import _check_finite, _claim_checkpoints, _Parts, checkpoint_from, finetune, last_checkpoint, save
 from interlace.nano_model import Muon, nano_config, nano_model, nano_processor
 from interlace.nano_world import conversation
 from interlace.project import BadInput
@@ -221,6 +221,31 @@ def test_a_folder_in_another_precision_is_what_transformers_saves(tied, processo
     for name in ("model.safetensors", "config.json", "generation_config.json"):
         assert (tmp_path/"ours"/name).read_text("latin-1") == (tmp_path/"stock"/name).read_text("latin-1"), name
     assert ("lm_head.weight" in load_file(tmp_path/"ours"/"model.safetensors")) is not tied
+
+
+def test_training_that_went_wrong_says_so(processor, tmp_path):
+    "A loss that is no number ends the run at its step; nothing is saved"
+    model = pruned(processor)
+    with torch.no_grad(): find_decoder(model).layers[4].mlp.down_proj.weight[0, 0] = float("inf")
+    with pytest.raises(BadInput, match="step 1: the loss is (nan|inf)"): finetune(model, PLAN, data(8), processor, tmp_path/"m", **QUICK)
+    assert not (tmp_path/"m").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(processor):
+    model = freeze_for(pruned(processor), PLAN)
+    _check_finite(model, 3)
+    with torch.no_grad(): next(p for p in model.parameters() if p.requires_grad)[0] = float("nan")
+    with pytest.raises(BadInput, match="step 3: 1 trained weights are not finite"): _check_finite(model, 3)
+
+
+def test_the_last_step_is_logged(processor, tmp_path):
+    record = finetune(pruned(processor), PLAN, data(20), processor, tmp_path/"m", **QUICK | dict(log_steps=3))
+    assert [step for step, _ in record["loss"]] == [1, 3, 5] and record["steps"] == 5
+
+
+@pytest.mark.parametrize("wrong", [dict(epochs=0), dict(epochs=-1.), dict(learning_rate=float("nan")), dict(learning_rate=0), dict(seed=2**32), dict(batch_size=0), dict(batch_size=2.5), dict(batch_size=True), dict(warmup_ratio=1.), dict(max_grad_norm=float("inf"))])
+def test_settings_that_no_training_can_have(wrong, processor, tmp_path):
+    with pytest.raises(BadInput, match=next(iter(wrong))): finetune(pruned(processor), PLAN, data(4), processor, tmp_path/"m", **QUICK | wrong)
 
 
 def test_muon_trains_everything_and_its_state_reloads(processor):
