@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx, torch
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import is_flash_attn_2_available
 from .project import BadInput, fingerprint, finished, package_folder, project_root

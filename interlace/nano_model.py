@@ -111,10 +111,10 @@ CURRICULUM = (   # (until this sample, what is drawn, what is said)
     (60_000, dict(objects=5, street=3, wide=3, search=2, vast=1, diagrams=3, chart_bars=1,
                   chart_lines=1, chart_pies=1, signs=1, text_fields=1), 'by name'),
     (88_000, MIXTURE, 'questions and names'),
-    (96_000, dict(objects=6, diagrams=4, wide=2, search=2, vast=1, street=1, signs=1,
+    (92_000, dict(objects=6, diagrams=4, wide=2, search=2, vast=1, street=1, signs=1,
                   text_fields=2, chart_lines=1, chart_pies=1, science_magnets=1,
                   science_thermometers=1, science_solutions=1), 'what lags'),
-    (120_000, MIXTURE, 'reasoning'),
+    (104_000, MIXTURE, 'reasoning'),
     (None, MIXTURE | dict(objects=12, diagrams=12, chart_lines=5, chart_pies=5),
      'reasoning about what lags'))
 _SAID = {'captions': dict(turns=0, first=1.), 'by name and otherwise': dict(turns=0, first=1., free=.2, named=.7), 'by name': dict(turns=0, first=1., named=1.),
@@ -216,7 +216,7 @@ class TrainingRun:
     schedule:str                # of the learning rate, by transformers' name
 
 RUNS = (TrainingRun(0, 88_000, 2e-2, 'constant_with_warmup'),
-        TrainingRun(88_000, 128_000, 2e-2, 'linear'))
+        TrainingRun(88_000, 112_000, 2e-2, 'linear'))
 
 # %% ../nbs/09_nano_model.ipynb #90be4d17
 def _chosen_dtype(file):

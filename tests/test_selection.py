@@ -1,5 +1,5 @@
 """Plans: against the algorithms written a second time as METHOD states them, and every way to ask wrongly."""
-import dataclasses, math
+import dataclasses, json, math
 
 import numpy as np
 import pytest
@@ -137,3 +137,27 @@ def test_broken_files(text, tmp_path):
     (tmp_path/"x.json").write_text(text)
     for kind in (Plan, LayerScores):
         with pytest.raises(BadInput, match="x.json"): kind.from_json(tmp_path/"x.json")
+
+
+@pytest.mark.parametrize("field, value", [("drop", [4.7]), ("drop", ["12"]), ("drop", [True]), ("tune", [None]), ("drop", "12"), ("n_layers", "12"), ("n_layers", 12.), ("n_layers", True), ("n_layers", 0), ("ratio", "0.25"), ("ratio", None), ("ratio", 1.5), ("strategy", 3)])
+def test_a_plan_says_what_it_is(field, value, tmp_path):
+    "Nothing is taken for a layer that is none, and the file is named"
+    plan = dict(kind="plan", drop=[2], tune=[3], anchor=[4], n_layers=12, strategy="by hand", ratio=.1)
+    (tmp_path/"x.json").write_text(json.dumps(plan))
+    Plan.from_json(tmp_path/"x.json")
+    (tmp_path/"x.json").write_text(json.dumps(plan | {field: value}))
+    with pytest.raises(BadInput, match="x.json"): Plan.from_json(tmp_path/"x.json")
+
+
+@pytest.mark.parametrize("field, value", [("n_layers", "4"), ("n_layers", 4.), ("last", "no"), ("last", 0), ("per_sample", {"1": [["a", "b", "c"]], "2": [[.1, .2]], "3": [[.3]]}), ("per_sample", {"1": [[True, True, True]], "2": [[.1, .2]], "3": [[.3]]}), ("kind", "plan")])
+def test_scores_say_what_they_are(field, value, tmp_path):
+    scores = dict(kind="scores", n_layers=4, last=False, about={}, per_sample={"1": [[.9, .5, .7]], "2": [[.6, .4]], "3": [[.3]]})
+    (tmp_path/"x.json").write_text(json.dumps(scores))
+    LayerScores.from_json(tmp_path/"x.json")
+    (tmp_path/"x.json").write_text(json.dumps(scores | {field: value}))
+    with pytest.raises(BadInput, match="x.json"): LayerScores.from_json(tmp_path/"x.json")
+
+
+def test_one_kind_of_file_is_not_taken_for_another(tmp_path):
+    Plan((2,), (3,), (4,), 12, "by hand", .1).to_json(tmp_path/"plan.json")
+    with pytest.raises(BadInput, match="not a scores file, but of plan"): LayerScores.from_json(tmp_path/"plan.json")
