@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OWN_RECORDS', 'SETTINGS', 'PACKAGES', 'BadInput', 'package_folder', 'project_root', 'writable', 'finished',
-           'write_json', 'missing', 'read_json', 'check_output', 'quiet_datasets', 'profiles', 'load_profile',
-           'plan_name', 'seed_everything', 'fingerprint', 'cores', 'memory', 'provenance', 'add_to', 'extension_files',
-           'extension_adds', 'import_extensions', 'ends_with_us', 'measured']
+           'write_json', 'missing', 'read_json', 'check_kind', 'check_output', 'quiet_datasets', 'profiles',
+           'load_profile', 'plan_name', 'seed_everything', 'fingerprint', 'cores', 'memory', 'provenance', 'add_to',
+           'extension_files', 'extension_adds', 'import_extensions', 'ends_with_us', 'measured']
 
 # %% ../nbs/00_project.ipynb #9e5bca54
 import configparser, contextlib, difflib, hashlib, importlib.metadata, importlib.util, json, os, platform, random, re, resource, shutil, subprocess, sys, time, traceback
@@ -99,6 +99,16 @@ def read_json(
     except FileNotFoundError: raise BadInput(missing(path)) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise BadInput(f'{path}: not valid JSON ({e}); delete it and make it again') from None
     except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}); correct the path') from None
+
+def check_kind(
+    data,          # what a file holds
+    kind:str,      # what it should say of itself
+    where,         # the file
+    remedy:str     # how to make one
+):
+    "A `BadInput` if a file is of another kind"
+    said = data.get('kind', kind) if isinstance(data, dict) else 'something else'
+    if said != kind: raise BadInput(f'{where}: not a {kind} file, but of {said}; {remedy}')
 
 # %% ../nbs/00_project.ipynb #91f2c6a4
 OWN_RECORDS = ('interlace.json', 'training.json')     # in every model folder that a command wrote
