@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import ImageFile
 from tqdm.auto import tqdm
-from .project import BadInput, add_to, fingerprint, measured, provenance, quiet_datasets, read_json
+from .project import BadInput, add_to, fingerprint, kept_random_states, measured, provenance, quiet_datasets, read_json
 from .conversations import encode, image_tokens, open_image, render
 from .nano_world import COT, final_answer
 from .similarity import gathered, most, world
@@ -97,6 +97,7 @@ def in_memory(
 ):
     "A model and processor in memory as lmms-eval sees a model"
     lmms_eval = _harness()
+    from lmms_eval.api.reasoning import strip_reasoning_tags
 
     class InMemory(lmms_eval.api.model.lmms):
         is_simple = False
@@ -149,7 +150,7 @@ def in_memory(
             said = tokenizer.batch_decode(out[:, inputs['input_ids'].shape[1]:], skip_special_tokens=True)
             stops = [s for s in kwargs.get('until', []) if s.strip()]     # lmms-eval's default, an empty line, is no reason to stop
             for s in stops: said = [a.split(s)[0] for a in said]
-            return [a.strip() for a in said]
+            return [strip_reasoning_tags(a, [['<think>', '</think>']]).strip() for a in said]      # as lmms-eval's own command does
 
     return InMemory()
 
@@ -352,7 +353,7 @@ def evaluate(
 ) -> dict:                        # the same on each of several processes that share the questions
     "Scores per benchmark with standard error, n and chance; category means; average; every single answer; what was left out and why"
     cost, left_out = {}, dict(left_out or {})
-    with measured(cost), tempfile.TemporaryDirectory() as temporary:
+    with measured(cost), kept_random_states(), tempfile.TemporaryDirectory() as temporary:      # the harness seeds all generators
         tasks = [added_exam(t, cot) if isinstance(t, str) and t in ADDED else t for t in tasks]
         names = [t.removesuffix('-nano') for t in tasks if isinstance(t, str)]
         exams = {t.name: t for t in tasks if isinstance(t, Exam)}

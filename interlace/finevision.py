@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 from .project import BadInput, finished, fingerprint, quiet_datasets, read_json, writable, write_json
-from .conversations import open_image
+from .conversations import BadRow, open_image, read_row
 
 # %% ../nbs/19_finevision.ipynb #db3a5378
 RATINGS = ('relevance', 'image_correspondence', 'visual_dependency', 'formatting')
@@ -215,10 +215,8 @@ def flaw(
     max_messages:int=5,    # user and assistant messages that are kept
 ) -> str|None:
     "What is broken about a row; None: nothing"
-    if not row['texts']: return 'no conversation'
-    for k, t in enumerate(row['texts'][:max_messages//2], 1):
-        for who in ('user', 'assistant'):
-            if not (t.get(who) or '').strip(): return f'turn {k}: the {who} says nothing'
+    try: read_row(row | dict(texts=(row['texts'] or [])[:max_messages//2]))
+    except BadRow as e: return str(e)
     for k, im in enumerate(row['images'] or [], 1):
         if not im or im.get('bytes') is None: return f'picture {k} is missing'
         try:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['OWN_RECORDS', 'SETTINGS', 'PACKAGES', 'BadInput', 'package_folder', 'project_root', 'writable', 'finished',
            'write_json', 'missing', 'read_json', 'check_kind', 'check_output', 'quiet_datasets', 'profiles',
-           'load_profile', 'plan_name', 'seed_everything', 'fingerprint', 'cores', 'memory', 'provenance', 'add_to',
-           'extension_files', 'extension_adds', 'import_extensions', 'ends_with_us', 'measured']
+           'load_profile', 'plan_name', 'seed_everything', 'kept_random_states', 'fingerprint', 'cores', 'memory',
+           'provenance', 'add_to', 'extension_files', 'extension_adds', 'import_extensions', 'ends_with_us', 'measured']
 
 # %% ../nbs/00_project.ipynb #9e5bca54
 import configparser, contextlib, difflib, hashlib, importlib.metadata, importlib.util, json, os, platform, random, re, resource, shutil, subprocess, sys, time, traceback
@@ -235,6 +235,18 @@ def seed_everything(seed:int=42):
     "Seed Python, NumPy and torch"
     import numpy as np, torch
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+
+# %% ../nbs/00_project.ipynb #c9e47d13
+@contextlib.contextmanager
+def kept_random_states():
+    "The generators of Python, NumPy and torch are after the block as they were before it"
+    import numpy as np, torch
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try: yield
+    finally:
+        random.setstate(python); np.random.set_state(numpy); torch.set_rng_state(cpu)
+        if cuda: torch.cuda.set_rng_state_all(cuda)
 
 # %% ../nbs/00_project.ipynb #7e0ff00c
 _IMPORTED = {}    # what was imported beside the library: file -> its name in records, its fingerprint

@@ -4,7 +4,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from interlace.conversations import IGNORE, Collator, calibration_batches, load_samples, open_image, to_messages
+from interlace.conversations import IGNORE, Collator, calibration_batches, fitting, load_samples, open_image, to_messages
 from interlace.nano_model import TEMPLATE, nano_processor, nano_tokenizer
 from interlace.nano_world import conversation
 from interlace.project import BadInput
@@ -140,3 +140,67 @@ def test_values_without_an_agreed_range_are_refused(values):
 def test_other_modes_are_converted(mode, color):
     image = Image.new(mode, (4, 4), color)
     assert open_image(image).getpixel((0, 0)) == image.convert("RGB").getpixel((0, 0))
+
+
+ROW = dict(id="r", images=[dict(bytes=stored(picture()), path=None)], texts=[dict(user="What is it?", assistant="a square")])
+
+
+@pytest.mark.parametrize("row", [
+    dict(images=ROW["images"], texts=[dict(role="user", content="What is it?"), dict(role="assistant", content="a square")]),
+    dict(images=ROW["images"], messages=[dict(role="user", content=[dict(type="image"), dict(type="text", text="What is it?")]), dict(role="assistant", content="a square")]),
+    dict(image=ROW["images"][0], conversations=[{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "a square"}])])
+def test_rows_in_the_usual_forms_train_alike(row, processor):
+    collate = Collator(processor)
+    want, got = collate([ROW]), collate([row])
+    assert all((want[k] == got[k]).all() for k in ("input_ids", "labels", "pixel_values"))
+
+
+def test_a_system_message_is_said_first_and_not_learnt(processor):
+    row = dict(images=None, messages=[dict(role="system", content="Be brief."), dict(role="user", content="What?"), dict(role="assistant", content="yes")])
+    batch = Collator(processor)([row])
+    assert processor.tokenizer.decode(batch["input_ids"][0]).startswith("<|im_start|>system\nBe brief.") and said(processor, batch["labels"]) == "yes<|im_end|>"
+
+
+GAPS = dict(texts_empty=dict(texts=[]), texts_null=dict(texts=None), user_null=dict(texts=[dict(user=None, assistant="x")]), answer_null=dict(texts=[dict(user="hi", assistant=None)]),
+            answer_blank=dict(texts=[dict(user="hi", assistant=" ")]), text=dict(texts="hi"), two_users=dict(texts=[dict(role="user", content="a")]*2), other_role=dict(texts=[dict(role="tool", content="a")]),
+            token=dict(texts=[dict(user="What does <|image_pad|> mean?", assistant="a placeholder")]))
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_a_row_with_a_gap_is_left_out_by_name(gap, processor):
+    rows = [ROW | dict(id=f"r{i}") for i in range(30)] + [ROW | dict(id="bad") | GAPS[gap]]
+    kept, left_out = fitting(rows, processor)
+    assert len(kept) == 30 and len(left_out) == 1 and left_out[0].startswith("bad: ")
+    if gap != "token":
+        with pytest.raises(BadInput, match="sample bad"): Collator(processor)([rows[-1]])
+
+
+def test_null_images_are_no_images(processor):
+    kept, left_out = fitting([ROW | dict(images=None)], processor)
+    assert len(kept) == 1 and not left_out and "pixel_values" not in Collator(processor)(kept)
+
+
+def test_too_many_flaws_are_refused(processor):
+    rows = [ROW]*20 + [ROW | dict(id=f"bad{i}", texts=[]) for i in range(11)]
+    with pytest.raises(BadInput, match="11 of 31 rows cannot be read, the first is bad0: no conversation"): fitting(rows, processor)
+
+
+def test_what_the_processor_refuses_is_left_out(processor):
+    thin = ROW | dict(id="thin", images=[dict(bytes=stored(Image.new("RGB", (900, 3))), path=None)])
+    kept, left_out = fitting([ROW]*5 + [thin], processor)
+    assert len(kept) == 5 and left_out[0].startswith("thin: the processor refuses it")
+
+
+def test_a_tokenizer_without_a_pad_token_pads(processor):
+    tokenizer = nano_tokenizer()
+    tokenizer.chat_template, tokenizer.pad_token = TEMPLATE, None
+    rows = [dict(images=[], texts=[dict(user="say " + "a"*k, assistant="b")]) for k in (1, 9)]
+    batch = Collator(tokenizer)(rows)
+    assert batch["input_ids"].shape[0] == 2 and batch["attention_mask"].sum(1).tolist() == sorted(batch["attention_mask"].sum(1).tolist()) and tokenizer.pad_token is None
+
+
+@pytest.mark.parametrize("template, why", [(None, "has no chat template"), ("{{ raise_exception('Only text') }}", "refuses these messages .Only text"), ("{% for %}", "refuses these messages")])
+def test_a_template_that_cannot_be_used(template, why):
+    tokenizer = nano_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(BadInput, match=why): Collator(tokenizer)([dict(images=[], texts=[dict(user="a", assistant="b")])])
