@@ -7,6 +7,7 @@ __all__ = ['FATES', 'STRATEGIES', 'RULES', 'Plan', 'n_drops', 'make_plan', 'add_
 
 # %% ../nbs/03_selection.ipynb #f0902194
 import json, math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Plan:
             object.__setattr__(self, name, layers)
             if wrong := [i for i in layers if not 0 <= i < self.n_layers]: raise BadInput(f'plan: {name} names layer {wrong[0]}; the decoder has layers 0 to {self.n_layers-1}')
         every = self.drop + self.tune + self.anchor
-        if twice := [i for i in sorted(set(every)) if every.count(i) > 1]: raise BadInput(f'plan: layer {twice[0]} has two fates; drop, tune and anchor must not overlap')
+        if twice := sorted(i for i, k in Counter(every).items() if k > 1): raise BadInput(f'plan: layer {twice[0]} has two fates; drop, tune and anchor must not overlap')
         if len(self.drop) >= self.n_layers: raise BadInput(f'plan: all {self.n_layers} layers are dropped; at least one must stay')
 
     @classmethod
@@ -53,7 +54,8 @@ class Plan:
     @property
     def kept(self) -> tuple:
         "The surviving layers, in order"
-        return tuple(i for i in range(self.n_layers) if i not in self.drop)
+        gone = set(self.drop)
+        return tuple(i for i in range(self.n_layers) if i not in gone)
 
     def fate(self,
         i:int      # layer
@@ -100,32 +102,37 @@ def n_drops(
 # %% ../nbs/03_selection.ipynb #251d3baa
 def _by_redundancy(s):
     "Window starts by similarity, highest first; ties by index"
-    return sorted(range(len(s)), key=lambda i: (-s[i], i))
+    return np.argsort(-np.asarray(s), kind='stable').tolist()
 
 def _interlace(S, L, K, seed):
-    fate, s1 = {}, S[1]
+    fate, s1, dropped = {}, S[1], 0
     for span in (3, 2):
         for i in _by_redundancy(S[span]):
-            if list(fate.values()).count('drop') == K: return fate
+            if dropped == K: return fate
             if any(j in fate for j in range(i, i + span)): continue
             drop, tune = (i+1, i) if s1[i] < s1[i+1] else (i, i+1)
             fate |= {drop: 'drop', tune: 'tune'}
             if span == 3: fate[i+2] = 'anchor'
+            dropped += 1
     return fate
 
 # %% ../nbs/03_selection.ipynb #f762e6a3
 def _ordered(S, L, K, seed):
-    fate = {}
+    fate, dropped = {}, 0
     for i in _by_redundancy(S[3]):
-        if list(fate.values()).count('drop') == K: break
-        if not any(j in fate for j in range(i, i+3)): fate |= {i: 'drop', i+1: 'tune', i+2: 'anchor'}
+        if dropped == K: break
+        if any(j in fate for j in range(i, i+3)): continue
+        fate |= {i: 'drop', i+1: 'tune', i+2: 'anchor'}
+        dropped += 1
     return fate
 
 def _train_next(S, L, K, seed):
-    fate = {}
+    fate, dropped = {}, 0
     for i in _by_redundancy(S[1]):
-        if list(fate.values()).count('drop') == K: break
-        if i+1 < L and i not in fate and i+1 not in fate: fate |= {i: 'drop', i+1: 'tune'}
+        if dropped == K: break
+        if i+1 == L or i in fate or i+1 in fate: continue
+        fate |= {i: 'drop', i+1: 'tune'}
+        dropped += 1
     return fate
 
 def _consecutive(S, L, K, seed):

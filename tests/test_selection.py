@@ -1,5 +1,5 @@
 """Plans: against the algorithms written a second time as METHOD states them, and every way to ask wrongly."""
-import dataclasses, json, math
+import dataclasses, json, math, sys
 
 import numpy as np
 import pytest
@@ -161,3 +161,22 @@ def test_scores_say_what_they_are(field, value, tmp_path):
 def test_one_kind_of_file_is_not_taken_for_another(tmp_path):
     Plan((2,), (3,), (4,), 12, "by hand", .1).to_json(tmp_path/"plan.json")
     with pytest.raises(BadInput, match="not a scores file, but of plan"): LayerScores.from_json(tmp_path/"plan.json")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_selection_does_linear_work(strategy):
+    "Ten times the layers, ten times the operations: counted, not timed"
+    counts = []
+    for L in (1000, 10_000):
+        scores = random_scores(L, 3)
+        plan = make_plan(scores, .25, strategy)
+        assert len(plan.drop) == L//4
+        lines = []
+        def trace(frame, event, arg):
+            if event == "line": lines.append(1)
+            return trace
+        sys.settrace(trace)
+        try: STRATEGIES[strategy]({k: scores.similarity(k) for k in (1, 2, 3)}, L, L//4, 42)
+        finally: sys.settrace(None)
+        counts.append(len(lines))
+    assert counts[1] < 12*max(counts[0], 100)
