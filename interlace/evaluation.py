@@ -113,7 +113,7 @@ def in_memory(
                 asked.append((text, r.args[2]))
                 tokens.append(self._length(text, images))
             same = lambda i: json.dumps(asked[i][1], sort_keys=True, default=str)        # only questions with the same settings share a batch
-            order = sorted(range(len(asked)), key=lambda i: (same(i), tokens[i]))     # … and of like length: little padding
+            order = sorted(range(len(asked)), key=lambda i: (same(i), requests[i].args[4], tokens[i]))     # … of one benchmark, whose answers are of like length, and of like length themselves: little padding
             batches = [[*group][k:k+batch_size] for group in ([*g] for _, g in itertools.groupby(order, same)) for k in range(0, len(group), batch_size)]
             answers = [None]*len(asked)
             for at in tqdm(batches, desc='evaluating', disable=not progress or world()[0] > 0):

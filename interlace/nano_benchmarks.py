@@ -63,7 +63,7 @@ def ask(
     return dict(image=s.draw(), question=q.text(), cot_question=reasoned(s, q)['user'], answer=q.reference(), options=list(q.options), kind=q.kind, subset=subset, group=index)
 
 # %% ../nbs/06_nano_benchmarks.ipynb #539535b1
-ROWS = 20_000   # rows that every subset of the nano world counts as having
+ROWS = 5_000    # rows that every subset of the nano world counts as having
 
 def _png(image):
     "A picture as `datasets` stores it"

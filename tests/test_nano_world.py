@@ -166,11 +166,11 @@ def test_pope_is_balanced():
 
 
 def test_files_are_equal_when_written_twice(tmp_path):
-    a, b = (write_nano_data(tmp_path/x, fraction=.00005) for x in "ab")
+    a, b = (write_nano_data(tmp_path/x, fraction=.0001) for x in "ab")
     assert a == b and a["files"]["train.parquet"]["rows"] == len(FAMILIES)
     assert {f.name for f in (tmp_path/"a").iterdir()} == {"train.parquet", "calibration.parquet", "manifest.json"}
-    write_nano_data(tmp_path/"e", fraction=.00005, domains=["ChartQA"])
-    assert write_nano_data(tmp_path/"f", fraction=.00005*len(FAMILIES)/len(DOMAINS["ChartQA"]), calibration=None, subsets=list(DOMAINS["ChartQA"])) == json.loads((tmp_path/"e"/"ChartQA"/"manifest.json").read_text())
+    write_nano_data(tmp_path/"e", fraction=.0001, domains=["ChartQA"])
+    assert write_nano_data(tmp_path/"f", fraction=.0001*len(FAMILIES)/len(DOMAINS["ChartQA"]), calibration=None, subsets=list(DOMAINS["ChartQA"])) == json.loads((tmp_path/"e"/"ChartQA"/"manifest.json").read_text())
     c, d = (write_nano_benchmarks(tmp_path/x, questions=3) for x in "cd")
     assert c == d and {f.name for f in (tmp_path/"c").iterdir()} == {"manifest.json", *(f"{n}.parquet" for n in BENCHMARKS)}
 
