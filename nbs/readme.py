@@ -17,6 +17,7 @@ def readme():
     nb.cells = [c for c in nb.cells if "notebook-only" not in c.metadata.get("tags", [])]
     for c in nb.cells:
         if c.cell_type != "code": continue
+        c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]        # bars
         if "#| echo: false" in c.source: c.metadata["tags"] = ["remove-input"]
         c.source = "\n".join(line for line in c.source.splitlines() if not line.startswith("#|"))
     exporter = MarkdownExporter()
