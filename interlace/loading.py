@@ -133,6 +133,7 @@ def _reading(name, what, remedy):
     try: yield
     except BadInput: raise
     except Exception as e:
+        if 'trust_remote_code' in str(e): raise BadInput(f'{name}: it brings code of its own, which is never run; take a model that transformers knows by itself') from None
         if lack := shortage(e): raise BadInput(f'{name}: not enough {lack} to load it ({_short(e)[:120]}); ' + ('free some, or move the cache (HF_HOME)' if lack == 'disk space' else 'take half the precision (dtype bfloat16), a smaller model, or free some')) from None
         raise BadInput(_hub_answer(e, name) or f'{name}: {what} ({type(e).__name__}: {_short(e)}); {remedy}') from None
 
@@ -142,7 +143,7 @@ def load_config(
 ):             # a transformers configuration
     "A model's configuration"
     where, revision = model_source(name)
-    with _reading(name, 'no readable config.json', 'it is no complete model folder: make or download it again'): return AutoConfig.from_pretrained(where, revision=revision)
+    with _reading(name, 'no readable config.json', 'it is no complete model folder: make or download it again'): return AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
 
 def sees(
     config     # a transformers configuration
@@ -175,7 +176,7 @@ def load_processor(
     "A model's processor"
     where, revision = model_source(name)
     loader = AutoProcessor if sees(load_config(name)) else AutoTokenizer
-    with _reading(name, 'no readable processor', 'copy the processor files of the original model into the folder'): processor = loader.from_pretrained(where, revision=revision)
+    with _reading(name, 'no readable processor', 'copy the processor files of the original model into the folder'): processor = loader.from_pretrained(where, revision=revision, trust_remote_code=False)
     return limit_pixels(processor, min_pixels, max_pixels, name)
 
 # %% ../nbs/10_loading.ipynb #6e251ea0
@@ -214,7 +215,7 @@ def load_model(
     if attention == 'auto': attention = 'flash_attention_2' if dtype != 'float32' and device != 'cpu' and is_flash_attn_2_available() and _flash(loader, config) else None     # transformers takes SDPA where the model has it
     with _reading(name, 'its weights cannot be read', 'the folder is incomplete or damaged: make or download it again'):
         _check_stored_types(name, where)
-        model, info = loader.from_pretrained(where, revision=revision, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True, output_loading_info=True)
+        model, info = loader.from_pretrained(where, revision=revision, trust_remote_code=False, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True, output_loading_info=True)
     if missing := sorted(info['missing_keys']): raise BadInput(f'{name}: {len(missing)} weights are missing, the first is {missing[0]}; the folder is incomplete: make or download it again')
     if extra := sorted(info['unexpected_keys']): raise BadInput(f'{name}: {len(extra)} weights have no place in the model, the first is {extra[0]}; config.json and the weights do not belong together: make or download the folder again')
     _check_weights(name, model)

@@ -35,7 +35,7 @@ def config_of(
     where, revision = model_source(name)
     if Path(where).is_dir(): return load_config(name)
     if shape := next((k for k in PAPER_SHAPES if k.lower() in where.lower()), None): return shaped_config(shape)
-    try: return AutoConfig.from_pretrained(where, revision=revision, local_files_only=True)
+    try: return AutoConfig.from_pretrained(where, revision=revision, local_files_only=True, trust_remote_code=False)
     except Exception: raise BadInput(f'{name}: its shape is not known before it is downloaded; put its config.json into a folder and name that as the model') from None
 
 def on_meta(

@@ -194,6 +194,8 @@ def _sections(path):
     try: ini.read_string(Path(path).read_text())
     except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}); it comes with the project') from None
     except configparser.Error as e: raise BadInput(f'{path}: {" ".join(str(e).split())}; correct that line') from None
+    for s in ini.sections():       # files and stages are called by it, and a shell sees their names
+        if not re.fullmatch(r'[A-Za-z0-9][\w.-]*', s, re.A): raise BadInput(f"{path}: profile '{s}': a name has letters, digits, '.', '_' and '-' only; rename that section")
     return {s: dict(ini[s]) for s in ini.sections()}
 
 def profiles(

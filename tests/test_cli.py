@@ -236,6 +236,18 @@ def test_weights_that_are_no_numbers(work, tmp_path, value, why):
     assert name in refused("evaluate", "--model", tmp_path/"m", "--tasks", "POPE", why=why)
 
 
+def test_code_in_a_model_folder_never_runs(work, tmp_path):
+    "Whatever standard input says"
+    import os, subprocess, sys
+    shutil.copytree(work/"model", tmp_path/"m")
+    config = json.loads((tmp_path/"m"/"config.json").read_text())
+    config |= dict(model_type="own", auto_map=dict(AutoConfig="own.OwnConfig", AutoModelForImageTextToText="own.OwnModel"))
+    (tmp_path/"m"/"config.json").write_text(json.dumps(config))
+    (tmp_path/"m"/"own.py").write_text(f"open({str(tmp_path/'ran')!r}, 'w').close()\nfrom transformers import Qwen3VLConfig as OwnConfig, Qwen3VLForConditionalGeneration as OwnModel\n")
+    run = subprocess.run([sys.executable, "-m", "interlace.cli", "evaluate", "--model", str(tmp_path/"m"), "--tasks", "POPE"], input="y\ny\ny\n", capture_output=True, text=True, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert run.returncode == 2 and "code of its own, which is never run" in run.stderr and not (tmp_path/"ran").exists()
+
+
 def test_a_plan_that_is_not_the_folders_own(work, tmp_path):
     own = Plan.from_json(work/"plan.json")
     ok("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", tmp_path/"p")

@@ -82,7 +82,7 @@ def test_the_code_of_a_stage_is_complete(notebook):
 def test_profiles(tmp_path):
     assert profiles()[:2] == ["nano", "smoke"] and load_profile("smoke")["models"] == ["nano-l"] and isinstance(load_profile("nano")["learning_rate"], float)
     ini = tmp_path/"settings.ini"
-    for text, why in (("[a]\nextends = b\n[b]\nextends = a\n", "extends itself"), ("[a\n", "settings.ini"), ("[a]\nratios = 0.1 -3\n", "ratios -3"), ("[a]\nextends = z\n", "no profile 'z'")):
+    for text, why in (("[a; touch hacked]\n", "letters, digits"), ("[../a]\n", "letters, digits"), ("[a]\nextends = b\n[b]\nextends = a\n", "extends itself"), ("[a\n", "settings.ini"), ("[a]\nratios = 0.1 -3\n", "ratios -3"), ("[a]\nextends = z\n", "no profile 'z'")):
         ini.write_text(text)
         with pytest.raises(BadInput, match=why): load_profile("a", ini)
 
