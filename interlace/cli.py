@@ -9,6 +9,7 @@ __all__ = ['READ', 'main']
 import argparse, json, os, signal, sys, threading, time
 from pathlib import Path
 
+from . import __version__
 from .project import BadInput, check_output, fingerprint, import_extensions, load_profile, measured, profiles, provenance, read_json, write_json
 
 # %% ../nbs/25_cli.ipynb #84058d45
@@ -156,6 +157,7 @@ def _latency(a):
 # %% ../nbs/25_cli.ipynb #cce9e448
 def _parser():
     parser = argparse.ArgumentParser(prog='interlace', description='Prune vision-language models by interleaved layer selection (INTERLACE), and reproduce the paper.')
+    parser.add_argument('--version', action='version', version=f'interlace {__version__}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     def command(name, run, about):
         c = commands.add_parser(name, help=about, description=about)
@@ -257,7 +259,8 @@ def main(
         if os.environ.get('RANK', '0') != '0': time.sleep(3)      # of several processes the first says what all have to say, and its launcher then ends the others
         line = str(e)
     except KeyboardInterrupt:
-        print('interlace: interrupted; nothing half-written is left, and the same finetune command goes on from its last checkpoint', file=sys.stderr)
+        goes_on = '; the same command goes on from its last checkpoint' if a.command == 'finetune' else '; the same command begins again'
+        print(f'interlace {a.command}: interrupted; nothing half-written is left{goes_on}', file=sys.stderr)
         return 130
     except Exception as e:
         from interlace.loading import shortage
