@@ -152,7 +152,7 @@ AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
 
 @pytest.mark.parametrize("file, old, new, rerun", [
     ("settings.ini", f"questions = {QUESTIONS}", "questions = 3", ["benchmarks", *EVALUATED, "gallery", *FROM_ANSWERS]),
-    ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "sleb", *AT_20, "latency", "figure1", "figure2", "explorer", "table1", "table2", "table3", "table4", "table5", "table6", "comparison"]),
+    ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "sleb", *AT_20, "latency", "figure1", "figure2", "explorer", "table1", "table2", "table3", "table4", "table5", "table6", "comparison", "losses", "orders"]),
     ("interlace/finetuning.py", "def train(", "# a change\ndef train(", [*TRAINED, *TUNED, *FROM_ANSWERS]),
     ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", [n for n in ALL if n not in ("data", "benchmarks", "scores")]),
     ("interlace/records.py", "def figure_style(", "# a change\ndef figure_style(", ARTEFACTS),
