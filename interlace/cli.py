@@ -86,7 +86,7 @@ def _prune(a):
     print(f"{a.out}: {len(plan.kept)} of {plan.n_layers} layers, {made['parameters']['after']/1e6:.1f}M of {made['parameters']['before']/1e6:.1f}M parameters; README.md is its card")
 
 def _finetune(a):
-    from interlace.conversations import fitting, load_samples
+    from interlace.conversations import fitting, load_samples, say_left_out
     from interlace.decoder import find_decoder
     from interlace.finetuning import finetune
     from interlace.publication import pruning_record, publish_trained
@@ -101,6 +101,7 @@ def _finetune(a):
     settings = {n: getattr(a, n) for n in ('gradient_checkpointing', 'learning_rate', 'batch_size', 'accumulation', 'epochs', 'max_messages', 'max_length', 'seed')}
     settings |= read_json(a.settings) if a.settings else {}
     samples, left_out = fitting(load_samples(a.data), processor, settings['max_messages'], settings['max_length'])
+    if a.first: say_left_out(a.data, left_out)
     record = finetune(model, plan, samples, processor, a.out, **settings | (dict(left_out=left_out) if left_out else {}))
     if not a.first: return
     if made and made.get('kind') == 'pruned': publish_trained(made, a.out, plan)

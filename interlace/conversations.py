@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'IGNORE', 'FLAWED', 'to_messages', 'BadRow', 'read_row', 'as_seen', 'open_image', 'render', 'encode',
-           'Collator', 'image_tokens', 'readable', 'fitting', 'load_samples', 'spread', 'train_set', 'train_entry',
-           'calibration_batches']
+           'Collator', 'image_tokens', 'readable', 'say_left_out', 'fitting', 'load_samples', 'spread', 'train_set',
+           'train_entry', 'calibration_batches']
 
 # %% ../nbs/07_conversations.ipynb #ac36afe9
-import contextlib, errno, io, re
+import contextlib, errno, io, re, sys
 from pathlib import Path
 
 import jinja2
@@ -250,12 +250,21 @@ def image_tokens(
 
 FLAWED = .01      # share of the rows that may be left out because they cannot be read, and ten in any case
 
-def _flaw(row, special):
+def _refusal(processor, row):
+    "What a processor says against a row whose images it cannot count, or None where it takes them"
+    if image_tokens(processor, row['images'], row.get('id', 'a row')) is not None: return None
+    images = [open_image(im, row.get('id', 'a row')) for im in row['images']]
+    try: encode(processor, [render(processor, to_messages(row['texts'], len(images), 2))], [images])
+    except BadInput: raise
+    except Exception as e: return f"the processor refuses it ({' '.join(str(e).split())[:100]})"
+
+def _flaw(row, processor, special):
     "Why a row cannot be read, or None"
-    try: turns = read_row(row)['texts']
+    try: row = read_row(row)
     except BadRow as e: return str(e)
-    said = ' '.join(t[who] for t in turns for who in ('user', 'assistant'))
-    return next((f"its text holds {t}, a special token of the model" for t in special if t in said), None)
+    said = ' '.join(t[who] for t in row['texts'] for who in ('user', 'assistant'))
+    held = next((t for t in special if t in said), None)
+    return f'its text holds {held}, a special token of the model' if held else _refusal(processor, row) if row['images'] else None
 
 def _select(samples, keep):
     return samples.select(keep) if hasattr(samples, 'select') else [samples[i] for i in keep]
@@ -266,13 +275,21 @@ def readable(
     where='the data'  # named in the error
 ) -> tuple:           # (samples, those left out: name and reason)
     "The rows that can be read as conversations; the same object where all can"
-    special = [t for t in getattr(processor, 'tokenizer', processor).all_special_tokens if len(t) > 3]
-    flaws = {i: why for i in range(len(samples)) if (why := _flaw(samples[i], special))}
+    added = getattr(processor, 'tokenizer', processor).added_tokens_decoder.values()
+    special = [str(t) for t in added if t.special and len(str(t)) > 3]
+    flaws = {i: why for i in range(len(samples)) if (why := _flaw(samples[i], processor, special))}
     names = [f"{samples[i].get('id') or f'row {i}'}: {why}" for i, why in flaws.items()]
     if len(flaws) > max(10, FLAWED*len(samples)) or len(flaws) == len(samples) > 0:
         raise BadInput(f'{where}: {len(flaws)} of {len(samples)} rows cannot be read, the first is {names[0]}; correct them')
     if not flaws: return samples, []
     return _select(samples, [i for i in range(len(samples)) if i not in flaws]), names
+
+def say_left_out(
+    where,       # the data
+    names:list   # of the rows, each with its reason
+):
+    "One line on standard error about rows that are left out; nothing where none is"
+    if names: print(f"{where}: {len(names)} row{'s' * (len(names) > 1)} left out: {'; '.join(names[:5])}{'; …' * (len(names) > 5)}", file=sys.stderr)
 
 def fitting(
     samples,                # a sequence of samples with `images` and `texts`

@@ -19,7 +19,7 @@ from .decoder import find_decoder
 from .similarity import LayerScores
 from .selection import Plan
 from .surgery import prune, tuned_layers
-from .conversations import load_samples, readable
+from .conversations import load_samples, readable, say_left_out
 from .finetuning import save
 from .loading import load_config, model_source, sees, weights_mark
 
@@ -49,7 +49,10 @@ def calibration_set(
     if processor is not None and not hasattr(processor, 'tokenizer'):
         for f, part in zip(files, samples.parts):
             if (at := next((i for i in range(len(part)) if part[i].get('images') or part[i].get('image')), None)) is not None: raise BadInput(f'{f}: row {at} has a picture, and this is a text model; give conversations without pictures')
-    return readable(samples, processor, path)[0] if processor is not None else samples
+    if processor is None: return samples
+    kept, left_out = readable(samples, processor, path)
+    say_left_out(path, left_out)
+    return kept
 
 # %% ../nbs/18_publication.ipynb #d3000781
 _KNOWN = {a: ('text_decoder', 'multi_modal_projector', 'vision_tower') for a in ('Gemma3ForConditionalGeneration', 'Mistral3ForConditionalGeneration', 'Qwen2VLForConditionalGeneration',

@@ -50,7 +50,7 @@ def test_the_same_stages_as_the_real_run():
 def test_every_stage_ran_and_every_artefact_is_marked(ran):
     assert {p.stem for p in (ran/"runs"/SETTINGS["profile"]/"notebooks").glob("*.ipynb")} == {s.name for s in MATRIX}
     made = [s for s in MATRIX if s.outputs[0].startswith(("figures/", "tables/"))]
-    assert {s.name for s in made} == {*(f"figure{k}" for k in range(1, 5)), *(f"table{k}" for k in range(1, 7)), "comparison", "explorer"}
+    assert {s.name for s in made} == {*(f"figure{k}" for k in range(1, 5)), *(f"table{k}" for k in range(1, 7)), "comparison", "explorer", "losses", "orders"}
     for s in made:
         assert json.loads((ran/s.outputs[-1]).read_text())["caption"].startswith(MARK), s.name
         for f in s.outputs:
