@@ -68,7 +68,7 @@ def test_a_stage_depends_on_the_code_it_imports():
     assert "interlace/finetuning.py" in code_of("train") and "interlace/evaluation.py" not in code_of("train") and "interlace/reproduction.py" not in code_of("evaluate")
 
 
-@pytest.mark.parametrize("notebook", ["scores", "plans", "train", "evaluate", "figure4", "comparison"])
+@pytest.mark.parametrize("notebook", ["train", "evaluate", "comparison"])
 def test_the_code_of_a_stage_is_complete(notebook):
     "Every module of the library that is there after a notebook's imports is an input of its stage"
     cells = [c for c in nbformat.read(ROOT/"nbs"/"paper"/f"{notebook}.ipynb", 4).cells if c.cell_type == "code"]
