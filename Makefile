@@ -19,7 +19,7 @@ help:
 	@echo "make bench                     the shortcuts of this project against the usual way, side by side"
 	@echo "make budget                    choose the fine-tuning budget by held-out loss"
 	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
-	@echo "make nano-l, make nano-s       train a nano model anew (more than an hour each on 2 cores)"
+	@echo "make nano-l, make nano-s       train a nano model from nothing"
 	@echo "make outputs                   run the library notebooks and store their outputs"
 	@echo "make readme                    write README.md from nbs/index.ipynb"
 	@echo "make lock                      resolve requirements.lock anew"

@@ -30,8 +30,10 @@ READ = ('model', 'calibration', 'scores', 'plan', 'data', 'settings', 'benchmark
 
 def _claim_output(a):
     "Ask whether the command may write where it was told to, before any work"
+    from interlace.loading import model_folder
     named = {name: [v] if isinstance(v, str) else v or [] for name in READ for v in [getattr(a, name, None)]}
     inputs = {name + ('' if k == 0 else f' {k + 1}'): v for name, values in named.items() for k, v in enumerate(values)}
+    inputs['model'] = model_folder(a.model)       # a nano model is a folder, too
     check_output(a.out, inputs, a.command in ('prune', 'finetune'), a.overwrite)
 
 def _model(a):
@@ -72,10 +74,9 @@ def _plan(a):
     print(f'{a.out}: drop {list(plan.drop)}, tune {list(plan.tune)}, anchor {list(plan.anchor)} of {plan.n_layers} layers')
 
 def _prune(a):
-    from interlace.loading import load_processor, model_folder
+    from interlace.loading import load_processor
     from interlace.publication import base_of, publish
     from interlace.selection import Plan
-    check_output(a.out, dict(model=model_folder(a.model)), folder=True, overwrite=a.overwrite)
     model, processor = _model(a)
     base, cost = base_of(a.model, a.base), {}
     with measured(cost): plan, scores = (Plan.from_json(a.plan), None) if a.plan else _plan_of(a, model, processor)

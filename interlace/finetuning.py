@@ -254,12 +254,11 @@ def train(
     if sharding and optimizer: raise BadInput(f'{sharding}: an optimizer of one\'s own cannot be laid out over processes; train with torchrun alone')
     held = {str(p.dtype).removeprefix('torch.') for p in model.parameters()}
     if sharding == 'zero3' and held != {'bfloat16' if bfloat16 else 'float32'}: raise BadInput(f"zero3: the weights are {' and '.join(sorted(held))} and training has bfloat16 {'on' if bfloat16 else 'off'}; DeepSpeed holds all weights in one precision and would round them: load the model in {'bfloat16' if bfloat16 else 'float32'}, or take fsdp2")
-    _check_settings(dict(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, accumulation=accumulation, parts=parts, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
-                         max_grad_norm=max_grad_norm, max_messages=max_messages, max_length=max_length, checkpoint_steps=checkpoint_steps, log_steps=log_steps, seed=seed))
-    out_dir = Path(out_dir)
-    writable(out_dir, folder=True)        # fail before training, not after
     settings = dict(learning_rate=learning_rate, batch_size=batch_size, accumulation=accumulation, epochs=epochs, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
                     max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, schedule=schedule, seed=seed, parts=parts, processes=processes, sharding=sharding, samples=len(dataset), trained=trained)
+    _check_settings(settings | dict(checkpoint_steps=checkpoint_steps, log_steps=log_steps))
+    out_dir = Path(out_dir)
+    writable(out_dir, folder=True)        # fail before training, not after
     checkpoints = out_dir.with_name(out_dir.name + '.checkpoints')
     timed = checkpoints/'seconds.json'
     if rank == 0: _claim_checkpoints(checkpoints, _run_mark(model, dataset, settings | about))

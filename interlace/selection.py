@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from .project import BadInput, add_to, check_kind, read_json, write_json
+from .project import BadInput, add_to, check_kind, is_whole, read_json, write_json
 from .similarity import LayerScores
 
 # %% ../nbs/03_selection.ipynb #d11584d8
 FATES = dict(drop='#d62728', tune='#17becf', anchor='#1f4fd6', frozen='#b8b8b8')   # the paper's red, cyan and blue; grey for the rest
-
-def _is_layer(i): return isinstance(i, (int, np.integer)) and not isinstance(i, bool)
 
 @dataclass(frozen=True)
 class Plan:
@@ -31,11 +29,11 @@ class Plan:
     ratio:float            # the drop ratio that was asked for
 
     def __post_init__(self):
-        if not _is_layer(self.n_layers) or self.n_layers < 1: raise BadInput(f'plan: n_layers {self.n_layers!r}; it must be a whole number of at least 1')
+        if not is_whole(self.n_layers) or self.n_layers < 1: raise BadInput(f'plan: n_layers {self.n_layers!r}; it must be a whole number of at least 1')
         if not isinstance(self.strategy, str): raise BadInput(f'plan: strategy {self.strategy!r}; it must be a name')
         if isinstance(self.ratio, bool) or not isinstance(self.ratio, (int, float, np.number)) or not 0 <= self.ratio < 1: raise BadInput(f'plan: ratio {self.ratio!r}; it must be a number in [0, 1)')
         for name in ('drop', 'tune', 'anchor'):
-            if wrong := [i for i in getattr(self, name) if not _is_layer(i)]: raise BadInput(f'plan: {name} names {wrong[0]!r}; layers are whole numbers')
+            if wrong := [i for i in getattr(self, name) if not is_whole(i)]: raise BadInput(f'plan: {name} names {wrong[0]!r}; layers are whole numbers')
             layers = tuple(sorted(int(i) for i in getattr(self, name)))
             object.__setattr__(self, name, layers)
             if wrong := [i for i in layers if not 0 <= i < self.n_layers]: raise BadInput(f'plan: {name} names layer {wrong[0]}; the decoder has layers 0 to {self.n_layers-1}')
@@ -151,7 +149,7 @@ def _fates(fate, strategy):
     "What a rule gave back, if it is layers and their fates"
     must = f"strategy '{strategy}': its rule must give back a dict, layer -> {', '.join(FATES)}"
     if not isinstance(fate, dict): raise BadInput(f'{must}; it gave {type(fate).__name__}')
-    if wrong := [(i, f) for i, f in fate.items() if isinstance(i, bool) or not isinstance(i, (int, np.integer)) or f not in FATES]: raise BadInput(f'{must}; it gave {wrong[0][0]!r}: {wrong[0][1]!r}')
+    if wrong := [(i, f) for i, f in fate.items() if not is_whole(i) or f not in FATES]: raise BadInput(f'{must}; it gave {wrong[0][0]!r}: {wrong[0][1]!r}')
     return {int(i): f for i, f in fate.items()}
 
 def make_plan(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from .project import BadInput, check_kind, read_json, write_json
+from .project import BadInput, check_kind, is_whole, read_json, write_json
 from .decoder import decoder_mark, find_decoder, layer_inputs, on_device
 
 # %% ../nbs/02_similarity.ipynb #933eabaf
@@ -41,7 +41,7 @@ class LayerScores:
         last:bool=False,     # whether windows that end at x[L] are scored
         about:dict|None=None # where the scores come from
     ):
-        if isinstance(n_layers, bool) or not isinstance(n_layers, (int, np.integer)) or n_layers < 1: raise BadInput(f'scores: n_layers {n_layers!r}; it must be a whole number of at least 1')
+        if not is_whole(n_layers) or n_layers < 1: raise BadInput(f'scores: n_layers {n_layers!r}; it must be a whole number of at least 1')
         if not isinstance(last, (bool, np.bool_)): raise BadInput(f'scores: last {last!r}; it must be true or false')
         self.n_layers, self.last, self.about = int(n_layers), bool(last), dict(about or {})
         self.per_sample = {int(s): np.atleast_2d(_numbers(a, s)) for s, a in per_sample.items()}
