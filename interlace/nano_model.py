@@ -56,8 +56,8 @@ def nano_processor(tokenizer=None) -> Qwen3VLProcessor:
     return Qwen3VLProcessor(Qwen2VLImageProcessor(**kw), tokenizer or nano_tokenizer(), Qwen3VLVideoProcessor(**kw), chat_template=TEMPLATE)
 
 # %% ../nbs/09_nano_model.ipynb #bce13a3d
-SHAPES = {'nano-l': dict(width=96, heads=3, kv_heads=3, head_dim=32, mlp=256, sections=[6, 5, 5], vision_width=96, vision_depth=4),
-          'nano-s': dict(width=64, heads=2, kv_heads=2, head_dim=32, mlp=176, sections=[6, 5, 5], vision_width=64, vision_depth=4)}
+SHAPES = {'nano-l': dict(width=80, heads=3, kv_heads=3, head_dim=32, mlp=224, sections=[6, 5, 5], vision_width=96, vision_depth=4),
+          'nano-s': dict(width=72, heads=2, kv_heads=2, head_dim=32, mlp=192, sections=[6, 5, 5], vision_width=96, vision_depth=4)}
 LAYERS = 36
 
 def nano_config(
@@ -110,6 +110,7 @@ CURRICULUM = (   # (until this sample, what is drawn, what is said)
     (50_000, MIXTURE, 'questions'),
     (60_000, dict(objects=5, street=3, wide=3, search=2, vast=1, diagrams=3, chart_bars=1,
                   chart_lines=1, chart_pies=1, signs=1, text_fields=1), 'by name'),
+    (64_000, MIXTURE | dict(objects=12, diagrams=10), 'what lags'),
     (88_000, MIXTURE, 'questions and names'),
     (92_000, dict(objects=6, diagrams=4, wide=2, search=2, vast=1, street=1, signs=1,
                   text_fields=2, chart_lines=1, chart_pies=1, science_magnets=1,
@@ -160,7 +161,7 @@ def orthogonalised(
 
 class Muon(torch.optim.Optimizer):
     "Muon for hidden matrices, stacked by shape; Adam for everything else"
-    def __init__(self, model, lr=2e-2, adam_lr=1e-3, momentum=.95, betas=(.9, .98), weight_decay=.03, dtype=torch.float32):
+    def __init__(self, model, lr=2e-2, adam_lr=1e-3, momentum=.95, betas=(.9, .98), weight_decay=.05, dtype=torch.float32):
         self.dtype = dtype
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         hidden = lambda n, p: p.dim() == 2 and not any(k in n for k in ('embed', 'lm_head'))
