@@ -62,21 +62,21 @@ lab: setup
 
 bench: setup
 	mkdir -p runs/bench
-	$(BIN)/python -m papermill nbs/paper/bench.ipynb runs/bench/bench.ipynb --no-progress-bar
+	$(BIN)/python -m papermill nbs/paper/extra/bench.ipynb runs/bench/bench.ipynb --no-progress-bar
 	@cat tables/nano/bench.md
 
 budget: setup
 	mkdir -p runs/bench
-	$(BIN)/python -m papermill nbs/paper/budget.ipynb runs/bench/budget.ipynb --no-progress-bar
+	$(BIN)/python -m papermill nbs/paper/extra/budget.ipynb runs/bench/budget.ipynb --no-progress-bar
 	@cat tables/nano/budget.md
 
 shapes: setup
 	mkdir -p runs/bench
-	$(BIN)/python -m papermill nbs/paper/shapes.ipynb runs/bench/$(SHAPE).ipynb -p shape $(SHAPE) --no-progress-bar
+	$(BIN)/python -m papermill nbs/paper/extra/shapes.ipynb runs/bench/$(SHAPE).ipynb -p shape $(SHAPE) --no-progress-bar
 
 nano-l nano-s: setup
 	mkdir -p runs/weights
-	$(BIN)/python -m papermill nbs/paper/train_nano.ipynb runs/weights/train_$@.ipynb -p name $@
+	$(BIN)/python -m papermill nbs/paper/extra/train_nano.ipynb runs/weights/train_$@.ipynb -p name $@
 
 outputs: setup
 	TQDM_DISABLE=1 HF_HUB_OFFLINE=1 $(BIN)/nbdev-test --n-workers 1 --save

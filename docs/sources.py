@@ -16,6 +16,9 @@ OUT = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT/"_docs"/"source").resolve(
 ARTEFACT = re.compile(r"(Figure|Table) (\d)")
 GIVEN = dict(figure="Figure", table="Table")
 PART = ("The method in ten minutes", "Your own model")      # of the index notebook: the rest of it has pages of its own here
+HOUSES = dict(method="Method", baselines="Baselines", models="Models", data="Data", nano="Nano", evaluation="Evaluation",
+              reproduction="Reproduction", core="Core")      # the packages, in the order in which they are read
+MODULES = set(importlib.import_module("interlace._modidx").d["syms"])
 EMPTY = inspect.Parameter.empty
 QUOTES = "'\""
 
@@ -27,14 +30,26 @@ def exported():
     syms = importlib.import_module("interlace._modidx").d["syms"]
     names = {}
     for module, inside in syms.items():
-        short = module.removeprefix("interlace.")
+        short, depth = module.removeprefix("interlace."), len(module.split("."))
         public = set(importlib.import_module(module).__all__)
-        full = {f"{module}.{n}" for n in public} | {n for n in inside if n.split(".")[2] in public and not any(p.startswith("_") for p in n.split(".")[2:])}
-        names[module] = names[f"interlace/{short}.py"] = module
+        full = {f"{module}.{n}" for n in public} | {n for n in inside if n.split(".")[depth] in public and not any(p.startswith("_") for p in n.split(".")[depth:])}
+        names[module] = names[f"{module.replace('.', '/')}.py"] = module
         for n in sorted(full):
             own = n.removeprefix(module + ".")
             names[n] = names[own] = names[f"il.{own}"] = names[f"{short}.{own}"] = n
     return names
+
+
+def split(name):
+    "Module of a full name, and what it is called in there"
+    parts = name.split(".")
+    depth = next(k for k in (3, 2) if ".".join(parts[:k]) in MODULES)
+    return ".".join(parts[:depth]), parts[depth:]
+
+
+def paper_notebook(name):
+    "The path of one of the notebooks that papermill runs, or None"
+    return next((ROOT/"nbs"/"paper").glob(f"*/{name}.ipynb"), None)
 
 
 def cell(text):
@@ -62,7 +77,7 @@ class Links:
         if m["code"]:
             full = self.names.get(re.sub(r"\(.*\)$", "", m["inner"].strip()))
             if not full: return m[0]
-            if full.count(".") == 1: return f"{{py:mod}}`{m['inner']} <{full}>`"
+            if full in MODULES: return f"{{py:mod}}`{m['inner']} <{full}>`"
             return f"{{py:obj}}`{m['inner']} <{full}>`"
         if m["image"]: return m[0].replace("](../figures/", "](files/figures/")
         if m["link"]:
@@ -70,7 +85,7 @@ class Links:
             page, _, fragment = url.partition("#")
             if fragment.startswith("eq-"): return f"[{text} ({self.equations[fragment][1]})]({up}{self.equations[fragment][0]}.ipynb#{fragment})"
             if url in self.citations: return f"{text} {{cite:p}}`{self.citations[url]}`"
-            if page.endswith("index.ipynb"): return f"[{text}]({page.removesuffix('index.ipynb')}method.ipynb{'#' + fragment if fragment else ''})"
+            if page.endswith("index.ipynb"): return f"[{text}]({page.removesuffix('index.ipynb')}overview.ipynb{'#' + fragment if fragment else ''})"
             return m[0]
         if m["artefact"]:
             name = m[0].lower().replace(" ", "")
@@ -80,7 +95,7 @@ class Links:
 
 def signature(name, obj):
     "A definition as reStructuredText's Python domain knows it, written in MyST: signature, docstring, a table of what goes in and comes out"
-    module, own = ".".join(name.split(".")[:2]), ".".join(name.split(".")[2:])
+    module, own = split(name)[0], ".".join(split(name)[1])
     raw = inspect.getattr_static(getattr(sys.modules[module], own.split(".")[0]), own.split(".")[1]) if "." in own else obj
     kind = "class" if inspect.isclass(obj) else "property" if isinstance(raw, property) else "method" if "." in own else "function" if callable(obj) else "data"
     if kind == "class" and issubclass(obj, Exception): kind = "exception"
@@ -113,7 +128,7 @@ def _arguments(define, kind):
 
 def definition(name, links, at, methods=()):
     "The cell that documents a name, its methods inside"
-    module, own = ".".join(name.split(".")[:2]), name.split(".")[2:]
+    module, own = split(name)
     obj = importlib.import_module(module)
     for part in own: obj = getattr(obj, part)
     head, options, doc, table = signature(name, obj)
@@ -212,7 +227,7 @@ def equations(chapters):
             for m in re.finditer(r"\$\$\s*\((eq-[\w-]+)\)", c.source if c.cell_type == "markdown" else ""):
                 n += 1
                 if m[1] in found: sys.exit(f"{path.name}: equation {m[1]} stands in {found[m[1]][0]} too; give it another name")
-                found[m[1]] = (at, f"{number}.{n}")
+                found[m[1]] = (at, f"{number}.{n}" if number else str(n))
     return found
 
 
@@ -230,8 +245,7 @@ def artefacts():
 
 
 def _heading(path):
-    notebook = ROOT/"nbs"/"paper"/f"{path.stem}.ipynb"
-    return title(notebook) if notebook.exists() else title(ROOT/"nbs"/"paper"/f"{path.parent.name}.ipynb")
+    return title(paper_notebook(path.stem) or paper_notebook(path.parent.name))
 
 
 def page_of(path):
@@ -256,11 +270,11 @@ def said_as(value, unit=""):
 def artefact(path, record, links, claims):
     "The page of a figure or a table"
     at, name, folder = page_of(path), path.stem, path.parent
-    notebook = name if (ROOT/"nbs"/"paper"/f"{name}.ipynb").exists() else folder.name
+    notebook = (paper_notebook(name) or paper_notebook(folder.name)).relative_to(ROOT/"nbs").with_suffix("").as_posix()
     heading, said = _heading(path), record["provenance"]
     numbered = ARTEFACT.match(heading)
     label = numbered[0] if numbered else GIVEN[record["kind"]]
-    title_ = heading if folder.name == "nano" else f"{heading} ({folder.name if (ROOT/'nbs'/'paper'/f'{name}.ipynb').exists() else name})"
+    title_ = heading if folder.name == "nano" else f"{heading} ({folder.name if paper_notebook(name) else name})"
     files = [(s, folder/f"{name}.{s}") for s in ("png", "pdf", "csv", "tex", "md") if (folder/f"{name}.{s}").exists()]
     for _, f in files + [("json", path)]:
         (OUT/"files"/f.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
@@ -280,7 +294,7 @@ def artefact(path, record, links, claims):
         out += ["| " + " | ".join([cell(c["claim"]), said_as(c["paper"], c["unit"]), said_as(c["ours"], c["unit"]), f"[{said_as(c['low'])}, {said_as(c['high'])}]" if c["low"] else "", c["verdict"]]) + " |" for c in mine]
         out += ["", "All of them, with what was run: [the comparison](comparison.md).", ""]
     if (folder.name, name) == ("nano", "comparison"): out += pretrained(links, at)
-    out += ["## How it was made", "", f"[`nbs/paper/{notebook}.ipynb`](../paper/{notebook}.ipynb) made it; this regenerates it alone, and what it needs where that is not there yet:", "", "```sh", command(path, record), "```", "",
+    out += ["## How it was made", "", f"[`nbs/{notebook}.ipynb`](../{notebook}.ipynb) made it; this regenerates it alone, and what it needs where that is not there yet:", "", "```sh", command(path, record), "```", "",
         f"The {link('json', path).replace('record (JSON)', 'record')} says what went into it:", "", "| what | value |", "|---|---|",
         f"| made at commit | `{said['commit'][:12]}`{', with changes that were not committed' if said.get('modified') else ''} |", f"| device | {cell(said['device'])} |",
         f"| versions | Python {said['python']}, " + ", ".join(f"{k} {v}" for k, v in said["versions"].items()) + " |"]
@@ -353,9 +367,12 @@ def main():
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     names = exported()
-    numbered = [p for p in sorted((ROOT/"nbs").glob("[0-9][0-9]_*.ipynb"))]
-    stages = sorted((ROOT/"nbs"/"paper").glob("*.ipynb"))
-    chapters = [(p.stem, int(p.stem[:2]), p) for p in numbered] + [("method", "M", ROOT/"nbs"/"index.ipynb")]
+    page = lambda p: p.relative_to(ROOT/"nbs").with_suffix("").as_posix()
+    houses = {house: sorted((ROOT/"nbs"/house).glob("*.ipynb")) for house in HOUSES}
+    houses["reproduction"].append(ROOT/"nbs"/"cli.ipynb")
+    guides, stages = sorted((ROOT/"nbs"/"guides").glob("*.ipynb")), sorted((ROOT/"nbs"/"paper").glob("*/*.ipynb"))
+    numbered = [p for paths in houses.values() for p in paths]
+    chapters = [(page(p), k, p) for k, p in enumerate(numbered, 1)] + [(page(p), None, p) for p in guides] + [("overview", None, ROOT/"nbs"/"index.ipynb")]
     kept = artefacts()
     links = Links(names, {e.fields["url"]: k for k, e in parse_file(ROOT/"docs"/"references.bib").entries.items()}, equations(chapters),
         {_heading(p).split(":")[0].lower().replace(" ", ""): page_of(p) for p, _ in kept if p.parent.name == "nano" and ARTEFACT.match(_heading(p))})
@@ -363,9 +380,9 @@ def main():
     shutil.copy(ROOT/"docs"/"references.bib", OUT/"references.bib")
     (OUT/"_static"/"explorer-data.js").write_text(explorer_data())
     documented = set()
-    for at, number, path in chapters: documented |= notebook(path, at, links, names, number if number != "M" else None, part=PART if number == "M" else ())
-    if missing := {n for n in names.values() if n.count(".") == 2} - documented: sys.exit(f"not documented by any chapter: {', '.join(sorted(missing))}")
-    for p in stages: notebook(p, f"paper/{p.stem}", links, names, about="It is shown here as it is kept, without outputs: a run keeps its own executed copy, in `runs/<profile>/notebooks`.")
+    for at, number, path in chapters: documented |= notebook(path, at, links, names, number, part=PART if at == "overview" else ())
+    if missing := {n for n in names.values() if n not in MODULES and len(split(n)[1]) == 1} - documented: sys.exit(f"not documented by any chapter: {', '.join(sorted(missing))}")
+    for p in stages: notebook(p, page(p), links, names, about="It is shown here as it is kept, without outputs: a run keeps its own executed copy, in `runs/<profile>/notebooks`.")
     with open(ROOT/"tables"/"nano"/"comparison.csv") as f: claims = list(csv.DictReader(f))
     for c in claims: c["where"] = places(c["id"])
     made = [(p.parent.name, p.stem, *artefact(p, r, links, claims)) for p, r in kept]
@@ -376,22 +393,18 @@ def main():
     (OUT/"changelog.md").write_text(links((ROOT/"CHANGELOG.md").read_text(), "changelog"))
     (OUT/"cite.md").write_text(cite_page())
     reported = json.loads((ROOT/"interlace"/"reported.json").read_text())
-    guide = lambda p: p.stem[:2] >= "26" and not any("default_exp" in c.source for c in nbformat.read(p, 4).cells)
     fill = dict(picture=dict(kept)[ROOT/"figures"/"nano"/"figure1.json"]["caption"], claims="\n".join(f"- {c['text']}" for c in reported["abstract_claims"]),
         results="\n".join(f"- [{t}]({at}.md)" for _, _, at, t in made),
-        toc="\n".join([toctree("Start", ["method", "explorer", "glossary"]),
-            toctree("Guides", [p.stem for p in numbered if guide(p) and not p.stem.endswith("_card")]),
-            toctree("Results", ["results/index"] ),
-            toctree("The library, chapter by chapter", [p.stem for p in numbered if not guide(p)]),
-            toctree("Data and models", [*(p.stem for p in numbered if p.stem.endswith("_card")), *cards]),
-            toctree("The notebooks that papermill runs", ["paper/index"]),
+        toc="\n".join([toctree("Start", ["overview", "explorer", "glossary"]), toctree("Guides", [page(p) for p in guides]), toctree("Results", ["results/index"]),
+            *(toctree(HOUSES[house], [*map(page, paths), *(cards if house == "nano" else [])]) for house, paths in houses.items()),
+            toctree("Experiments", ["paper/index"]),
             toctree("About", ["cite", "references", "changelog"])]))
     (OUT/"results").mkdir(exist_ok=True)
     (OUT/"results"/"index.md").write_text("# Figures and tables\n\nEach with its caption, what came out, the notebook and the command that made it, and its record.\n\n" +
         "\n".join(f"## Profile {profile}\n\n" + "\n".join(f"- [{t}]({at.split('/')[1]}.md)" for q, _, at, t in made if q == profile) + "\n" for profile in dict.fromkeys(m[0] for m in made)) +
         toctree("", [at.split("/")[1] for _, _, at, _ in made]).replace(":caption: \n", ""))
     (OUT/"paper"/"index.md").write_text("# The notebooks that papermill runs\n\n`interlace reproduce` runs them, each with the parameters of a profile; every arrow of the way from a model to a table is one of them.\n\n" +
-        "\n".join(f"- [{title(p)}]({p.stem}.ipynb)" for p in stages) + "\n\n" + toctree("", [p.stem for p in stages]).replace(":caption: \n", ""))
+        "\n".join(f"- [{title(p)}]({p.parent.name}/{p.stem}.ipynb)" for p in stages) + "\n\n" + toctree("", [f"{p.parent.name}/{p.stem}" for p in stages]).replace(":caption: \n", ""))
     for page in sorted((ROOT/"docs").glob("*.md")):
         text = page.read_text()
         for k, v in fill.items(): text = text.replace("{{ " + k + " }}", v)

@@ -24,7 +24,7 @@ def readme():
     exporter.register_preprocessor(TagRemovePreprocessor(remove_input_tags={"remove-input"}), enabled=True)
     text, resources = exporter.from_notebook_node(nb, {"output_files_dir": PICTURES, "unique_key": "index"})
     text = text.replace("../", "")                     # the notebook lies one folder deeper
-    text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text)
+    text = re.sub(r"\]\((\w+/\w+\.ipynb)", r"](nbs/\1", text)
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.strip().splitlines()))
     return text + "\n", {p: d for p, d in resources["outputs"].items() if p in text}
 

@@ -4,12 +4,12 @@ import copy, json
 import pytest
 import torch
 from torch import nn
-from interlace.decoder import find_decoder, places
-from interlace.project import BadInput
-from interlace.selection import Plan
-from interlace.sleb import round_losses, sleb_plan, sleb_search
-from interlace.sparsity import magnitude_, prune_2_4, two_of_four, wanda_
-from interlace.surgery import pruned_by
+from interlace.method.decoder import find_decoder, places
+from interlace.core.project import BadInput
+from interlace.method.selection import Plan
+from interlace.baselines.sleb import round_losses, sleb_plan, sleb_search
+from interlace.baselines.sparsity import magnitude_, prune_2_4, two_of_four, wanda_
+from interlace.method.surgery import pruned_by
 from conftest import L, tiny
 
 SOME = ["qwen3-vl", "gemma3", "smolvlm", "llama"]

@@ -2,10 +2,10 @@
 import json, shutil
 
 import pytest
-from interlace.finetuning import save
-from interlace.nano_model import nano_model, nano_processor
-from interlace.nano_benchmarks import write_nano_benchmarks, write_nano_data
-from interlace.selection import Plan
+from interlace.method.finetuning import save
+from interlace.nano.model import nano_model, nano_processor
+from interlace.nano.benchmarks import write_nano_benchmarks, write_nano_data
+from interlace.method.selection import Plan
 from conftest import ROOT, command, interlace
 
 
@@ -109,7 +109,7 @@ def test_missing_weights(work, tmp_path):
 
 
 def test_scores_of_another_model(work, tmp_path):
-    from interlace.similarity import LayerScores
+    from interlace.method.similarity import LayerScores
     LayerScores.from_arrays({s: [.5]*(36 - s) for s in (1, 2, 3)}, n_layers=36).to_json(tmp_path/"scores.json")
     refused("plan", "--model", work/"model", "--scores", tmp_path/"scores.json", "--out", tmp_path/"plan.json", why="36 layers and this one has 12")
 
@@ -118,8 +118,8 @@ def test_scores_of_another_model_of_the_same_depth(work, tmp_path):
     other, processor = nano_model(processor=nano_processor(), layers=12, seed=7), nano_processor()
     save(other, processor, tmp_path/"other")
     ok("plan", "--model", tmp_path/"other", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path/"its.json")
-    from interlace.conversations import calibration_batches, load_samples
-    from interlace.similarity import score_layers
+    from interlace.data.conversations import calibration_batches, load_samples
+    from interlace.method.similarity import score_layers
     score_layers(other, calibration_batches(load_samples(work/"data"/"calibration.parquet"), processor), progress=False, source="other").to_json(tmp_path/"scores.json")
     ok("plan", "--model", tmp_path/"other", "--dtype", "bfloat16", "--scores", tmp_path/"scores.json", "--out", tmp_path/"again.json")      # its own, whatever the precision
     assert Plan.from_json(tmp_path/"again.json") == Plan.from_json(tmp_path/"its.json")

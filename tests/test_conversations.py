@@ -4,10 +4,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from interlace.conversations import IGNORE, Collator, calibration_batches, fitting, load_samples, open_image, to_messages
-from interlace.nano_model import TEMPLATE, nano_processor, nano_tokenizer
-from interlace.nano_world import conversation
-from interlace.project import BadInput
+from interlace.data.conversations import IGNORE, Collator, calibration_batches, fitting, load_samples, open_image, to_messages
+from interlace.nano.model import TEMPLATE, nano_processor, nano_tokenizer
+from interlace.nano.world import conversation
+from interlace.core.project import BadInput
 
 TURNS = [dict(user="What is this?", assistant="red circle"), dict(user="And where?", assistant="top left"), dict(user="Sure?", assistant="yes")]
 

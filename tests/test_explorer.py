@@ -4,10 +4,10 @@ import json, sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from interlace.project import BadInput
-from interlace.selection import STRATEGIES, make_plan
-from interlace.similarity import LayerScores
-from interlace.sleb import sleb_plan
+from interlace.core.project import BadInput
+from interlace.method.selection import STRATEGIES, make_plan
+from interlace.method.similarity import LayerScores
+from interlace.baselines.sleb import sleb_plan
 
 STORED = {p.parent.name: json.loads(p.read_text()) for p in sorted((ROOT/"figures").glob("*/explorer.json"))}
 MODELS = [(p, m) for p, d in STORED.items() for m in d["models"]]

@@ -3,14 +3,14 @@ import json
 
 import numpy as np
 import pytest
-from interlace.evaluation import ADDED
-from interlace.nano_benchmarks import _png, _write_parquet
-from interlace.nano_world import scene
-from interlace import project
-from interlace.project import BadInput, import_extensions, load_profile
-from interlace.reproduction import TEXT_SETS, check_names, extensions_of, stages
-from interlace.selection import RULES, STRATEGIES
-from interlace.similarity import LayerScores
+from interlace.evaluation.harness import ADDED
+from interlace.nano.benchmarks import _png, _write_parquet
+from interlace.nano.world import scene
+from interlace.core import project
+from interlace.core.project import BadInput, import_extensions, load_profile
+from interlace.reproduction.pipeline import TEXT_SETS, check_names, extensions_of, stages
+from interlace.method.selection import RULES, STRATEGIES
+from interlace.method.similarity import LayerScores
 from conftest import ROOT, command, interlace
 
 RULE = """import interlace as il
@@ -69,7 +69,7 @@ def test_the_matrix_has_them_where_they_are_needed(own):
     assert "mine/rule.py" in matrix["plans-own"].inputs and matrix["plans-own"].outputs == ["runs/own/nano-l/plans/every-nth-25.json"]
     for s in matrix.values():
         assert ("mine/rule.py" in s.inputs) == (s.name == "plans-own")
-        assert folder <= set(s.inputs) if s.notebook in ("benchmarks", "evaluate") else not folder & set(s.inputs), s.name
+        assert folder <= set(s.inputs) if s.notebook in ("stages/benchmarks", "stages/evaluate") else not folder & set(s.inputs), s.name
     assert matrix["train-every-nth-25"].parameters["plan"] == "runs/own/nano-l/plans/every-nth-25.json" and "runs/own/nano-l/variants/every-nth-25/s42/record.json" in matrix["table3"].inputs
     assert not any("Counting" in f for f in matrix["benchmarks"].outputs)          # its questions stay where they are
     plain = stages(load_profile("smoke") | dict(extensions=["mine/rule.py"]))       # named, and nothing of it asked for
@@ -88,12 +88,12 @@ def test_one_stage_really_runs_and_a_change_in_a_file_reruns_it(own):
 
 def test_stages_import_them_and_records_name_them(own):
     "The notebooks of plans and of the evaluation, with the parameters that the matrix gives them"
-    from interlace.real_benchmarks import prepare_benchmarks
-    from interlace.evaluation import added_exam
+    from interlace.evaluation.benchmarks import prepare_benchmarks
+    from interlace.evaluation.harness import added_exam
     matrix = {s.name: s for s in stages(load_profile("own"))}
     rng = np.random.default_rng(0)
     LayerScores.from_arrays({s: rng.random(36 - s) for s in (1, 2, 3)}, n_layers=36).to_json(own/matrix["plans-own"].parameters["scores"])
-    cells("plans", matrix["plans-own"].parameters)
+    cells("stages/plans", matrix["plans-own"].parameters)
     plan = json.loads((own/matrix["plans-own"].outputs[0]).read_text())
     assert plan["strategy"] == "every-nth" and len(plan["drop"]) == 9 and list(plan["provenance"]["extensions"]) == ["mine/rule.py"]
     folder = own/"runs"/"own"/"benchmarks"
@@ -101,13 +101,13 @@ def test_stages_import_them_and_records_name_them(own):
     import_extensions(["mine/counting"])
     (folder/"manifest.json").write_text(json.dumps(manifest | dict(added=dict(Counting=added_exam("Counting").about))))
     asked = matrix["every-nth-25"].parameters | dict(trained=None, plan=matrix["plans-own"].outputs[0])
-    cells("evaluate", asked)
+    cells("stages/evaluate", asked)
     record = json.loads((own/asked["out"]).read_text())
     entry = record["direct"]["benchmarks"]["Counting"]
     assert entry["n"] == 6 and entry["category"] == "Perception" and entry["metric"] == "close" and set(record["direct"]["benchmarks"]) == {"POPE", "Counting"}
     assert record["data"]["Counting"]["fingerprint"] == entry["fingerprint"] and "mine/counting" in record["provenance"]["extensions"]
     (folder/"manifest.json").write_text(json.dumps(manifest | dict(added=dict(Counting=dict(entry, rows=5)))))
-    with pytest.raises(BadInput, match="the questions of Counting have changed"): cells("evaluate", asked)
+    with pytest.raises(BadInput, match="the questions of Counting have changed"): cells("stages/evaluate", asked)
 
 
 def test_by_hand(own):
@@ -140,8 +140,8 @@ def test_what_is_wrong_is_one_line_before_anything_runs(own, file, text, why):
 
 
 def test_a_wrong_file_of_questions_or_metric(own):
-    from interlace.evaluation import add_benchmark, evaluate, local_exam
-    from interlace.nano_model import nano_model, nano_processor
+    from interlace.evaluation.harness import add_benchmark, evaluate, local_exam
+    from interlace.nano.model import nano_model, nano_processor
     processor = nano_processor()
     model, questions = nano_model(processor=processor, layers=4), own/"mine"/"counting"/"questions.parquet"
     _write_parquet([dict(image=_png(scene("objects", "test", 0).draw()), question="How many?")], own/"none.parquet", ["image"])

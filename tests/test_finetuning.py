@@ -5,14 +5,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import Qwen3VLForConditionalGeneration
-from interlace.conversations import IGNORE, Collator
-from interlace.decoder import find_decoder
-from interlace.finetuning import _check_finite, _claim_checkpoints, _Parts, checkpoint_from, finetune, last_checkpoint, save
-from interlace.nano_model import Muon, nano_config, nano_model, nano_processor
-from interlace.nano_world import conversation
-from interlace.project import BadInput
-from interlace.selection import Plan
-from interlace.surgery import freeze_for, prune
+from interlace.data.conversations import IGNORE, Collator
+from interlace.method.decoder import find_decoder
+from interlace.method.finetuning import _check_finite, _claim_checkpoints, _Parts, checkpoint_from, finetune, last_checkpoint, save
+from interlace.nano.model import Muon, nano_config, nano_model, nano_processor
+from interlace.nano.world import conversation
+from interlace.core.project import BadInput
+from interlace.method.selection import Plan
+from interlace.method.surgery import freeze_for, prune
 
 PLAN = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)
 QUICK = dict(batch_size=4, accumulation=1, learning_rate=1e-3, max_messages=10, log_steps=1, progress=False)
@@ -92,11 +92,11 @@ def test_gradient_checkpointing_from_the_first_tuned_layer_up_and_same_gradients
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
-from interlace.finetuning import finetune
-from interlace.nano_model import nano_model, nano_processor
-from interlace.nano_world import conversation
-from interlace.selection import Plan
-from interlace.surgery import prune
+from interlace.method.finetuning import finetune
+from interlace.nano.model import nano_model, nano_processor
+from interlace.nano.world import conversation
+from interlace.method.selection import Plan
+from interlace.method.surgery import prune
 plan = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)
 processor = nano_processor()
 finetune(prune(nano_model(processor=processor, layers=8), plan), plan, [conversation("objects", "train", i) for i in range(64)], processor, sys.argv[1],
@@ -182,7 +182,7 @@ def test_a_sorted_part_is_padded_to_its_own_longest_sample(processor):
 
 def mark_of(threads):
     code = ("import sys, torch; torch.set_num_threads(int(sys.argv[1]))\n"
-            "from interlace.finetuning import _run_mark\nfrom interlace.nano_model import nano_model, nano_processor\n"
+            "from interlace.method.finetuning import _run_mark\nfrom interlace.nano_model import nano_model, nano_processor\n"
             "print(_run_mark(nano_model(processor=nano_processor(), layers=8), [], dict(a=1)))")
     out = subprocess.run([sys.executable, "-c", code, str(threads)], capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
     return out.stdout.split()[-1]

@@ -6,11 +6,11 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import pyarrow as pa, pyarrow.parquet as pq
 import pytest
-from interlace import finevision
-from interlace.conversations import IGNORE, Collator, calibration_batches, fitting, load_samples, train_entry, train_set
-from interlace.finevision import FLAWS, LIKE, RATINGS, account, flaw, repository, rows_of, shuffled, write_finevision, write_finevision_like
-from interlace.nano_model import TEMPLATE, nano_processor
-from interlace.project import BadInput
+from interlace.data import finevision
+from interlace.data.conversations import IGNORE, Collator, calibration_batches, fitting, load_samples, train_entry, train_set
+from interlace.data.finevision import FLAWS, LIKE, RATINGS, account, flaw, repository, rows_of, shuffled, write_finevision, write_finevision_like
+from interlace.nano.model import TEMPLATE, nano_processor
+from interlace.core.project import BadInput
 
 TURNS = [dict(user="What is this?", assistant="red circle"), dict(user="And where?", assistant="top left"), dict(user="Sure?", assistant="yes")]
 
@@ -340,8 +340,8 @@ def hub(folder):
 
 CHILD = """
 import json, sys
-from interlace.finevision import repository, write_finevision
-from interlace.project import BadInput
+from interlace.data.finevision import repository, write_finevision
+from interlace.core.project import BadInput
 said = []
 for name in ('owner/none', 'owner/gated', 'owner/like@v9'):
     try: repository(name)

@@ -3,11 +3,11 @@ import importlib.util
 
 import numpy as np
 import pytest, torch
-from interlace.decoder import on_device
-from interlace.similarity import score_layers
-from interlace.surgery import freeze_for, prune
-from interlace.selection import Plan
-from interlace.timing import latency, shaped_inputs, shaped_model
+from interlace.method.decoder import on_device
+from interlace.method.similarity import score_layers
+from interlace.method.surgery import freeze_for, prune
+from interlace.method.selection import Plan
+from interlace.evaluation.latency import latency, shaped_inputs, shaped_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 SHAPE, LAYERS = "Qwen3-VL-2B", 12
@@ -57,7 +57,7 @@ def test_time_to_first_token_by_cuda_events():
 
 def test_a_fine_tuning_step_and_its_memory():
     "Gradients for the tuned layers alone, and the peak that the planner predicts"
-    from interlace.planner import Batch, sizes, step_memory
+    from interlace.reproduction.costs import Batch, sizes, step_memory
     model, inputs = mid()
     layers, plan = LAYERS, Plan((4, 7), (5, 8), (6, 9), LAYERS, "by hand", 2/LAYERS)
     shape = sizes(model.config)

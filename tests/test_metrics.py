@@ -3,10 +3,10 @@ import math
 from pathlib import Path
 
 import pytest
-from interlace.evaluation import chance, contains, evaluate, exact, form, in_memory, mean_and_error, question_scores, relaxed, summary, yes_no_table, yesno
-from interlace.loading import load_model, model_folder
-from interlace.nano_benchmarks import BENCHMARKS
-from interlace.project import BadInput, read_json
+from interlace.evaluation.harness import chance, contains, evaluate, exact, form, in_memory, mean_and_error, question_scores, relaxed, summary, yes_no_table, yesno
+from interlace.models.loading import load_model, model_folder
+from interlace.nano.benchmarks import BENCHMARKS
+from interlace.core.project import BadInput, read_json
 
 CASES = [
     (exact, "B", "B", 1), (exact, "B.", "B", 1), (exact, "(B)", "B", 1), (exact, "B: red", "B", 1), (exact, "b", "B", 0), (exact, "AB", "B", 0), (exact, "A. B", "B", 0), (exact, "", "B", 0),
@@ -69,7 +69,7 @@ def nano():
 
 
 def test_in_a_batch_or_alone_the_same_answers(nano):
-    from interlace.nano_benchmarks import BENCHMARKS
+    from interlace.nano.benchmarks import BENCHMARKS
     records = [evaluate(*nano, list(BENCHMARKS), questions=5, batch_size=b, progress=False) for b in (1, 7, 64)]
     said = [[a["answer"] for n in BENCHMARKS for a in r["answers"][n]] for r in records]
     assert said[0] == said[1] == said[2] and all(r["benchmarks"][n]["n"] == 5 for r in records for n in BENCHMARKS)
@@ -77,7 +77,7 @@ def test_in_a_batch_or_alone_the_same_answers(nano):
 
 def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):
     from types import SimpleNamespace
-    from interlace.nano_benchmarks import ask
+    from interlace.nano.benchmarks import ask
     q = ask("ChartQA", 1)
     messages = [dict(role="user", content=[dict(type="image", url=q["image"]), dict(type="text", text="Describe the picture.")])]
     harness = in_memory(*nano, batch_size=8, progress=False)

@@ -2,11 +2,11 @@
 import numpy as np
 import pytest
 import torch
-from interlace.decoder import find_decoder
-from interlace.loading import load_model, model_folder
-from interlace.nano_model import (RUNS, check_criteria, constant_share, fastest_dtype, layer_cosines,
+from interlace.method.decoder import find_decoder
+from interlace.models.loading import load_model, model_folder
+from interlace.nano.model import (RUNS, check_criteria, constant_share, fastest_dtype, layer_cosines,
                                   longest_plateau, nano_model, nano_processor)
-from interlace.project import read_json
+from interlace.core.project import read_json
 
 NAMES = ("nano-l", "nano-s")
 # strict: as soon as models of the new recipe are shipped, these tests fail until the mark is taken away

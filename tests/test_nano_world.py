@@ -3,10 +3,10 @@ import hashlib, json, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from interlace.evaluation import METRICS, chance
-from interlace.nano_benchmarks import BENCHMARKS, DOMAINS, ask, write_nano_benchmarks, write_nano_data
-from interlace.nano_world import CANVAS, PLACES, FAMILIES, SIZE, SPLITS, conversation, final_answer, reasoned, scene, split_of
-from interlace.project import BadInput
+from interlace.evaluation.harness import METRICS, chance
+from interlace.nano.benchmarks import BENCHMARKS, DOMAINS, ask, write_nano_benchmarks, write_nano_data
+from interlace.nano.world import CANVAS, PLACES, FAMILIES, SIZE, SPLITS, conversation, final_answer, reasoned, scene, split_of
+from interlace.core.project import BadInput
 
 
 def digest(s): return hashlib.sha256(s.draw().tobytes()).hexdigest()
@@ -20,7 +20,7 @@ def test_same_name_same_picture_in_any_order():
 
 
 def test_same_in_another_process():
-    code = "import hashlib; from interlace.nano_world import *; print(hashlib.sha256(b''.join(scene(n, 'train', 1).draw().tobytes() for n in FAMILIES)).hexdigest())"
+    code = "import hashlib; from interlace.nano.world import *; print(hashlib.sha256(b''.join(scene(n, 'train', 1).draw().tobytes() for n in FAMILIES)).hexdigest())"
     here = hashlib.sha256(b"".join(scene(n, "train", 1).draw().tobytes() for n in FAMILIES)).hexdigest()
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == here
 

@@ -3,10 +3,10 @@ import contextlib, json, os, re, shutil, subprocess, sys, time, urllib.request
 
 import nbclient, nbformat, psutil, pytest
 from conftest import ROOT
-from interlace.project import load_profile
-from interlace.reproduction import stages
+from interlace.core.project import load_profile
+from interlace.reproduction.pipeline import stages
 
-PAPER = sorted((ROOT/"nbs"/"paper").glob("*.ipynb"))
+PAPER = sorted((ROOT/"nbs"/"paper").glob("*/*.ipynb"))
 MATRIX = {p: stages(load_profile(p)) for p in ("smoke", "smollm2")}
 
 
@@ -19,14 +19,14 @@ def test_the_top_says_which_command_runs_it_and_with_which_parameters(path):
     assert said, top
     for command in said:
         if command.startswith("make"):
-            assert re.search(rf"^{command.split()[1]}\b[^\n]*:[^\n]*\n(?:\t[^\n]*\n)*?\t[^\n]*papermill nbs/paper/{path.name}", (ROOT/"Makefile").read_text(), re.M), command
+            assert re.search(rf"^{command.split()[1]}\b[^\n]*:[^\n]*\n(?:\t[^\n]*\n)*?\t[^\n]*papermill {path.relative_to(ROOT)}", (ROOT/"Makefile").read_text(), re.M), command
         elif "--only" in command:
             profile = re.search(r"--profile (\S+)", command)
-            assert {s.name: s.notebook for s in MATRIX[profile[1] if profile else "smoke"]}[command.split("--only ")[1]] == path.stem
-    if path.stem in {s.notebook for s in MATRIX["smoke"]}: assert "--only" in said[0] and "profile `smoke`" in top
+            assert {s.name: s.notebook for s in MATRIX[profile[1] if profile else "smoke"]}[command.split("--only ")[1]] == f"{path.parent.name}/{path.stem}"
+    if f"{path.parent.name}/{path.stem}" in {s.notebook for s in MATRIX["smoke"]}: assert "--only" in said[0] and "profile `smoke`" in top
 
 
-@pytest.mark.parametrize("name", ["00_project", "03_selection"])
+@pytest.mark.parametrize("name", ["core/01_project", "method/03_selection"])
 def test_a_chapter_runs_from_any_working_folder(name, tmp_path, monkeypatch):
     monkeypatch.delenv("INTERLACE_ROOT", raising=False)
     monkeypatch.setenv("TQDM_DISABLE", "1")

@@ -8,28 +8,28 @@ import torch
 import yaml
 from conftest import ROOT, command
 from safetensors.torch import load_file
-from interlace.conversations import calibration_batches, load_samples
-from interlace.evaluation import evaluate
-from interlace.finetuning import configuration, finetune, launch, save
-from interlace.loading import load_model
-from interlace.nano_benchmarks import write_nano_benchmarks
-from interlace.nano_model import nano_model, nano_processor
-from interlace.nano_world import conversation
-from interlace.project import BadInput
-from interlace.selection import Plan
-from interlace.similarity import score_layers
-from interlace.surgery import prune
+from interlace.data.conversations import calibration_batches, load_samples
+from interlace.evaluation.harness import evaluate
+from interlace.method.finetuning import configuration, finetune, launch, save
+from interlace.models.loading import load_model
+from interlace.nano.benchmarks import write_nano_benchmarks
+from interlace.nano.model import nano_model, nano_processor
+from interlace.nano.world import conversation
+from interlace.core.project import BadInput
+from interlace.method.selection import Plan
+from interlace.method.similarity import score_layers
+from interlace.method.surgery import prune
 
 heavy = pytest.mark.skipif(not os.environ.get("INTERLACE_HEAVY"), reason="starts many processes, minutes on 2 cores: set INTERLACE_HEAVY=1")
 
 COMMON = """
 import json, os, sys, torch
 torch.set_num_threads(1)
-from interlace.finetuning import finetune
-from interlace.nano_model import nano_model, nano_processor
-from interlace.nano_world import conversation
-from interlace.selection import Plan
-from interlace.surgery import prune
+from interlace.method.finetuning import finetune
+from interlace.nano.model import nano_model, nano_processor
+from interlace.nano.world import conversation
+from interlace.method.selection import Plan
+from interlace.method.surgery import prune
 PLAN = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)
 QUICK = dict(learning_rate=1e-3, max_messages=10, log_steps=1, progress=False, bfloat16=False)
 processor = nano_processor()
@@ -40,9 +40,9 @@ exec(COMMON.replace("torch.set_num_threads(1)", ""))
 
 # 21 samples: the last step has fewer than there are places; accumulation: two batches a step
 SCRIPT = COMMON + """
-from interlace.conversations import calibration_batches
-from interlace.evaluation import evaluate
-from interlace.similarity import gathered, score_layers, share, world
+from interlace.data.conversations import calibration_batches
+from interlace.evaluation.harness import evaluate
+from interlace.method.similarity import gathered, score_layers, share, world
 out, fsdp = sys.argv[1], json.loads(sys.argv[2])
 rank, n = world(2)
 model, calibration = nano_model(processor=processor, layers=8), data(11)
@@ -102,7 +102,7 @@ def one(tmp_path_factory, one_thread):
 
 
 def test_scores_are_bitwise_the_same(two):
-    from interlace.similarity import LayerScores
+    from interlace.method.similarity import LayerScores
     calibration = data(11)
     alone = score_layers(nano_model(processor=processor, layers=8), calibration_batches(calibration, processor, 2), progress=False)
     assert len(alone) == 11 and LayerScores.from_json(two.out/"shared.json") == LayerScores.from_json(two.out/"every.json") == alone
@@ -184,7 +184,7 @@ def test_the_shipped_configurations_are_read():
 
 @pytest.mark.parametrize("case, why", [("fsdp1", "FSDP_VERSION is 1"), ("float32", "weights are float32"), ("optimizer", "an optimizer of one's own")])
 def test_what_cannot_be_laid_out(case, why, tmp_path, monkeypatch):
-    import interlace.finetuning as f
+    import interlace.method.finetuning as f
     monkeypatch.setattr(f, "world", lambda processes=None: (0, 2))
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED" if case == "float32" else "ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "1" if case == "fsdp1" else "2")

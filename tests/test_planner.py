@@ -4,18 +4,18 @@ import math
 import pytest, torch
 from conftest import command, tiny
 from torch.utils.flop_counter import FlopCounterMode
-from interlace.conversations import calibration_batches
-from interlace.decoder import find_decoder
-from interlace.finetuning import checkpoint_from
-from interlace.loading import PACKAGED, load_model
-from interlace.nano_world import FAMILIES, conversation
-from interlace.planner import (GPUS, NANO, Assumptions, Batch, asked, cache_bytes, card, config_of, forward_flops, kept_bytes, on_meta, passing_bytes, plan_run, resources, sizes, step_flops, step_memory)
-from interlace.project import BadInput, load_profile
-from interlace.rehearsal import small
-from interlace.reproduction import stages
-from interlace.selection import Plan, n_drops
-from interlace.surgery import freeze_for, prune
-from interlace.timing import PAPER_SHAPES, peak_bytes, peak_of, shaped_config
+from interlace.data.conversations import calibration_batches
+from interlace.method.decoder import find_decoder
+from interlace.method.finetuning import checkpoint_from
+from interlace.models.loading import PACKAGED, load_model
+from interlace.nano.world import FAMILIES, conversation
+from interlace.reproduction.costs import (GPUS, NANO, Assumptions, Batch, asked, cache_bytes, card, config_of, forward_flops, kept_bytes, on_meta, passing_bytes, plan_run, resources, sizes, step_flops, step_memory)
+from interlace.core.project import BadInput, load_profile
+from interlace.reproduction.rehearsal import small
+from interlace.reproduction.pipeline import stages
+from interlace.method.selection import Plan, n_drops
+from interlace.method.surgery import freeze_for, prune
+from interlace.evaluation.latency import PAPER_SHAPES, peak_bytes, peak_of, shaped_config
 
 PAPER = {"Qwen3-VL-8B": 8.77, "Qwen3-VL-4B": 4.44, "Qwen3-VL-2B": 2.13}
 

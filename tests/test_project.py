@@ -1,13 +1,16 @@
 """Exported code = notebooks; notebooks clean; README = index; records, profiles and writing all or nothing."""
-import json, os, re, shutil, subprocess, sys
+import ast, json, os, re, shutil, subprocess, sys
+from pathlib import Path
 
 import nbformat
 import pytest
-from interlace.project import BadInput, finished, fingerprint, load_profile, profiles, read_json, write_json
-from interlace.reproduction import code_of, stages
+from interlace.core.project import BadInput, finished, fingerprint, load_profile, profiles, read_json, write_json
+from interlace.reproduction.pipeline import code_of, stages
 from conftest import ROOT
 
-NOTEBOOKS = sorted([*(ROOT/"nbs").glob("*.ipynb"), *(ROOT/"nbs"/"paper").glob("*.ipynb")])
+NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+LIBRARY = [p for p in NOTEBOOKS if "paper" not in p.parts]
+PACKAGES = ("core", "data", "method", "baselines", "models", "nano", "evaluation", "reproduction", "cli")     # each imports only from those before it
 
 
 def test_exported_code_is_what_the_notebooks_say(tmp_path):
@@ -17,20 +20,33 @@ def test_exported_code_is_what_the_notebooks_say(tmp_path):
     (tmp_path/"interlace").mkdir()
     shutil.copy(ROOT/"interlace"/"__init__.py", tmp_path/"interlace")
     subprocess.run(["nbdev-export"], cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"})
-    here, fresh = ({p.name: p.read_text() for p in (d/"interlace").glob("*.py")} for d in (ROOT, tmp_path))
+    here, fresh = ({p.relative_to(d).as_posix(): p.read_text() for p in (d/"interlace").rglob("*.py")} for d in (ROOT, tmp_path))
     assert sorted(here) == sorted(fresh)
     for name in here: assert here[name] == fresh[name], f"{name} differs from its notebook; run nbdev-export"
 
 
-def test_modules_import_only_lower_numbered_ones():
-    order = {m[1]: int(p.name[:2]) for p in (ROOT/"nbs").glob("[0-9]*.ipynb") if (m := re.search(r"default_exp (\w+)", p.read_text()))}
-    found = {name: re.findall(r"from (?:interlace)?\.(\w+) import", (ROOT/"interlace"/f"{name}.py").read_text()) for name in order}
-    assert len(order) > 10 and sum(map(len, found.values())) > 20
-    for name, others in found.items():
-        for other in others: assert order[other] < order[name], f"{name} imports {other}"
+def _chapters():
+    "Module -> (package's place, chapter's number)"
+    found = {}
+    for path in LIBRARY:
+        if module := re.search(r"default_exp ([\w.]+)", path.read_text()):
+            found[f"interlace.{module[1]}"] = (PACKAGES.index(module[1].split(".")[0]), path.name)
+    return found
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_a_module_imports_only_what_lies_below_it():
+    order, count = _chapters(), 0
+    for module, place in order.items():
+        tree = ast.parse((ROOT/Path(*module.split("."))).with_suffix(".py").read_text())
+        for node in (n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level):
+            other = ".".join([*module.split(".")[:-node.level], *filter(None, [node.module])])
+            if other == "interlace": continue
+            count += 1
+            assert order[other] < place, f"{module} imports {other}"
+    assert len(order) > 10 and count > 20
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/"nbs").as_posix())
 def test_notebooks_are_clean(path):
     nb = json.loads(path.read_text())
     for c in nb["cells"]:
@@ -42,7 +58,7 @@ def test_notebooks_are_clean(path):
 
 
 def test_library_notebooks_carry_outputs():
-    for p in (ROOT/"nbs").glob("*.ipynb"): assert any(c.get("outputs") for c in json.loads(p.read_text())["cells"]), p.name
+    for p in LIBRARY: assert any(c.get("outputs") for c in json.loads(p.read_text())["cells"]), p.name
 
 
 def test_papermill_parameters_match_the_run_matrix():
@@ -53,7 +69,7 @@ def test_papermill_parameters_match_the_run_matrix():
         defaults = {}
         exec("".join(cell["source"]), defaults)
         defaults = {k: v for k, v in defaults.items() if not k.startswith("__")}
-        if s.notebook in ("train", "evaluate") and s.name.removeprefix("train-") != "interlace-25": assert set(s.parameters) == set(defaults), s.name
+        if s.notebook in ("stages/train", "stages/evaluate") and s.name.removeprefix("train-") != "interlace-25": assert set(s.parameters) == set(defaults), s.name
         else: assert defaults == s.parameters, s.name
 
 
@@ -63,12 +79,12 @@ def test_readme_is_the_index():
 
 
 def test_a_stage_depends_on_the_code_it_imports():
-    assert "interlace/selection.py" in code_of("plans") and "interlace/finetuning.py" not in code_of("plans")
-    assert "interlace/selection.py" in code_of("figure4")                  # through records
-    assert "interlace/finetuning.py" in code_of("train") and "interlace/evaluation.py" not in code_of("train") and "interlace/reproduction.py" not in code_of("evaluate")
+    assert "interlace/method/selection.py" in code_of("stages/plans") and "interlace/method/finetuning.py" not in code_of("stages/plans")
+    assert "interlace/method/selection.py" in code_of("figures/figure4")                  # through records
+    assert "interlace/method/finetuning.py" in code_of("stages/train") and "interlace/evaluation/harness.py" not in code_of("stages/train") and "interlace/reproduction/pipeline.py" not in code_of("stages/evaluate")
 
 
-@pytest.mark.parametrize("notebook", ["train", "evaluate", "comparison"])
+@pytest.mark.parametrize("notebook", ["stages/train", "stages/evaluate", "tables/comparison"])
 def test_the_code_of_a_stage_is_complete(notebook):
     "Every module of the library that is there after a notebook's imports is an input of its stage"
     cells = [c for c in nbformat.read(ROOT/"nbs"/"paper"/f"{notebook}.ipynb", 4).cells if c.cell_type == "code"]

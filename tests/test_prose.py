@@ -8,7 +8,7 @@ from conftest import ROOT
 pytest.importorskip("pybtex", reason="the site needs the extra `docs`: pip install -e .[docs]")
 from pybtex.database import parse_file
 
-NOTEBOOKS = [*sorted((ROOT/"nbs").glob("*.ipynb")), *sorted((ROOT/"nbs"/"paper").glob("*.ipynb"))]
+NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 PAGES = sorted((ROOT/"docs").glob("*.md"))
 BIB = {e.fields["url"]: k for k, e in parse_file(ROOT/"docs"/"references.bib").entries.items()}
 
@@ -45,7 +45,7 @@ def test_chapters_and_equations_that_are_linked_are_there():
 
 
 def test_chapters_are_called_by_a_link():
-    found = [f"{p.name}: {m[0]}" for p, t in TEXT.items() if p.suffix == ".ipynb" for m in re.finditer(r"[Cc]hapter \d+|`nbs/\d\d_", t)]
+    found = [f"{p.name}: {m[0]}" for p, t in TEXT.items() if p.suffix == ".ipynb" for m in re.finditer(r"[Cc]hapter \d+|`nbs/\w+/\d\d_", t)]
     assert not found
 
 
@@ -68,4 +68,4 @@ def test_names_of_the_library_that_prose_mentions_exist():
     names = exported()
     for path, text in TEXT.items():
         for name in re.findall(r"`(?:il|interlace)\.(\w+)(?:\([^`]*\))?`", text):
-            assert name in names or hasattr(interlace, name) or (ROOT/"interlace"/f"{name}.py").exists() or name in ("json", "cli"), f"{path.name}: {name}"
+            assert name in names or hasattr(interlace, name) or (ROOT/"interlace"/name).is_dir() or name in ("json", "cli"), f"{path.name}: {name}"

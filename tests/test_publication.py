@@ -10,15 +10,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, Gemma3ImageProcessor, Gemma3Processor, Idefics3ImageProcessor, Idefics3Processor, PreTrainedTokenizerFast
-from interlace import loading, publication
-from interlace.loading import load_model, load_processor, model_folder, model_source, weights_mark
-from interlace.nano_benchmarks import write_nano_data
-from interlace.nano_model import nano_model
-from interlace.project import BadInput
-from interlace.publication import push_to_hub
-from interlace.selection import Plan
-from interlace.similarity import LayerScores
-from interlace.surgery import prune
+from interlace.models import loading, publication
+from interlace.models.loading import load_model, load_processor, model_folder, model_source, weights_mark
+from interlace.nano.benchmarks import write_nano_data
+from interlace.nano.model import nano_model
+from interlace.core.project import BadInput
+from interlace.models.publication import push_to_hub
+from interlace.method.selection import Plan
+from interlace.method.similarity import LayerScores
+from interlace.method.surgery import prune
 from conftest import L, command, tiny
 
 TEMPLATE = ("{% for m in messages %}{{ m.role }}: {% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}{% if c.type == 'image' %}IMAGE{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}~\n{% endfor %}"
@@ -135,7 +135,7 @@ def test_ones_own_model(work, pruned, family, monkeypatch):
     assert tuple(layers) == plan.kept and weights.keys() == saved.keys() and all(torch.equal(weights[k], saved[k]) for k in saved)
     assert ("modules" in recipe) != text      # a model with a vision tower is several modules to mergekit
     # the scores are those that the plan was made from
-    from interlace.selection import make_plan
+    from interlace.method.selection import make_plan
     assert make_plan(LayerScores.from_json(json.dumps(made["scores"])), .25) == plan
 
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image, ImageFile
-from interlace.conversations import open_image
-from interlace.evaluation import evaluate, in_memory, question_scores
-from interlace.project import BadInput
-from interlace.real_benchmarks import REAL, _config, _from_hub, prepare_benchmarks, prepared_benchmarks, real_exams, reasoning_request, write_benchmarks_like
-from interlace.uncertainty import figures
+from interlace.data.conversations import open_image
+from interlace.evaluation.harness import evaluate, in_memory, question_scores
+from interlace.core.project import BadInput
+from interlace.evaluation.benchmarks import REAL, _config, _from_hub, prepare_benchmarks, prepared_benchmarks, real_exams, reasoning_request, write_benchmarks_like
+from interlace.evaluation.uncertainty import figures
 
 JUDGED = "MIABench"
 
@@ -238,7 +238,7 @@ def broken_copy(folder, tmp_path, name, change):
 
 def test_broken_pictures_are_named(folder, tmp_path):
     import pyarrow as pa
-    from interlace.evaluation import _harness
+    from interlace.evaluation.harness import _harness
     _harness()
     assert not ImageFile.LOAD_TRUNCATED_IMAGES          # lmms-eval would fill them with grey
     def cut(table):

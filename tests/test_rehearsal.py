@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from interlace.project import BadInput, load_profile
-from interlace.rehearsal import MARK, rehearsed, short_name, small
-from interlace.reproduction import stages
+from interlace.core.project import BadInput, load_profile
+from interlace.reproduction.rehearsal import MARK, rehearsed, short_name, small
+from interlace.reproduction.pipeline import stages
 from conftest import interlace
 
 PROFILE = "qwen3-vl-8b"
@@ -43,7 +43,7 @@ def test_the_same_stages_as_the_real_run():
     "Names, notebooks and the names of parameters are the profile's own"
     real = stages(load_profile(PROFILE))
     assert [(s.name.replace(f"{MARK}-", ""), s.notebook, sorted(s.parameters)) for s in MATRIX] == [(s.name, s.notebook, sorted(s.parameters)) for s in real]
-    assert {s.gpus for s in MATRIX} == {0} and {s.gpus for s in real if s.notebook in ("scores", "evaluate", "sleb", "latency")} == {1}
+    assert {s.gpus for s in MATRIX} == {0} and {s.gpus for s in real if s.notebook in tuple(f"stages/{n}" for n in ("scores", "evaluate", "sleb", "latency"))} == {1}
     assert short_name("Qwen/Qwen3-VL-8B-Instruct@0c35") == "Qwen3-VL-8B-Instruct" and small(SETTINGS) and not small(load_profile(PROFILE))
 
 
@@ -83,7 +83,7 @@ def test_nano_needs_no_rehearsal():
 
 def test_more_gpus_than_there_are(project, monkeypatch):
     "Said before anything runs; what needs fewer can run"
-    import interlace.reproduction as r
+    import interlace.reproduction.pipeline as r
     monkeypatch.setenv("INTERLACE_ROOT", str(project))
     monkeypatch.setattr(r, "_gpus", lambda: 1)
     with pytest.raises(BadInput, match="stage train-dense-ft takes 4 GPUs, and 1 is here"): r.reproduce(PROFILE)
@@ -94,7 +94,7 @@ def test_more_gpus_than_there_are(project, monkeypatch):
 def test_what_a_scheduler_is_asked_for(project):
     "The planner's GPUs, memory and minutes, stage by stage"
     import re
-    from interlace.planner import plan_run, resources
+    from interlace.reproduction.costs import plan_run, resources
     settings = load_profile(PROFILE)
     out = subprocess.run([sys.executable, "-m", "snakemake", "--snakefile", "nbs/paper/Snakefile", "--config", f"profile={PROFILE}", "submit=1", "--cores", "1", "--dry-run"], cwd=project, capture_output=True, text=True,
                          env=os.environ | {"PYTHONPATH": str(project), "INTERLACE_ROOT": str(project)})

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from interlace import reproduction
-from interlace.evaluation import question_scores
-from interlace.project import load_profile
-from interlace.reproduction import stages
+from interlace.reproduction import pipeline as reproduction
+from interlace.evaluation.harness import question_scores
+from interlace.core.project import load_profile
+from interlace.reproduction.pipeline import stages
 from conftest import interlace
 
 QUESTIONS = 4
 MATRIX = stages(load_profile("smoke"))
 def of(*notebooks): return [s.name for s in MATRIX if s.notebook in notebooks]
-TRAINED, EVALUATED, ALL = of("train"), of("evaluate"), [s.name for s in MATRIX]
+TRAINED, EVALUATED, ALL = of("stages/train"), of("stages/evaluate"), [s.name for s in MATRIX]
 FROM_ANSWERS = ["figure1", "figure3", "table1", "table2", "table3", "table4", "table6", "comparison", "losses", "orders"]      # artefacts made from records of fine-tuned variants
 ARTEFACTS = [*FROM_ANSWERS, "figure2", "figure4", "explorer", "gallery", "table5"]
 TUNED = [n for n in EVALUATED if f"train-{n}" in TRAINED]
@@ -97,8 +97,8 @@ def test_fine_tuning_really_happened(ran):
 
 
 def test_thinned_out_variants_have_half_their_weights(ran):
-    from interlace.decoder import find_decoder
-    from interlace.loading import load_model
+    from interlace.method.decoder import find_decoder
+    from interlace.models.loading import load_model
     from torch.nn import Linear
     inside = sum(m.weight.numel() for l in find_decoder(load_model("nano-l")[0]).layers for m in l.modules() if isinstance(m, Linear))
     for n in ("wanda-2-4", "magnitude-2-4"): assert record(ran, n)["zeros"] == pytest.approx(inside/2, rel=1e-3) and record(ran, n)["plan"]["drop"] == []
@@ -153,11 +153,11 @@ AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
 @pytest.mark.parametrize("file, old, new, rerun", [
     ("settings.ini", f"questions = {QUESTIONS}", "questions = 3", ["benchmarks", *EVALUATED, "gallery", *FROM_ANSWERS]),
     ("settings.ini", "ratios = 0.25", "ratios = 0.20", ["plans", "sleb", *AT_20, "latency", "figure1", "figure2", "explorer", "table1", "table2", "table3", "table4", "table5", "table6", "comparison", "losses", "orders"]),
-    ("interlace/finetuning.py", "def train(", "# a change\ndef train(", [*TRAINED, *TUNED, *FROM_ANSWERS]),
-    ("interlace/selection.py", "def make_plan(", "# a change\ndef make_plan(", [n for n in ALL if n not in ("data", "benchmarks", "scores")]),
-    ("interlace/records.py", "def figure_style(", "# a change\ndef figure_style(", ARTEFACTS),
-    ("interlace/evaluation.py", "def evaluate(", "# a change\ndef evaluate(", ["benchmarks", *EVALUATED, *(n for n in ARTEFACTS if n not in ("figure2", "figure4", "explorer", "table5"))]),
-    ("nbs/paper/figure4.ipynb", "Two panels share", "The two panels share", ["figure4"]),
+    ("interlace/method/finetuning.py", "def train(", "# a change\ndef train(", [*TRAINED, *TUNED, *FROM_ANSWERS]),
+    ("interlace/method/selection.py", "def make_plan(", "# a change\ndef make_plan(", [n for n in ALL if n not in ("data", "benchmarks", "scores")]),
+    ("interlace/reproduction/artifacts.py", "def figure_style(", "# a change\ndef figure_style(", ARTEFACTS),
+    ("interlace/evaluation/harness.py", "def evaluate(", "# a change\ndef evaluate(", ["benchmarks", *EVALUATED, *(n for n in ARTEFACTS if n not in ("figure2", "figure4", "explorer", "table5"))]),
+    ("nbs/paper/figures/figure4.ipynb", "Two panels share", "The two panels share", ["figure4"]),
 ])
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(ran, file, old, new, rerun):
     i = (ran/file).read_text().rindex(old) if file == "settings.ini" and old.startswith(("questions", "ratios")) else 0      # the smoke profile's own line

@@ -3,9 +3,9 @@ import dataclasses, json, math, sys
 
 import numpy as np
 import pytest
-from interlace.project import BadInput
-from interlace.selection import STRATEGIES, Plan, make_plan, n_drops
-from interlace.similarity import LayerScores
+from interlace.core.project import BadInput
+from interlace.method.selection import STRATEGIES, Plan, make_plan, n_drops
+from interlace.method.similarity import LayerScores
 
 
 def random_scores(L, seed, last=False, ties=False):

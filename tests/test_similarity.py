@@ -4,9 +4,9 @@ import gc, weakref
 import numpy as np
 import pytest
 import torch
-from interlace.decoder import decoder_mark, find_decoder, layer_inputs
-from interlace.project import BadInput
-from interlace.similarity import SPANS, LayerScores, _Windows, n_windows, score_layers
+from interlace.method.decoder import decoder_mark, find_decoder, layer_inputs
+from interlace.core.project import BadInput
+from interlace.method.similarity import SPANS, LayerScores, _Windows, n_windows, score_layers
 from conftest import L, tiny
 
 
@@ -39,9 +39,9 @@ def test_deepstack_additions_are_seen():
 
 def test_batch_size_and_padding_do_not_matter():
     "The nano processor pads; one by one there is no padding"
-    from interlace.conversations import calibration_batches
-    from interlace.nano_model import nano_model, nano_processor
-    from interlace.nano_world import conversation
+    from interlace.data.conversations import calibration_batches
+    from interlace.nano.model import nano_model, nano_processor
+    from interlace.nano.world import conversation
     processor = nano_processor()
     model = nano_model(processor=processor, layers=6).eval()
     samples = [conversation(n, "calibration", 0) for n in ("objects", "diagrams", "text_words", "science_magnets", "chart_pies")]

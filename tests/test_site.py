@@ -8,8 +8,8 @@ pytest.importorskip("sphinx", reason="the site needs the extra `docs`: pip insta
 from bs4 import BeautifulSoup
 
 from conftest import ROOT, needed
-from interlace.project import load_profile
-from interlace.reproduction import stages
+from interlace.core.project import load_profile
+from interlace.reproduction.pipeline import stages
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_figures_and_tables_have_their_pages(site, soups):
             links = {a["href"] for a in soup.find_all("a", href=True)}
             files = [f for f in record.parent.glob(f"{name}.*") if f.suffix != ".part"]
             assert {f"../{f.relative_to(ROOT).as_posix()}" for f in files} <= links, name
-            assert any(re.fullmatch(r"\.\./paper/\w+\.html", l) for l in links), name
+            assert any(re.fullmatch(r"\.\./paper/\w+/\w+\.html", l) for l in links), name
             assert soup.find("img", class_="paper") if folder == "figures" else soup.find("table"), name
             command = soup.find("div", class_="highlight-sh").get_text().strip()
             if command.startswith("make"): assert re.search(rf"^{command.split()[1]}:", (ROOT/"Makefile").read_text(), re.M)
@@ -111,7 +111,7 @@ def test_figures_and_tables_have_their_pages(site, soups):
 
 def test_equations_are_numbered_and_citations_resolved(soups):
     text = " ".join(s.get_text() for s in soups.values())
-    assert "\\tag{2.1}" in soups["02_similarity.html"].get_text()
+    assert "\\tag{2.1}" in soups["method/02_similarity.html"].get_text()
     assert not re.search(r"\(eq-[\w-]+\)", text), re.search(r".{40}\(eq-[\w-]+\)", text)
     assert len(soups["references.html"].select("div.citation")) >= 20
 
@@ -138,7 +138,7 @@ def test_every_page_in_a_browser(site, soups, browser, axe):
     assert formulas > 50 and not wrong, f"{len(wrong)} findings\n" + "\n".join(wrong[:60])
 
 
-@pytest.mark.parametrize("page", ["index.html", "method.html", "03_selection.html", "results/table1.html", "explorer.html", "cite.html"])
+@pytest.mark.parametrize("page", ["index.html", "overview.html", "method/03_selection.html", "results/table1.html", "explorer.html", "cite.html"])
 def test_contrast_in_the_dark(site, browser, axe, page):
     tab, said = opened(browser, (site/page).as_uri(), scheme="dark")
     tab.evaluate(axe)
@@ -164,7 +164,7 @@ def test_served_under_a_sub_path(site, browser):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}/sub/path/"
     try:
-        for page in ("index.html", "02_similarity.html", "results/figure2.html", "search.html?q=anchor"):
+        for page in ("index.html", "method/02_similarity.html", "results/figure2.html", "search.html?q=anchor"):
             tab, said = opened(browser, base + page)
             if "search" in page: tab.wait_for_selector("#search-results li", timeout=15_000)
             tab.close()

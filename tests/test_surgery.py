@@ -4,10 +4,10 @@ import copy
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-from interlace.decoder import find_decoder, places
-from interlace.project import BadInput
-from interlace.selection import Plan
-from interlace.surgery import freeze_for, prune, pruned_settings
+from interlace.method.decoder import find_decoder, places
+from interlace.core.project import BadInput
+from interlace.method.selection import Plan
+from interlace.method.surgery import freeze_for, prune, pruned_settings
 from conftest import L, TEXT, tiny
 
 PLAN = Plan(drop=(4, 6), tune=(5, 7), anchor=(), n_layers=L, strategy="by hand", ratio=.25)

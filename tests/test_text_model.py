@@ -5,18 +5,18 @@ import numpy as np
 import pandas as pd
 import pytest, torch
 from conftest import ROOT, command, interlace
-from interlace import loading
-from interlace.conversations import Collator, calibration_batches, load_samples
-from interlace.decoder import find_decoder
-from interlace.finetuning import save
-from interlace.loading import load_model, packaged_file, unpacked
-from interlace.project import BadInput, load_profile
-from interlace.reproduction import stages
-from interlace.selection import make_plan
-from interlace.similarity import score_layers
-from interlace.sleb import sleb_search
-from interlace.surgery import prune
-from interlace.text_model import accepted, log_perplexity, perplexity, prose_sample, prose_windows, text_questions, write_prose
+from interlace.models import loading
+from interlace.data.conversations import Collator, calibration_batches, load_samples
+from interlace.method.decoder import find_decoder
+from interlace.method.finetuning import save
+from interlace.models.loading import load_model, packaged_file, unpacked
+from interlace.core.project import BadInput, load_profile
+from interlace.reproduction.pipeline import stages
+from interlace.method.selection import make_plan
+from interlace.method.similarity import score_layers
+from interlace.baselines.sleb import sleb_search
+from interlace.method.surgery import prune
+from interlace.evaluation.text import accepted, log_perplexity, perplexity, prose_sample, prose_windows, text_questions, write_prose
 
 
 def packaged():
@@ -146,7 +146,7 @@ def test_all_stages_on_a_tiny_text_model(project):
     "Every notebook of a text profile, with a model of six layers in place of SmolLM2"
     packaged()
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from interlace.loading import model_folder
+    from interlace.models.loading import model_folder
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(model_folder("smollm2"))
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))

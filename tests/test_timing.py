@@ -1,10 +1,10 @@
 """Latency: what is timed, that plans leave the model whole, memory by hand, the paper's shapes."""
 import pytest, torch
 from conftest import tiny
-from interlace.decoder import find_decoder
-from interlace.project import BadInput
-from interlace.selection import Plan
-from interlace.timing import PAPER_SHAPES, latency, peak_bytes, prefill_flops, shaped_inputs, shaped_model, time_once, weight_bytes
+from interlace.method.decoder import find_decoder
+from interlace.core.project import BadInput
+from interlace.method.selection import Plan
+from interlace.evaluation.latency import PAPER_SHAPES, latency, peak_bytes, prefill_flops, shaped_inputs, shaped_model, time_once, weight_bytes
 
 PLAN = Plan((3, 5), (), (), 8, "by hand", .25)
 
@@ -59,7 +59,7 @@ def test_bad_input(kw, why):
 @pytest.mark.parametrize("name", PAPER_SHAPES)
 def test_the_papers_shapes(name):
     "Parameters of the published models, on the meta device"
-    from interlace.timing import shaped_config
+    from interlace.evaluation.latency import shaped_config
     from transformers import Qwen3VLForConditionalGeneration
     with torch.device("meta"): model = Qwen3VLForConditionalGeneration._from_config(shaped_config(name))
     assert round(sum(p.numel() for p in model.parameters())/1e9, 1) == {"Qwen3-VL-8B": 8.8, "Qwen3-VL-4B": 4.4, "Qwen3-VL-2B": 2.1}[name]
@@ -67,7 +67,7 @@ def test_the_papers_shapes(name):
 
 
 def test_flops_fall_with_layers_and_never_below_their_share():
-    from interlace.surgery import pruned_by
+    from interlace.method.surgery import pruned_by
     model, inputs = one("qwen3-vl")
     whole = prefill_flops(model, {k: v for k, v in tiny("qwen3-vl")[1].items()})
     with pruned_by(model, PLAN): less = prefill_flops(model, tiny("qwen3-vl")[1])

@@ -1,10 +1,10 @@
 """Intervals against fresh samples and against arithmetic done by hand; what a record set may and may not hold."""
 import numpy as np
 import pytest
-from interlace.project import BadInput, write_json
-from interlace.records import read_runs
-from interlace.paper import claims, paper_table, reported
-from interlace.uncertainty import detectable_difference, difference, draws, figures, interval, relative, shown, with_intervals
+from interlace.core.project import BadInput, write_json
+from interlace.reproduction.artifacts import read_runs
+from interlace.reproduction.claims import claims, paper_table, reported
+from interlace.evaluation.uncertainty import detectable_difference, difference, draws, figures, interval, relative, shown, with_intervals
 
 
 def record(scores, category="one"):
