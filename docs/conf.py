@@ -1,4 +1,5 @@
 """Sphinx over what sources.py gathers. Nothing is fetched, neither while building nor while reading."""
+
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,32 +8,43 @@ import sphinx.pycode
 import yaml
 
 HERE = Path(__file__).resolve().parent
-SOURCE = Path(os.environ.get("SITE_SOURCE", HERE.parent/"_docs"/"source"))
-MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent/"static"    # the package carries MathJax; its own extension does not build in parallel
-CFF = yaml.safe_load((HERE.parent/"CITATION.cff").read_text())
+SOURCE = Path(os.environ.get("SITE_SOURCE", HERE.parent / "_docs" / "source"))
+MATHJAX = (
+    Path(find_spec("sphinx-mathjax-offline").origin).parent / "static"
+)  # the package carries MathJax; its own extension does not build in parallel
+CFF = yaml.safe_load((HERE.parent / "CITATION.cff").read_text())
 
 project, author, version = "INTERLACE Companion", CFF["authors"][0]["name"], CFF["version"]
 copyright = f"{author}, {CFF['license']}"
-extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "sphinxcontrib.bibtex", "sphinx_copybutton", "sphinx_design"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinxcontrib.bibtex",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["files"]
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_render_markdown_format = "gfm"          # tables that a result draws of itself
+nb_render_markdown_format = "gfm"  # tables that a result draws of itself
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"
 bibtex_reference_style = "author_year"
 mathjax_path = "mathjax/tex-chtml.js"
-mathjax3_config = dict(options=dict(enableMenu=False))    # the menu alone would ask a server for its parts
+mathjax3_config = dict(
+    options=dict(enableMenu=False)
+)  # the menu alone would ask a server for its parts
 html_theme = "furo"
 html_title = "INTERLACE Companion"
-html_static_path = [str(SOURCE/"_static"), str(MATHJAX)]
-html_extra_path = [str(SOURCE/"files")]
+html_static_path = [str(SOURCE / "_static"), str(MATHJAX)]
+html_extra_path = [str(SOURCE / "files")]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
-html_favicon = str(HERE/"_static"/"icon.svg")
-html_show_search_summary = False          # summaries are fetched, which a page opened from disk may not
+html_favicon = str(HERE / "_static" / "icon.svg")
+html_show_search_summary = False  # summaries are fetched, which a page opened from disk may not
 html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
@@ -45,20 +57,32 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 def source_of(app, module):
     "A module's text and where its names are defined, read and not imported"
-    path = HERE.parent/Path(*module.split(".")).with_suffix(".py")
+    path = HERE.parent / Path(*module.split(".")).with_suffix(".py")
     code = path.read_text()
     return code, sphinx.pycode.ModuleAnalyzer.for_string(code, module).find_tags()
 
 
 def accessible(app, failed):
     "What the theme leaves out for readers who listen: names of its two sidebars, headings of the right kind"
-    for path in Path(app.outdir).rglob("*.html") if not failed and app.builder.name == "html" else ():
+    for path in (
+        Path(app.outdir).rglob("*.html") if not failed and app.builder.name == "html" else ()
+    ):
         old = text = path.read_text()
-        for a, b in (('<p class="caption" role="heading">', '<p class="caption">'), ('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'),
-                ('<aside class="toc-drawer', '<aside aria-label="On this page" class="toc-drawer'), ('<summary aria-label="Toggle hidden content">', "<summary>"),
-                ('role="doc-biblioentry"', 'role="listitem"')): text = text.replace(a, b)
-        if path.name == "search.html": text = text.replace('id="furo-main-content">', 'id="furo-main-content"><h1>Search</h1>')
-        if text != old: path.write_text(text)
+        for a, b in (
+            ('<p class="caption" role="heading">', '<p class="caption">'),
+            (
+                '<aside class="sidebar-drawer">',
+                '<aside class="sidebar-drawer" aria-label="All pages">',
+            ),
+            ('<aside class="toc-drawer', '<aside aria-label="On this page" class="toc-drawer'),
+            ('<summary aria-label="Toggle hidden content">', "<summary>"),
+            ('role="doc-biblioentry"', 'role="listitem"'),
+        ):
+            text = text.replace(a, b)
+        if path.name == "search.html":
+            text = text.replace('id="furo-main-content">', 'id="furo-main-content"><h1>Search</h1>')
+        if text != old:
+            path.write_text(text)
 
 
 def setup(app):

@@ -10,81 +10,173 @@ import argparse, json, os, signal, sys, threading, time
 from pathlib import Path
 
 from . import __version__
-from .core.project import BadInput, check_output, fingerprint, import_extensions, load_profile, measured, profiles, provenance, read_json, write_json
+from interlace.core.project import (
+    BadInput,
+    check_output,
+    fingerprint,
+    import_extensions,
+    load_profile,
+    measured,
+    profiles,
+    provenance,
+    read_json,
+    write_json,
+)
 
 # %% ../nbs/cli.ipynb #84058d45
 def _reproduce(a):
     from interlace.reproduction.pipeline import reproduce
+
     return reproduce(a.profile, a.only, a.cores, a.memory, a.dry_run, a.rehearse, a.cluster)
+
 
 def _profiles(a):
     for name in profiles():
         p = load_profile(name)
-        print(f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions'] or 'all'} questions of each benchmark")
+        print(
+            f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions'] or 'all'} questions of each benchmark"
+        )
+
 
 def _plan_run(a):
     from interlace.reproduction.costs import plan_run
+
     print(plan_run(load_profile(a.profile), a.gpu, a.gpus))
 
-READ = ('model', 'calibration', 'scores', 'plan', 'data', 'settings', 'benchmarks', 'extension')      # options that name something to read
+
+READ = (
+    "model",
+    "calibration",
+    "scores",
+    "plan",
+    "data",
+    "settings",
+    "benchmarks",
+    "extension",
+)  # options that name something to read
+
 
 def _claim_output(a):
     "Ask whether the command may write where it was told to, before any work"
     from interlace.models.loading import model_folder
-    named = {name: [v] if isinstance(v, str) else v or [] for name in READ for v in [getattr(a, name, None)]}
-    inputs = {name + ('' if k == 0 else f' {k + 1}'): v for name, values in named.items() for k, v in enumerate(values)}
-    inputs['model'] = model_folder(a.model)       # a nano model is a folder, too
-    check_output(a.out, inputs, a.command in ('prune', 'finetune'), a.overwrite)
+
+    named = {
+        name: [v] if isinstance(v, str) else v or []
+        for name in READ
+        for v in [getattr(a, name, None)]
+    }
+    inputs = {
+        name + ("" if k == 0 else f" {k + 1}"): v
+        for name, values in named.items()
+        for k, v in enumerate(values)
+    }
+    inputs["model"] = model_folder(a.model)  # a nano model is a folder, too
+    check_output(a.out, inputs, a.command in ("prune", "finetune"), a.overwrite)
+
 
 def _model(a):
-    if a.out: _claim_output(a)
-    import_extensions(getattr(a, 'extension', []))
+    if a.out:
+        _claim_output(a)
+    import_extensions(getattr(a, "extension", []))
     from interlace.method.similarity import world
-    if not hasattr(a, 'processes') and world()[1] > 1: raise BadInput(f'interlace {a.command} runs in one process; start it without torchrun')
-    a.first = world(getattr(a, 'processes', None))[0] == 0       # of several processes, the first writes and speaks
+
+    if not hasattr(a, "processes") and world()[1] > 1:
+        raise BadInput(f"interlace {a.command} runs in one process; start it without torchrun")
+    a.first = (
+        world(getattr(a, "processes", None))[0] == 0
+    )  # of several processes, the first writes and speaks
     from interlace.models.loading import load_model
-    return load_model(a.model, a.dtype, a.attention, min_pixels=a.min_pixels, max_pixels=a.max_pixels)
+
+    return load_model(
+        a.model, a.dtype, a.attention, min_pixels=a.min_pixels, max_pixels=a.max_pixels
+    )
+
 
 def _scores(a, model, processor):
     from interlace.data.conversations import calibration_batches
     from interlace.models.publication import calibration_set
     from interlace.method.similarity import LayerScores, score_layers, share
-    if getattr(a, 'scores', None): return LayerScores.from_json(a.scores).of(model, a.scores)
-    if not a.calibration: raise BadInput('no scores and no calibration set; give --scores FILE, or --calibration with a parquet file or a folder of them')
+
+    if getattr(a, "scores", None):
+        return LayerScores.from_json(a.scores).of(model, a.scores)
+    if not a.calibration:
+        raise BadInput(
+            "no scores and no calibration set; give --scores FILE, or --calibration with a parquet file or a folder of them"
+        )
     samples = calibration_set(a.calibration, processor)
-    return score_layers(model, calibration_batches(share(samples, a.batch_size), processor, a.batch_size), total=-(-len(samples)//a.batch_size), shared=True, source=a.model,
-                        calibration=dict(name=Path(a.calibration).resolve().name, fingerprint=fingerprint(Path(a.calibration))))
+    return score_layers(
+        model,
+        calibration_batches(share(samples, a.batch_size), processor, a.batch_size),
+        total=-(-len(samples) // a.batch_size),
+        shared=True,
+        source=a.model,
+        calibration=dict(
+            name=Path(a.calibration).resolve().name, fingerprint=fingerprint(Path(a.calibration))
+        ),
+    )
+
 
 def _score(a):
     scores = _scores(a, *_model(a))
-    if a.first: scores.to_json(a.out); print(f'{a.out}: {scores}')
+    if a.first:
+        scores.to_json(a.out)
+        print(f"{a.out}: {scores}")
+
 
 def _plan_of(a, model, processor):
     from interlace.method.decoder import find_decoder
     from interlace.method.selection import make_plan, n_drops
+
     n = len(find_decoder(model))
-    n_drops(n, a.ratio)               # a wrong ratio is said before anything is scored
+    n_drops(n, a.ratio)  # a wrong ratio is said before anything is scored
     scores = _scores(a, model, processor)
     return make_plan(scores, a.ratio, a.strategy, n_layers=n, seed=a.seed), scores
 
+
 def _plan(a):
     plan, _ = _plan_of(a, *_model(a))
-    if not a.first: return
+    if not a.first:
+        return
     plan.to_json(a.out)
-    print(f'{a.out}: drop {list(plan.drop)}, tune {list(plan.tune)}, anchor {list(plan.anchor)} of {plan.n_layers} layers')
+    print(
+        f"{a.out}: drop {list(plan.drop)}, tune {list(plan.tune)}, anchor {list(plan.anchor)} of {plan.n_layers} layers"
+    )
+
 
 def _prune(a):
     from interlace.models.loading import load_processor
     from interlace.models.publication import base_of, publish
     from interlace.method.selection import Plan
+
     model, processor = _model(a)
     base, cost = base_of(a.model, a.base), {}
-    with measured(cost): plan, scores = (Plan.from_json(a.plan), None) if a.plan else _plan_of(a, model, processor)
-    if scores is not None: scores.about['source'] = base['name']        # a folder's path is nobody else's business
-    if a.min_pixels or a.max_pixels: processor = load_processor(a.model)     # the limits were for scoring
-    made = publish(model, processor, plan, a.out, base, scores, cost if scores is not None and not a.scores else None, ratio=plan.ratio, strategy=plan.strategy, seed=a.seed,
-                   dtype=a.dtype, attention=a.attention, batch_size=a.batch_size, min_pixels=a.min_pixels, max_pixels=a.max_pixels)
-    print(f"{a.out}: {len(plan.kept)} of {plan.n_layers} layers, {made['parameters']['after']/1e6:.1f}M of {made['parameters']['before']/1e6:.1f}M parameters; README.md is its card")
+    with measured(cost):
+        plan, scores = (Plan.from_json(a.plan), None) if a.plan else _plan_of(a, model, processor)
+    if scores is not None:
+        scores.about["source"] = base["name"]  # a folder's path is nobody else's business
+    if a.min_pixels or a.max_pixels:
+        processor = load_processor(a.model)  # the limits were for scoring
+    made = publish(
+        model,
+        processor,
+        plan,
+        a.out,
+        base,
+        scores,
+        cost if scores is not None and not a.scores else None,
+        ratio=plan.ratio,
+        strategy=plan.strategy,
+        seed=a.seed,
+        dtype=a.dtype,
+        attention=a.attention,
+        batch_size=a.batch_size,
+        min_pixels=a.min_pixels,
+        max_pixels=a.max_pixels,
+    )
+    print(
+        f"{a.out}: {len(plan.kept)} of {plan.n_layers} layers, {made['parameters']['after'] / 1e6:.1f}M of {made['parameters']['before'] / 1e6:.1f}M parameters; README.md is its card"
+    )
+
 
 def _finetune(a):
     from interlace.data.conversations import fitting, load_samples, say_left_out
@@ -93,189 +185,485 @@ def _finetune(a):
     from interlace.models.publication import pruning_record, publish_trained
     from interlace.method.selection import Plan
     from interlace.method.surgery import prune
+
     model, processor = _model(a)
     made = pruning_record(a.model)
-    if not a.plan and made is None: raise BadInput(f'{a.model}: no interlace.json there that says how it was pruned; prune it with interlace prune, or give --plan FILE')
-    plan = Plan.from_json(a.plan or json.dumps(made.get('plan', {})))
-    if a.plan and made and made.get('plan') and json.loads(plan.to_json()) != made['plan']: raise BadInput(f"{a.plan}: not the plan that {a.model} was pruned by (its interlace.json says otherwise); leave out --plan, or give that model's own")
-    if plan.drop and len(find_decoder(model)) == plan.n_layers: prune(model, plan)
-    settings = {n: getattr(a, n) for n in ('gradient_checkpointing', 'learning_rate', 'batch_size', 'accumulation', 'epochs', 'max_messages', 'max_length', 'seed')}
+    if not a.plan and made is None:
+        raise BadInput(
+            f"{a.model}: no interlace.json there that says how it was pruned; prune it with interlace prune, or give --plan FILE"
+        )
+    plan = Plan.from_json(a.plan or json.dumps(made.get("plan", {})))
+    if a.plan and made and made.get("plan") and json.loads(plan.to_json()) != made["plan"]:
+        raise BadInput(
+            f"{a.plan}: not the plan that {a.model} was pruned by (its interlace.json says otherwise); leave out --plan, or give that model's own"
+        )
+    if plan.drop and len(find_decoder(model)) == plan.n_layers:
+        prune(model, plan)
+    settings = {
+        n: getattr(a, n)
+        for n in (
+            "gradient_checkpointing",
+            "learning_rate",
+            "batch_size",
+            "accumulation",
+            "epochs",
+            "max_messages",
+            "max_length",
+            "seed",
+        )
+    }
     settings |= read_json(a.settings) if a.settings else {}
-    samples, left_out = fitting(load_samples(a.data), processor, settings['max_messages'], settings['max_length'])
-    if a.first: say_left_out(a.data, left_out)
-    record = finetune(model, plan, samples, processor, a.out, **settings | (dict(left_out=left_out) if left_out else {}))
-    if not a.first: return
-    if made and made.get('kind') == 'pruned': publish_trained(made, a.out, plan)
-    print(f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained']/record['total']:.0%} of the parameters trained")
+    samples, left_out = fitting(
+        load_samples(a.data), processor, settings["max_messages"], settings["max_length"]
+    )
+    if a.first:
+        say_left_out(a.data, left_out)
+    record = finetune(
+        model,
+        plan,
+        samples,
+        processor,
+        a.out,
+        **settings | (dict(left_out=left_out) if left_out else {}),
+    )
+    if not a.first:
+        return
+    if made and made.get("kind") == "pruned":
+        publish_trained(made, a.out, plan)
+    print(
+        f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained'] / record['total']:.0%} of the parameters trained"
+    )
+
 
 def _card(a):
     from interlace.models.publication import write_card
+
     write_card(a.folder, read_json(a.evaluation) if a.evaluation else None)
-    print(f'{a.folder}/README.md: written from the records')
+    print(f"{a.folder}/README.md: written from the records")
+
 
 def _push_to_hub(a):
     from interlace.models.publication import push_to_hub
+
     print(push_to_hub(a.folder, a.repo, a.private, a.revision))
+
 
 def _evaluate(a):
     from interlace.evaluation.harness import ADDED, added_exam, evaluate, pm
     from interlace.nano.benchmarks import BENCHMARKS
     from interlace.evaluation.text import TEXT_SETS
+
     model, processor = _model(a)
-    own, blind = [n for n in ADDED if n not in TEXT_SETS], not hasattr(processor, 'tokenizer')
-    if blind and (seen := [t for t in a.tasks or () if t not in ADDED]): raise BadInput(f"{a.model}: a text model, and {seen[0]} asks about pictures; ask {' and '.join(TEXT_SETS)}, or a benchmark of your own")
+    own, blind = [n for n in ADDED if n not in TEXT_SETS], not hasattr(processor, "tokenizer")
+    if blind and (seen := [t for t in a.tasks or () if t not in ADDED]):
+        raise BadInput(
+            f"{a.model}: a text model, and {seen[0]} asks about pictures; ask {' and '.join(TEXT_SETS)}, or a benchmark of your own"
+        )
     tasks, left_out = a.tasks or [*(TEXT_SETS if blind else BENCHMARKS), *own], {}
-    if a.benchmarks != 'nano' and not blind:
+    if a.benchmarks != "nano" and not blind:
         from interlace.evaluation.benchmarks import real_exams
+
         shipped = [t for t in a.tasks or () if t not in ADDED]
-        tasks, left_out = real_exams(shipped or None, a.benchmarks, a.cot, a.questions or 0, seed=a.seed, max_new_tokens=a.max_new_tokens, reasoning_tokens=a.max_new_tokens or 1024) if shipped or not a.tasks else ([], {})
+        tasks, left_out = (
+            real_exams(
+                shipped or None,
+                a.benchmarks,
+                a.cot,
+                a.questions or 0,
+                seed=a.seed,
+                max_new_tokens=a.max_new_tokens,
+                reasoning_tokens=a.max_new_tokens or 1024,
+            )
+            if shipped or not a.tasks
+            else ([], {})
+        )
         tasks += [added_exam(n, a.cot) for n in (a.tasks or own) if n in ADDED]
-    record = evaluate(model, processor, tasks, a.data, a.questions or 200, a.batch_size, a.max_new_tokens, a.cot, temperature=a.temperature, seed=a.seed, left_out=left_out)
-    if not a.first: return
+    record = evaluate(
+        model,
+        processor,
+        tasks,
+        a.data,
+        a.questions or 200,
+        a.batch_size,
+        a.max_new_tokens,
+        a.cot,
+        temperature=a.temperature,
+        seed=a.seed,
+        left_out=left_out,
+    )
+    if not a.first:
+        return
     if a.out:
         from interlace.models.loading import weights_mark
-        write_json(a.out, record | dict(model=a.model, weights=weights_mark(a.model)))      # before anything is printed: a reader may be gone
-    for name, b in record['benchmarks'].items(): print(f"{name:12} {pm(b):12} n = {b['n']}" + (f", chance {b['chance']:.1f}" if b['chance'] is not None else ''))
-    for name, why in record['left_out'].items(): print(f'{name:12} left out: {why}')
+
+        write_json(
+            a.out, record | dict(model=a.model, weights=weights_mark(a.model))
+        )  # before anything is printed: a reader may be gone
+    for name, b in record["benchmarks"].items():
+        print(
+            f"{name:12} {pm(b):12} n = {b['n']}"
+            + (f", chance {b['chance']:.1f}" if b["chance"] is not None else "")
+        )
+    for name, why in record["left_out"].items():
+        print(f"{name:12} left out: {why}")
     print(f"{'average':12} {pm(record['average'])}")
+
 
 def _latency(a):
     from interlace.data.conversations import calibration_batches
     from interlace.evaluation.latency import latency, quartiles
     from interlace.nano.world import conversation
     from interlace.method.selection import Plan
+
     model, processor = _model(a)
-    inputs = next(calibration_batches([conversation('wide', 'calibration', 0)], processor))
+    inputs = next(calibration_batches([conversation("wide", "calibration", 0)], processor))
     plans = {}
     for f in a.plan or []:
-        name = Path(f).stem if Path(f).stem not in plans else str(f)      # two plans of one name: by their paths
+        name = (
+            Path(f).stem if Path(f).stem not in plans else str(f)
+        )  # two plans of one name: by their paths
         plans[name] = Plan.from_json(f)
-    timed = latency({'model': model} | {n: (model, p) for n, p in plans.items()}, inputs, a.tokens, a.turns)
-    if a.out: write_json(a.out, dict(kind='latency', model=a.model, variants=timed, provenance=provenance(model=a.model, tokens=a.tokens, turns=a.turns)))
+    timed = latency(
+        {"model": model} | {n: (model, p) for n, p in plans.items()}, inputs, a.tokens, a.turns
+    )
+    if a.out:
+        write_json(
+            a.out,
+            dict(
+                kind="latency",
+                model=a.model,
+                variants=timed,
+                provenance=provenance(model=a.model, tokens=a.tokens, turns=a.turns),
+            ),
+        )
     for name, v in timed.items():
-        print(f"{name:16} {v['layers']} layers, first token {quartiles(v['ttft_s'], 1000)} ms, then {quartiles(v['tokens_per_s'])} tokens/s, peak {v['peak_bytes']/2**20:.1f} MiB beyond {v['weight_bytes']/2**20:.1f} MiB of weights")
+        print(
+            f"{name:16} {v['layers']} layers, first token {quartiles(v['ttft_s'], 1000)} ms, then {quartiles(v['tokens_per_s'])} tokens/s, peak {v['peak_bytes'] / 2**20:.1f} MiB beyond {v['weight_bytes'] / 2**20:.1f} MiB of weights"
+        )
     print(f"prompt of {inputs['input_ids'].shape[1]} tokens, median [quartiles] of {a.turns} turns")
 
 # %% ../nbs/cli.ipynb #cce9e448
 def _parser():
-    parser = argparse.ArgumentParser(prog='interlace', description='Prune vision-language models by interleaved layer selection (INTERLACE), and reproduce the paper.')
-    parser.add_argument('--version', action='version', version=f'interlace {__version__}')
-    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    parser = argparse.ArgumentParser(
+        prog="interlace",
+        description="Prune vision-language models by interleaved layer selection (INTERLACE), and reproduce the paper.",
+    )
+    parser.add_argument("--version", action="version", version=f"interlace {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
     def command(name, run, about):
         c = commands.add_parser(name, help=about, description=about)
         c.set_defaults(run=run)
         return c
-    def count(text):
-        if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f'{text} is not a whole number of at least 1')
-        return int(text)
-    def model(c):
-        c.add_argument('--model', default='nano-l', help='a nano model, a folder, or a hub id, owner/name or owner/name@revision (default: nano-l)')
-        c.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'], help='precision of the weights (default: float32)')
-        c.add_argument('--attention', default='auto', choices=['auto', 'eager', 'sdpa', 'flash_attention_2'], help='attention implementation (default: auto, that is FlashAttention-2 where it is installed and there is a GPU, else SDPA)')
-        for name, which in (('min', 'smaller'), ('max', 'larger')): c.add_argument(f'--{name}-pixels', type=count, default=0, help=f"{which} pictures are resized to this many pixels (default: the processor's own limit)")
-        c.add_argument('--batch-size', type=count, default=16, help='samples at a time (default: 16)')
-    def parallel(c): c.add_argument('--processes', type=count, help='how many processes there must be, each on a GPU of its own: fewer or more is an error (default: as many as torchrun or accelerate launch started)')
-    def extension(c): c.add_argument('--extension', nargs='+', default=[], type=os.path.abspath, metavar='FILE', help='Python files, or folders with an __init__.py, that add strategies or benchmarks of your own')
-    def output(c, what, required=True):
-        c.add_argument('--out', required=required, help=f'the {what} to write')
-        c.add_argument('--overwrite', action='store_true', help='replace what an earlier run of this command wrote there')
-    def seed(c): c.add_argument('--seed', type=int, default=42, help='(default: 42)')
-    def selection(c):
-        seed(c); extension(c)
-        c.add_argument('--ratio', type=float, default=.25, help='share of layers to drop, in [0, 1) (default: 0.25)')
-        c.add_argument('--strategy', default='interlace', help='interlace, interlace-oa, interlace-tn, consecutive, random, or one that an extension adds (default: interlace)')
-        c.add_argument('--scores', help='a scores file of this model')
-        c.add_argument('--calibration', help="a parquet file of calibration samples in FineVision's schema, or a folder of such files, where there are no scores")
 
-    c = command('reproduce', _reproduce, 'regenerate the figures and tables of a profile')
-    c.add_argument('--profile', default='nano', help='a section of settings.ini (default: nano)')
-    c.add_argument('--only', nargs='+', metavar='STAGE', help='only these stages and what they need, e.g. figure2 table1')
-    c.add_argument('--cores', type=count, help='cores to use (default: all)')
-    c.add_argument('--memory', type=count, help='MiB of memory to use (default: what the profile names, at most nine tenths of what there is)')
-    c.add_argument('--dry-run', action='store_true', help='say what would run, and run nothing')
-    c.add_argument('--rehearse', action='store_true', help='run the whole profile with tiny random stand-ins for its models, data and benchmarks')
-    c.add_argument('--cluster', help='submit the stages as jobs: generic, slurm, kubernetes (nbs/paper/clusters), or the folder of a Snakemake profile')
-    command('profiles', _profiles, 'list the profiles of settings.ini')
-    c = command('plan-run', _plan_run, "what a profile's run takes: parameters, memory, operations, hours, disk; nothing is downloaded")
-    c.add_argument('--profile', default='nano', help='a section of settings.ini (default: nano)')
-    c.add_argument('--gpu', help="A100-40, A100-80, H100, H200, L40S, RTX4090 or cpu (default: H100, and cpu where the data are nano's)")
-    c.add_argument('--gpus', type=count, help="how many of them there are (default: as many as the profile trains with)")
-    c = command('scores', _score, "score a model's layers: how much each single one, pair and triplet changes"); model(c); parallel(c)
-    c.add_argument('--calibration', required=True, help='a parquet file of calibration samples')
-    output(c, 'scores file')
-    c = command('plan', _plan, "choose a model's layers to drop, tune and hold"); model(c); selection(c); parallel(c)
-    output(c, 'plan file')
-    c = command('prune', _prune, 'remove layers from a model and save it, with a model card and a mergekit recipe'); model(c); selection(c)
-    c.add_argument('--plan', help='a plan file; else one is made')
-    c.add_argument('--base', metavar='OWNER/NAME', help="the model's hub id, where --model is a folder; for the card and the recipe")
-    output(c, 'folder')
-    c = command('finetune', _finetune, "train a pruned model's tuned layers"); model(c); seed(c); parallel(c)
-    c.add_argument('--plan', help="the plan it was pruned by (default: interlace.json in the model's folder); a whole model is pruned by it first")
-    c.add_argument('--data', required=True, help="a parquet file in FineVision's schema")
-    output(c, 'folder')
-    for name, kind, default in (('learning-rate', float, 1e-5), ('accumulation', count, 2), ('epochs', float, 1.), ('max-messages', count, 5), ('max-length', count, 8192)):
-        c.add_argument(f'--{name}', type=kind, default=default, help=f'(default: {default:g}, as in the paper)')
-    c.add_argument('--gradient-checkpointing', action='store_true')
-    c.add_argument('--settings', help='a JSON file: any setting of interlace.finetuning.train by name, before the options here; what is none is kept in the record')
-    c = command('card', _card, "write a pruned model's card anew from the records in its folder"); c.add_argument('folder', help='as prune or finetune wrote it')
-    c.add_argument('--evaluation', metavar='FILE', help='a record that interlace evaluate --out wrote about this folder; it is kept there')
-    c = command('push-to-hub', _push_to_hub, 'upload a model folder to the Hugging Face hub'); c.add_argument('folder', help='as prune or finetune wrote it')
-    c.add_argument('repo', metavar='owner/name', help='the repository; made if there is none')
-    c.add_argument('--private', action='store_true', help='make it a private repository')
-    c.add_argument('--revision', help='a branch, made if there is none (default: the main one)')
-    c = command('evaluate', _evaluate, "a model's scores on benchmarks"); model(c); parallel(c); seed(c); extension(c)
-    c.add_argument('--benchmarks', default='nano', help="nano; hub: the paper's twelve; or a folder with copies of their data sets (default: nano)")
-    c.add_argument('--tasks', nargs='+', default=None, help='some of the benchmarks, by name (default: all; of a text model, its two sets of questions)')
-    c.add_argument('--data', help="folder with the nano benchmarks' files; drawn anew by default")
-    c.add_argument('--questions', type=count, default=None, help='per benchmark (default: 200 of the nano ones, where they are drawn anew; all of the others)')
-    c.add_argument('--max-new-tokens', type=count, default=None, help="of an answer (default: the benchmark's own limit)")
-    c.add_argument('--temperature', type=float, default=0., help='of sampling (default: 0, the likeliest token)')
-    c.add_argument('--cot', action='store_true', help='chain of thought: ask for the reasoning first')
-    output(c, 'record file', required=False)
-    c = command('latency', _latency, 'time to first token, decoding speed and memory'); model(c)
-    c.add_argument('--plan', nargs='+', help='plan files: the model is timed as each leaves it, too, taking turns')
-    c.add_argument('--tokens', type=count, default=16, help='tokens generated each time (default: 16)')
-    c.add_argument('--turns', type=count, default=20, help='turns that count (default: 20)')
-    output(c, 'record file', required=False)
+    def count(text):
+        if not text.isdigit() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+        return int(text)
+
+    def model(c):
+        c.add_argument(
+            "--model",
+            default="nano-l",
+            help="a nano model, a folder, or a hub id, owner/name or owner/name@revision (default: nano-l)",
+        )
+        c.add_argument(
+            "--dtype",
+            default="float32",
+            choices=["float32", "bfloat16", "float16"],
+            help="precision of the weights (default: float32)",
+        )
+        c.add_argument(
+            "--attention",
+            default="auto",
+            choices=["auto", "eager", "sdpa", "flash_attention_2"],
+            help="attention implementation (default: auto, that is FlashAttention-2 where it is installed and there is a GPU, else SDPA)",
+        )
+        for name, which in (("min", "smaller"), ("max", "larger")):
+            c.add_argument(
+                f"--{name}-pixels",
+                type=count,
+                default=0,
+                help=f"{which} pictures are resized to this many pixels (default: the processor's own limit)",
+            )
+        c.add_argument(
+            "--batch-size", type=count, default=16, help="samples at a time (default: 16)"
+        )
+
+    def parallel(c):
+        c.add_argument(
+            "--processes",
+            type=count,
+            help="how many processes there must be, each on a GPU of its own: fewer or more is an error (default: as many as torchrun or accelerate launch started)",
+        )
+
+    def extension(c):
+        c.add_argument(
+            "--extension",
+            nargs="+",
+            default=[],
+            type=os.path.abspath,
+            metavar="FILE",
+            help="Python files, or folders with an __init__.py, that add strategies or benchmarks of your own",
+        )
+
+    def output(c, what, required=True):
+        c.add_argument("--out", required=required, help=f"the {what} to write")
+        c.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="replace what an earlier run of this command wrote there",
+        )
+
+    def seed(c):
+        c.add_argument("--seed", type=int, default=42, help="(default: 42)")
+
+    def selection(c):
+        seed(c)
+        extension(c)
+        c.add_argument(
+            "--ratio",
+            type=float,
+            default=0.25,
+            help="share of layers to drop, in [0, 1) (default: 0.25)",
+        )
+        c.add_argument(
+            "--strategy",
+            default="interlace",
+            help="interlace, interlace-oa, interlace-tn, consecutive, random, or one that an extension adds (default: interlace)",
+        )
+        c.add_argument("--scores", help="a scores file of this model")
+        c.add_argument(
+            "--calibration",
+            help="a parquet file of calibration samples in FineVision's schema, or a folder of such files, where there are no scores",
+        )
+
+    c = command("reproduce", _reproduce, "regenerate the figures and tables of a profile")
+    c.add_argument("--profile", default="nano", help="a section of settings.ini (default: nano)")
+    c.add_argument(
+        "--only",
+        nargs="+",
+        metavar="STAGE",
+        help="only these stages and what they need, e.g. figure2 table1",
+    )
+    c.add_argument("--cores", type=count, help="cores to use (default: all)")
+    c.add_argument(
+        "--memory",
+        type=count,
+        help="MiB of memory to use (default: what the profile names, at most nine tenths of what there is)",
+    )
+    c.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
+    c.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="run the whole profile with tiny random stand-ins for its models, data and benchmarks",
+    )
+    c.add_argument(
+        "--cluster",
+        help="submit the stages as jobs: generic, slurm, kubernetes (nbs/paper/clusters), or the folder of a Snakemake profile",
+    )
+    command("profiles", _profiles, "list the profiles of settings.ini")
+    c = command(
+        "plan-run",
+        _plan_run,
+        "what a profile's run takes: parameters, memory, operations, hours, disk; nothing is downloaded",
+    )
+    c.add_argument("--profile", default="nano", help="a section of settings.ini (default: nano)")
+    c.add_argument(
+        "--gpu",
+        help="A100-40, A100-80, H100, H200, L40S, RTX4090 or cpu (default: H100, and cpu where the data are nano's)",
+    )
+    c.add_argument(
+        "--gpus",
+        type=count,
+        help="how many of them there are (default: as many as the profile trains with)",
+    )
+    c = command(
+        "scores",
+        _score,
+        "score a model's layers: how much each single one, pair and triplet changes",
+    )
+    model(c)
+    parallel(c)
+    c.add_argument("--calibration", required=True, help="a parquet file of calibration samples")
+    output(c, "scores file")
+    c = command("plan", _plan, "choose a model's layers to drop, tune and hold")
+    model(c)
+    selection(c)
+    parallel(c)
+    output(c, "plan file")
+    c = command(
+        "prune",
+        _prune,
+        "remove layers from a model and save it, with a model card and a mergekit recipe",
+    )
+    model(c)
+    selection(c)
+    c.add_argument("--plan", help="a plan file; else one is made")
+    c.add_argument(
+        "--base",
+        metavar="OWNER/NAME",
+        help="the model's hub id, where --model is a folder; for the card and the recipe",
+    )
+    output(c, "folder")
+    c = command("finetune", _finetune, "train a pruned model's tuned layers")
+    model(c)
+    seed(c)
+    parallel(c)
+    c.add_argument(
+        "--plan",
+        help="the plan it was pruned by (default: interlace.json in the model's folder); a whole model is pruned by it first",
+    )
+    c.add_argument("--data", required=True, help="a parquet file in FineVision's schema")
+    output(c, "folder")
+    for name, kind, default in (
+        ("learning-rate", float, 1e-5),
+        ("accumulation", count, 2),
+        ("epochs", float, 1.0),
+        ("max-messages", count, 5),
+        ("max-length", count, 8192),
+    ):
+        c.add_argument(
+            f"--{name}", type=kind, default=default, help=f"(default: {default:g}, as in the paper)"
+        )
+    c.add_argument("--gradient-checkpointing", action="store_true")
+    c.add_argument(
+        "--settings",
+        help="a JSON file: any setting of interlace.finetuning.train by name, before the options here; what is none is kept in the record",
+    )
+    c = command("card", _card, "write a pruned model's card anew from the records in its folder")
+    c.add_argument("folder", help="as prune or finetune wrote it")
+    c.add_argument(
+        "--evaluation",
+        metavar="FILE",
+        help="a record that interlace evaluate --out wrote about this folder; it is kept there",
+    )
+    c = command("push-to-hub", _push_to_hub, "upload a model folder to the Hugging Face hub")
+    c.add_argument("folder", help="as prune or finetune wrote it")
+    c.add_argument("repo", metavar="owner/name", help="the repository; made if there is none")
+    c.add_argument("--private", action="store_true", help="make it a private repository")
+    c.add_argument("--revision", help="a branch, made if there is none (default: the main one)")
+    c = command("evaluate", _evaluate, "a model's scores on benchmarks")
+    model(c)
+    parallel(c)
+    seed(c)
+    extension(c)
+    c.add_argument(
+        "--benchmarks",
+        default="nano",
+        help="nano; hub: the paper's twelve; or a folder with copies of their data sets (default: nano)",
+    )
+    c.add_argument(
+        "--tasks",
+        nargs="+",
+        default=None,
+        help="some of the benchmarks, by name (default: all; of a text model, its two sets of questions)",
+    )
+    c.add_argument("--data", help="folder with the nano benchmarks' files; drawn anew by default")
+    c.add_argument(
+        "--questions",
+        type=count,
+        default=None,
+        help="per benchmark (default: 200 of the nano ones, where they are drawn anew; all of the others)",
+    )
+    c.add_argument(
+        "--max-new-tokens",
+        type=count,
+        default=None,
+        help="of an answer (default: the benchmark's own limit)",
+    )
+    c.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="of sampling (default: 0, the likeliest token)",
+    )
+    c.add_argument(
+        "--cot", action="store_true", help="chain of thought: ask for the reasoning first"
+    )
+    output(c, "record file", required=False)
+    c = command("latency", _latency, "time to first token, decoding speed and memory")
+    model(c)
+    c.add_argument(
+        "--plan",
+        nargs="+",
+        help="plan files: the model is timed as each leaves it, too, taking turns",
+    )
+    c.add_argument(
+        "--tokens", type=count, default=16, help="tokens generated each time (default: 16)"
+    )
+    c.add_argument("--turns", type=count, default=20, help="turns that count (default: 20)")
+    output(c, "record file", required=False)
     return parser
 
-_LOWER = {'GPU memory': 'lower --batch-size or --max-pixels (for finetune also --max-length, or add --gradient-checkpointing), or halve the weights with --dtype bfloat16',
-          'memory': 'lower --batch-size or --max-pixels, halve the weights with --dtype bfloat16, or free some', 'disk space': 'free some, or choose another folder (TMPDIR for temporary files, HF_HOME for downloads)'}
 
-def _terminated(*_): raise KeyboardInterrupt
+_LOWER = {
+    "GPU memory": "lower --batch-size or --max-pixels (for finetune also --max-length, or add --gradient-checkpointing), or halve the weights with --dtype bfloat16",
+    "memory": "lower --batch-size or --max-pixels, halve the weights with --dtype bfloat16, or free some",
+    "disk space": "free some, or choose another folder (TMPDIR for temporary files, HF_HOME for downloads)",
+}
+
+
+def _terminated(*_):
+    raise KeyboardInterrupt
+
 
 def main(
-    argv:list|None=None   # the command line, without the program's name
+    argv: list | None = None,  # the command line, without the program's name
 ) -> int:
     "The console command; returns the exit status"
     a = _parser().parse_args(argv)
-    os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
-    if not sys.stderr.isatty(): os.environ.setdefault('TQDM_DISABLE', '1')      # bars are for somebody who watches
-    if getattr(a, 'model', '') == 'nano-l': os.environ.setdefault('HF_HUB_OFFLINE', '1')
-    before = signal.signal(signal.SIGTERM, _terminated) if threading.current_thread() is threading.main_thread() else None     # a polite kill tidies up as Ctrl-C does
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for somebody who watches
+    if getattr(a, "model", "") == "nano-l":
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    before = (
+        signal.signal(signal.SIGTERM, _terminated)
+        if threading.current_thread() is threading.main_thread()
+        else None
+    )  # a polite kill tidies up as Ctrl-C does
     try:
         status = a.run(a) or 0
-        if 'torch' in sys.modules and (dist := sys.modules['torch'].distributed).is_initialized(): dist.destroy_process_group()
+        if "torch" in sys.modules and (dist := sys.modules["torch"].distributed).is_initialized():
+            dist.destroy_process_group()
         return status
     except BadInput as e:
-        if os.environ.get('RANK', '0') != '0': time.sleep(3)      # of several processes the first says what all have to say, and its launcher then ends the others
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(
+                3
+            )  # of several processes the first says what all have to say, and its launcher then ends the others
         line = str(e)
     except KeyboardInterrupt:
-        goes_on = '; the same command goes on from its last checkpoint' if a.command == 'finetune' else '; the same command begins again'
-        print(f'interlace {a.command}: interrupted; nothing half-written is left{goes_on}', file=sys.stderr)
+        goes_on = (
+            "; the same command goes on from its last checkpoint"
+            if a.command == "finetune"
+            else "; the same command begins again"
+        )
+        print(
+            f"interlace {a.command}: interrupted; nothing half-written is left{goes_on}",
+            file=sys.stderr,
+        )
         return 130
     except Exception as e:
         from interlace.models.loading import shortage
-        if not (lack := shortage(e)): raise
+
+        if not (lack := shortage(e)):
+            raise
         line = f"not enough {lack} ({' '.join(str(e).split())[:120] or type(e).__name__}); {_LOWER[lack]}; nothing half-written is left"
     finally:
-        if before is not None: signal.signal(signal.SIGTERM, before)
-    print(f'interlace: {line}', file=sys.stderr, flush=True)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    print(f"interlace: {line}", file=sys.stderr, flush=True)
     return 2
 
 # %% ../nbs/cli.ipynb #cd500a5b
-if __name__ == '__main__' and '__file__' in globals():      # as a program, not in a notebook
+if __name__ == "__main__" and "__file__" in globals():  # as a program, not in a notebook
     status = main()
-    sys.stdout.flush(); sys.stderr.flush()
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1: os._exit(status)      # one of several processes: threads that libraries have left behind are not to abort it after all is done
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        os._exit(
+            status
+        )  # one of several processes: threads that libraries have left behind are not to abort it after all is done
     sys.exit(status)

@@ -1,4 +1,5 @@
 """The baselines against brute force: SLEB's order and Wanda's masks, with DeepStack, layer types and padding."""
+
 import copy, json
 
 import pytest
@@ -15,24 +16,34 @@ from conftest import L, tiny
 SOME = ["qwen3-vl", "gemma3", "smolvlm", "llama"]
 
 
-def labelled(inputs): return [dict(inputs, labels=inputs["input_ids"])]
+def labelled(inputs):
+    return [dict(inputs, labels=inputs["input_ids"])]
 
 
 def state(model):
     d = find_decoder(model)
-    return model.config.to_dict(), [v for l in d.layers for _, _, v in places(l)], [id(l) for l in d.layers]
+    return (
+        model.config.to_dict(),
+        [v for l in d.layers for _, _, v in places(l)],
+        [id(l) for l in d.layers],
+    )
 
 
 def test_pruned_within_the_block_whole_after_it(family):
     model, inputs = tiny(family)
     before = state(model)
-    with torch.no_grad(): whole = model(**inputs).logits
+    with torch.no_grad():
+        whole = model(**inputs).logits
     with pytest.raises(KeyError):
-        with pruned_by(model, Plan((2, 5), (), (), L, "by hand", .25)):
-            assert len(find_decoder(model)) == L - 2 and model.config.get_text_config(decoder=True).num_hidden_layers == L - 2
+        with pruned_by(model, Plan((2, 5), (), (), L, "by hand", 0.25)):
+            assert (
+                len(find_decoder(model)) == L - 2
+                and model.config.get_text_config(decoder=True).num_hidden_layers == L - 2
+            )
             raise KeyError
     assert state(model) == before
-    with torch.no_grad(): assert torch.equal(model(**inputs).logits, whole)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, whole)
 
 
 @pytest.mark.parametrize("family", SOME)
@@ -40,44 +51,65 @@ def test_sleb_finds_the_naive_order(family):
     runs = []
     for naive in (False, True):
         model, inputs = tiny(family)
-        runs.append(sleb_search(model, labelled(inputs), .5, naive=naive, progress=False))
+        runs.append(sleb_search(model, labelled(inputs), 0.5, naive=naive, progress=False))
         assert len(find_decoder(model)) == L - 4
     quick, slow = runs
     assert quick["order"] == slow["order"]
-    for a, b in zip(quick["losses"], slow["losses"]): assert a == pytest.approx(b, abs=1e-5)
+    for a, b in zip(quick["losses"], slow["losses"]):
+        assert a == pytest.approx(b, abs=1e-5)
     assert 0 not in quick["order"] and L - 1 not in quick["order"]
-    assert slow["evaluations"] == [(n - 2)*(n - 1) for n in range(L, L - 4, -1)]
-    assert quick["evaluations"] == [n + (n - 2)*(n - 1)//2 for n in range(L, L - 4, -1)]
+    assert slow["evaluations"] == [(n - 2) * (n - 1) for n in range(L, L - 4, -1)]
+    assert quick["evaluations"] == [n + (n - 2) * (n - 1) // 2 for n in range(L, L - 4, -1)]
 
 
 def test_a_quarter_of_36_layers_costs_half():
-    naive, quick = (sum(f(n) for n in range(36, 27, -1)) for f in (lambda n: (n - 2)*(n - 1), lambda n: n + (n - 2)*(n - 1)//2))
-    assert naive/quick > 1.8
+    naive, quick = (
+        sum(f(n) for n in range(36, 27, -1))
+        for f in (lambda n: (n - 2) * (n - 1), lambda n: n + (n - 2) * (n - 1) // 2)
+    )
+    assert naive / quick > 1.8
 
 
 def test_an_interrupted_search_goes_on(tmp_path):
     fresh = lambda: tiny("llama")[0]
     batches = labelled(tiny("llama")[1])
-    whole = sleb_search(fresh(), batches, .5, progress=False)
-    sleb_search(fresh(), batches, .25, tmp_path/"s.json", progress=False)
-    assert json.loads((tmp_path/"s.json").read_text())["order"] == whole["order"][:2]
+    whole = sleb_search(fresh(), batches, 0.5, progress=False)
+    sleb_search(fresh(), batches, 0.25, tmp_path / "s.json", progress=False)
+    assert json.loads((tmp_path / "s.json").read_text())["order"] == whole["order"][:2]
     model = fresh()
-    again = sleb_search(model, batches, .5, tmp_path/"s.json", progress=False)
-    assert again["order"] == whole["order"] and again["evaluations"] == whole["evaluations"] and len(find_decoder(model)) == L - 4
-    part = sleb_search(fresh(), batches, .25, tmp_path/"s.json", progress=False)      # fewer rounds than the file has: what they cost, not what all did
+    again = sleb_search(model, batches, 0.5, tmp_path / "s.json", progress=False)
+    assert (
+        again["order"] == whole["order"]
+        and again["evaluations"] == whole["evaluations"]
+        and len(find_decoder(model)) == L - 4
+    )
+    part = sleb_search(
+        fresh(), batches, 0.25, tmp_path / "s.json", progress=False
+    )  # fewer rounds than the file has: what they cost, not what all did
     assert part["order"] == whole["order"][:2] and part["evaluations"] == whole["evaluations"][:2]
-    other = sleb_search(tiny("llama", seed=1)[0], batches, .25, tmp_path/"s.json", progress=False)      # another model: not the same search
-    assert other["order"] == sleb_search(tiny("llama", seed=1)[0], batches, .25, progress=False)["order"]
+    other = sleb_search(
+        tiny("llama", seed=1)[0], batches, 0.25, tmp_path / "s.json", progress=False
+    )  # another model: not the same search
+    assert (
+        other["order"]
+        == sleb_search(tiny("llama", seed=1)[0], batches, 0.25, progress=False)["order"]
+    )
 
 
 def test_sleb_tunes_as_many_as_it_drops():
-    assert sleb_plan([5, 4, 9], 12, tune=True).tune == (6, 7, 10) and sleb_plan([5, 4], 12).tune == () and sleb_plan([10], 12, tune=True).tune == (11,)
+    assert (
+        sleb_plan([5, 4, 9], 12, tune=True).tune == (6, 7, 10)
+        and sleb_plan([5, 4], 12).tune == ()
+        and sleb_plan([10], 12, tune=True).tune == (11,)
+    )
 
 
-@pytest.mark.parametrize("ratio, why", [(.95, "cannot remove 7"), (1.5, "ratio 1.5")])
+@pytest.mark.parametrize("ratio, why", [(0.95, "cannot remove 7"), (1.5, "ratio 1.5")])
 def test_sleb_bad_input(ratio, why):
-    with pytest.raises(BadInput, match=why): sleb_search(tiny("llama")[0], labelled(tiny("llama")[1]), ratio, progress=False)
-    with pytest.raises(BadInput, match="labels"): round_losses(tiny("llama")[0], [dict(tiny("llama")[1], labels=torch.full((2, 24), -100))])
+    with pytest.raises(BadInput, match=why):
+        sleb_search(tiny("llama")[0], labelled(tiny("llama")[1]), ratio, progress=False)
+    with pytest.raises(BadInput, match="labels"):
+        round_losses(tiny("llama")[0], [dict(tiny("llama")[1], labels=torch.full((2, 24), -100))])
 
 
 def test_two_of_four():
@@ -88,46 +120,75 @@ def test_two_of_four():
     groups = score.view(6, 4, 4)
     assert (groups.masked_fill(~stays, 9).amin(-1) >= groups.masked_fill(stays, -9).amax(-1)).all()
     assert two_of_four(torch.ones(1, 4)).tolist() == [[True, True, False, False]]
-    with pytest.raises(BadInput, match="multiple of four"): two_of_four(torch.ones(2, 6))
+    with pytest.raises(BadInput, match="multiple of four"):
+        two_of_four(torch.ones(2, 6))
 
 
-def linears(layer): return [m for m in layer.modules() if isinstance(m, nn.Linear)]
+def linears(layer):
+    return [m for m in layer.modules() if isinstance(m, nn.Linear)]
 
 
 @pytest.mark.parametrize("family", SOME)
 @pytest.mark.parametrize("method", ["wanda", "magnitude"])
 def test_2_4_against_brute_force(family, method):
     (model, inputs), (slow, _) = tiny(family), tiny(family)
-    inputs["attention_mask"][1, -5:] = 0                     # padding has no say
+    inputs["attention_mask"][1, -5:] = 0  # padding has no say
     wanda_(model, [inputs]) if method == "wanda" else magnitude_(model)
     for layer in find_decoder(slow).layers:
         norms, hooks = {}, []
-        for m in linears(layer): hooks.append(m.register_forward_pre_hook(lambda m, a: norms.__setitem__(m, a[0][inputs["attention_mask"].bool()].float().norm(dim=0))))
+        for m in linears(layer):
+            hooks.append(
+                m.register_forward_pre_hook(
+                    lambda m, a: norms.__setitem__(
+                        m, a[0][inputs["attention_mask"].bool()].float().norm(dim=0)
+                    )
+                )
+            )
         with torch.no_grad():
             slow(**inputs)
-            for m in linears(layer): m.weight.mul_(two_of_four(m.weight.abs()*(norms[m] if method == "wanda" else 1)))
-        for h in hooks: h.remove()
+            for m in linears(layer):
+                m.weight.mul_(two_of_four(m.weight.abs() * (norms[m] if method == "wanda" else 1)))
+        for h in hooks:
+            h.remove()
     whole = tiny(family)[0]
     inside = {id(p) for l in find_decoder(model).layers for p in l.parameters()}
     for (n, a), b, w in zip(model.named_parameters(), slow.parameters(), whole.parameters()):
         assert torch.equal(a, b), n
-        if id(a) not in inside: assert torch.equal(a, w), n
+        if id(a) not in inside:
+            assert torch.equal(a, w), n
     for l in find_decoder(model).layers:
-        for m in linears(l): assert ((m.weight.view(m.out_features, -1, 4) == 0).sum(-1) == 2).all()
+        for m in linears(l):
+            assert ((m.weight.view(m.out_features, -1, 4) == 0).sum(-1) == 2).all()
 
 
 def test_wanda_holds_one_layers_activations():
     "What is kept between layers does not grow with depth"
     import gc
-    gc.freeze()                             # what was there before is not looked through again and again
+
+    gc.freeze()  # what was there before is not looked through again and again
     model, inputs = tiny("llama")
     alive, hooks = [], []
-    for l in find_decoder(model).layers: hooks.append(l.register_forward_hook(lambda m, a, o: alive.append(sum(t.numel() for t in gc.get_objects() if torch.is_tensor(t) and t.shape[:2] == (2, 24) and t.dim() == 3))))
-    try: prune_2_4(model, [inputs], progress=False)
-    finally: gc.unfreeze()
-    assert max(alive) and max(alive[len(alive)//2:]) <= max(alive[:len(alive)//2])*1.5
+    for l in find_decoder(model).layers:
+        hooks.append(
+            l.register_forward_hook(
+                lambda m, a, o: alive.append(
+                    sum(
+                        t.numel()
+                        for t in gc.get_objects()
+                        if torch.is_tensor(t) and t.shape[:2] == (2, 24) and t.dim() == 3
+                    )
+                )
+            )
+        )
+    try:
+        prune_2_4(model, [inputs], progress=False)
+    finally:
+        gc.unfreeze()
+    assert max(alive) and max(alive[len(alive) // 2 :]) <= max(alive[: len(alive) // 2]) * 1.5
 
 
 def test_2_4_bad_input():
-    with pytest.raises(BadInput, match="no calibration batch"): prune_2_4(tiny("llama")[0])
-    with pytest.raises(BadInput, match="no method"): prune_2_4(tiny("llama")[0], method="random")
+    with pytest.raises(BadInput, match="no calibration batch"):
+        prune_2_4(tiny("llama")[0])
+    with pytest.raises(BadInput, match="no method"):
+        prune_2_4(tiny("llama")[0], method="random")

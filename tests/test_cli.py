@@ -1,4 +1,5 @@
 """The console command: each subcommand at work on a small model, and each kind of bad input: one clear line, status 2, nothing left behind."""
+
 import json, shutil
 
 import pytest
@@ -14,9 +15,9 @@ def work(tmp_path_factory):
     "A small untrained model in a folder, and data"
     d = tmp_path_factory.mktemp("cli")
     processor = nano_processor()
-    save(nano_model(processor=processor, layers=12), processor, d/"model")
-    write_nano_data(d/"data", fraction=.0004)
-    write_nano_benchmarks(d/"questions", 4, ["POPE", "AI2D"])
+    save(nano_model(processor=processor, layers=12), processor, d / "model")
+    write_nano_data(d / "data", fraction=0.0004)
+    write_nano_benchmarks(d / "questions", 4, ["POPE", "AI2D"])
     return d
 
 
@@ -28,241 +29,636 @@ def ok(*args):
 
 def refused(*args, why, root=None):
     r = interlace(*args, root=root) if root else command(*args)
-    lines = [l for l in r.stderr.splitlines() if l and "it/s]" not in l and "?it" not in l and "examples/s]" not in l]      # in this process, bars are shown
+    lines = [
+        l
+        for l in r.stderr.splitlines()
+        if l and "it/s]" not in l and "?it" not in l and "examples/s]" not in l
+    ]  # in this process, bars are shown
     assert r.returncode == 2, r.stdout + r.stderr
     assert len(lines) == 1 and lines[0].startswith("interlace: ") and why in lines[0], r.stderr
     return lines[0]
 
 
 def test_plan_prune_finetune_evaluate(work):
-    said = ok("plan", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--ratio", .25, "--out", work/"plan.json")
-    plan = Plan.from_json(work/"plan.json")
+    said = ok(
+        "plan",
+        "--model",
+        work / "model",
+        "--calibration",
+        work / "data" / "calibration.parquet",
+        "--ratio",
+        0.25,
+        "--out",
+        work / "plan.json",
+    )
+    plan = Plan.from_json(work / "plan.json")
     assert len(plan.drop) == 3 and str(list(plan.drop)) in said
-    ok("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", work/"pruned")
-    assert json.loads((work/"pruned"/"interlace.json").read_text())["plan"]["drop"] == list(plan.drop)
+    ok("prune", "--model", work / "model", "--plan", work / "plan.json", "--out", work / "pruned")
+    assert json.loads((work / "pruned" / "interlace.json").read_text())["plan"]["drop"] == list(
+        plan.drop
+    )
     from transformers import AutoModelForImageTextToText, AutoProcessor
-    model = AutoModelForImageTextToText.from_pretrained(work/"pruned")
-    AutoProcessor.from_pretrained(work/"pruned")
+
+    model = AutoModelForImageTextToText.from_pretrained(work / "pruned")
+    AutoProcessor.from_pretrained(work / "pruned")
     assert len(model.model.language_model.layers) == 9
-    ok("finetune", "--model", work/"pruned", "--data", work/"data"/"train.parquet", "--out", work/"tuned", "--batch-size", 8, "--accumulation", 1)
-    assert json.loads((work/"tuned"/"training.json").read_text())["steps"] == 5
-    said = ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--out", work/"record.json")
-    record = json.loads((work/"record.json").read_text())
+    ok(
+        "finetune",
+        "--model",
+        work / "pruned",
+        "--data",
+        work / "data" / "train.parquet",
+        "--out",
+        work / "tuned",
+        "--batch-size",
+        8,
+        "--accumulation",
+        1,
+    )
+    assert json.loads((work / "tuned" / "training.json").read_text())["steps"] == 5
+    said = ok(
+        "evaluate",
+        "--model",
+        work / "tuned",
+        "--tasks",
+        "POPE",
+        "--data",
+        work / "questions",
+        "--out",
+        work / "record.json",
+    )
+    record = json.loads((work / "record.json").read_text())
     assert "n = 4" in said and record["benchmarks"]["POPE"]["n"] == 4
-    ok("card", work/"tuned", "--evaluation", work/"record.json")
-    assert f"| POPE | {record['benchmarks']['POPE']['score']:.1f} ±" in (work/"tuned"/"README.md").read_text()
-    ok("evaluate", "--model", work/"tuned", "--tasks", "POPE", "--data", work/"questions", "--cot", "--out", work/"cot.json")
-    assert json.loads((work/"cot.json").read_text())["cot"] is True
-    said = ok("latency", "--model", work/"model", "--plan", work/"plan.json", "--tokens", 2, "--turns", 1, "--out", work/"latency.json")
-    timed = json.loads((work/"latency.json").read_text())["variants"]
+    ok("card", work / "tuned", "--evaluation", work / "record.json")
+    assert (
+        f"| POPE | {record['benchmarks']['POPE']['score']:.1f} ±"
+        in (work / "tuned" / "README.md").read_text()
+    )
+    ok(
+        "evaluate",
+        "--model",
+        work / "tuned",
+        "--tasks",
+        "POPE",
+        "--data",
+        work / "questions",
+        "--cot",
+        "--out",
+        work / "cot.json",
+    )
+    assert json.loads((work / "cot.json").read_text())["cot"] is True
+    said = ok(
+        "latency",
+        "--model",
+        work / "model",
+        "--plan",
+        work / "plan.json",
+        "--tokens",
+        2,
+        "--turns",
+        1,
+        "--out",
+        work / "latency.json",
+    )
+    timed = json.loads((work / "latency.json").read_text())["variants"]
     assert "first token" in said and timed["model"]["layers"] == 12 and timed["plan"]["layers"] == 9
-    (work/"other").mkdir()
-    (work/"other"/"plan.json").write_text((work/"plan.json").read_text())       # of the same name: both are timed
-    ok("latency", "--model", work/"model", "--plan", work/"plan.json", work/"other"/"plan.json", "--tokens", 2, "--turns", 1, "--out", work/"latency.json", "--overwrite")
-    assert list(json.loads((work/"latency.json").read_text())["variants"]) == ["model", "plan", str(work/"other"/"plan.json")]
+    (work / "other").mkdir()
+    (work / "other" / "plan.json").write_text(
+        (work / "plan.json").read_text()
+    )  # of the same name: both are timed
+    ok(
+        "latency",
+        "--model",
+        work / "model",
+        "--plan",
+        work / "plan.json",
+        work / "other" / "plan.json",
+        "--tokens",
+        2,
+        "--turns",
+        1,
+        "--out",
+        work / "latency.json",
+        "--overwrite",
+    )
+    assert list(json.loads((work / "latency.json").read_text())["variants"]) == [
+        "model",
+        "plan",
+        str(work / "other" / "plan.json"),
+    ]
 
 
 def test_help():
     said = interlace("--help").stdout
-    for name in ("reproduce", "plan", "prune", "finetune", "card", "push-to-hub", "evaluate", "latency", "profiles"):
+    for name in (
+        "reproduce",
+        "plan",
+        "prune",
+        "finetune",
+        "card",
+        "push-to-hub",
+        "evaluate",
+        "latency",
+        "profiles",
+    ):
         assert name in said
-        with pytest.raises(SystemExit) as e: command(name, "--help")
+        with pytest.raises(SystemExit) as e:
+            command(name, "--help")
         assert e.value.code == 0
 
 
-def test_unknown_profile(): assert "nano, smoke" in refused("reproduce", "--profile", "nanoo", why="no profile 'nanoo'", root=ROOT)
-def test_unknown_stage(): refused("reproduce", "--profile", "smoke", "--only", "figure9", why="no stage 'figure9'")
+def test_unknown_profile():
+    assert "nano, smoke" in refused(
+        "reproduce", "--profile", "nanoo", why="no profile 'nanoo'", root=ROOT
+    )
+
+
+def test_unknown_stage():
+    refused("reproduce", "--profile", "smoke", "--only", "figure9", why="no stage 'figure9'")
 
 
 def test_wrong_ratio(work):
-    refused("plan", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--ratio", 1.5, "--out", work/"no.json", why="ratio 1.5")
-    assert not (work/"no.json").exists()
+    refused(
+        "plan",
+        "--model",
+        work / "model",
+        "--calibration",
+        work / "data" / "calibration.parquet",
+        "--ratio",
+        1.5,
+        "--out",
+        work / "no.json",
+        why="ratio 1.5",
+    )
+    assert not (work / "no.json").exists()
 
 
 def test_wrong_ratio_in_a_profile(project):
-    settings = (project/"settings.ini").read_text()
+    settings = (project / "settings.ini").read_text()
     try:
-        (project/"settings.ini").write_text(settings + "\n[wrong]\nextends = smoke\nratios = 1.5\n")
+        (project / "settings.ini").write_text(
+            settings + "\n[wrong]\nextends = smoke\nratios = 1.5\n"
+        )
         refused("reproduce", "--profile", "wrong", why="profile 'wrong': ratios 1.5", root=project)
-    finally: (project/"settings.ini").write_text(settings)
+    finally:
+        (project / "settings.ini").write_text(settings)
 
 
-def test_missing_model(work): refused("evaluate", "--model", work/"nowhere", why="no such model folder")
+def test_missing_model(work):
+    refused("evaluate", "--model", work / "nowhere", why="no such model folder")
 
 
-@pytest.mark.parametrize("file, why", [("model.safetensors", "its weights cannot be read"), ("config.json", "no readable config.json"), ("processor_config.json", "no readable processor")])
+@pytest.mark.parametrize(
+    "file, why",
+    [
+        ("model.safetensors", "its weights cannot be read"),
+        ("config.json", "no readable config.json"),
+        ("processor_config.json", "no readable processor"),
+    ],
+)
 def test_truncated_model(work, tmp_path, file, why):
-    shutil.copytree(work/"model", tmp_path/"m")
-    whole = (tmp_path/"m"/file).read_bytes()
-    (tmp_path/"m"/file).write_bytes(whole[:len(whole)//2])
-    refused("prune", "--model", tmp_path/"m", "--plan", work/"plan.json", "--out", tmp_path/"out", why=why)
-    assert not (tmp_path/"out").exists()
+    shutil.copytree(work / "model", tmp_path / "m")
+    whole = (tmp_path / "m" / file).read_bytes()
+    (tmp_path / "m" / file).write_bytes(whole[: len(whole) // 2])
+    refused(
+        "prune",
+        "--model",
+        tmp_path / "m",
+        "--plan",
+        work / "plan.json",
+        "--out",
+        tmp_path / "out",
+        why=why,
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_weights(work, tmp_path):
     from safetensors.torch import load_file, save_file
-    shutil.copytree(work/"model", tmp_path/"m")
-    weights = load_file(tmp_path/"m"/"model.safetensors")
+
+    shutil.copytree(work / "model", tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
     weights.pop("model.language_model.layers.4.mlp.up_proj.weight")
-    save_file(weights, tmp_path/"m"/"model.safetensors", metadata={"format": "pt"})
-    refused("evaluate", "--model", tmp_path/"m", why="1 weights are missing")
+    save_file(weights, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    refused("evaluate", "--model", tmp_path / "m", why="1 weights are missing")
 
 
 def test_scores_of_another_model(work, tmp_path):
     from interlace.method.similarity import LayerScores
-    LayerScores.from_arrays({s: [.5]*(36 - s) for s in (1, 2, 3)}, n_layers=36).to_json(tmp_path/"scores.json")
-    refused("plan", "--model", work/"model", "--scores", tmp_path/"scores.json", "--out", tmp_path/"plan.json", why="36 layers and this one has 12")
+
+    LayerScores.from_arrays({s: [0.5] * (36 - s) for s in (1, 2, 3)}, n_layers=36).to_json(
+        tmp_path / "scores.json"
+    )
+    refused(
+        "plan",
+        "--model",
+        work / "model",
+        "--scores",
+        tmp_path / "scores.json",
+        "--out",
+        tmp_path / "plan.json",
+        why="36 layers and this one has 12",
+    )
 
 
 def test_scores_of_another_model_of_the_same_depth(work, tmp_path):
     other, processor = nano_model(processor=nano_processor(), layers=12, seed=7), nano_processor()
-    save(other, processor, tmp_path/"other")
-    ok("plan", "--model", tmp_path/"other", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path/"its.json")
+    save(other, processor, tmp_path / "other")
+    ok(
+        "plan",
+        "--model",
+        tmp_path / "other",
+        "--calibration",
+        work / "data" / "calibration.parquet",
+        "--out",
+        tmp_path / "its.json",
+    )
     from interlace.data.conversations import calibration_batches, load_samples
     from interlace.method.similarity import score_layers
-    score_layers(other, calibration_batches(load_samples(work/"data"/"calibration.parquet"), processor), progress=False, source="other").to_json(tmp_path/"scores.json")
-    ok("plan", "--model", tmp_path/"other", "--dtype", "bfloat16", "--scores", tmp_path/"scores.json", "--out", tmp_path/"again.json")      # its own, whatever the precision
-    assert Plan.from_json(tmp_path/"again.json") == Plan.from_json(tmp_path/"its.json")
-    refused("plan", "--model", work/"model", "--scores", tmp_path/"scores.json", "--out", tmp_path/"plan.json", why="the scores are of another model (other)")
-    assert not (tmp_path/"plan.json").exists()
+
+    score_layers(
+        other,
+        calibration_batches(load_samples(work / "data" / "calibration.parquet"), processor),
+        progress=False,
+        source="other",
+    ).to_json(tmp_path / "scores.json")
+    ok(
+        "plan",
+        "--model",
+        tmp_path / "other",
+        "--dtype",
+        "bfloat16",
+        "--scores",
+        tmp_path / "scores.json",
+        "--out",
+        tmp_path / "again.json",
+    )  # its own, whatever the precision
+    assert Plan.from_json(tmp_path / "again.json") == Plan.from_json(tmp_path / "its.json")
+    refused(
+        "plan",
+        "--model",
+        work / "model",
+        "--scores",
+        tmp_path / "scores.json",
+        "--out",
+        tmp_path / "plan.json",
+        why="the scores are of another model (other)",
+    )
+    assert not (tmp_path / "plan.json").exists()
 
 
 def test_corrupt_image_in_a_benchmark(work, tmp_path):
     from datasets import Dataset, Value
-    rows = Dataset.from_parquet(str(work/"questions"/"POPE.parquet")).cast_column("image", {"bytes": Value("binary"), "path": Value("string")}).to_list()
+
+    rows = (
+        Dataset.from_parquet(str(work / "questions" / "POPE.parquet"))
+        .cast_column("image", {"bytes": Value("binary"), "path": Value("string")})
+        .to_list()
+    )
     rows[2]["image"]["bytes"] = rows[2]["image"]["bytes"][:40]
-    Dataset.from_list(rows).to_parquet(str(tmp_path/"POPE.parquet"))
-    refused("evaluate", "--model", work/"model", "--tasks", "POPE", "--data", tmp_path, "--out", tmp_path.parent/"record.json", why="POPE.parquet question POPE/2: the image cannot be decoded")
-    assert not (tmp_path.parent/"record.json").exists()
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "POPE.parquet"))
+    refused(
+        "evaluate",
+        "--model",
+        work / "model",
+        "--tasks",
+        "POPE",
+        "--data",
+        tmp_path,
+        "--out",
+        tmp_path.parent / "record.json",
+        why="POPE.parquet question POPE/2: the image cannot be decoded",
+    )
+    assert not (tmp_path.parent / "record.json").exists()
 
 
-def test_a_model_that_was_not_pruned_needs_a_plan(work, tmp_path): refused("finetune", "--model", work/"model", "--data", work/"data"/"train.parquet", "--out", tmp_path/"out", why="no interlace.json there")
+def test_a_model_that_was_not_pruned_needs_a_plan(work, tmp_path):
+    refused(
+        "finetune",
+        "--model",
+        work / "model",
+        "--data",
+        work / "data" / "train.parquet",
+        "--out",
+        tmp_path / "out",
+        why="no interlace.json there",
+    )
 
 
 def test_weights_without_a_place(work, tmp_path):
     from safetensors.torch import load_file, save_file
-    shutil.copytree(work/"model", tmp_path/"m")
-    weights = load_file(tmp_path/"m"/"model.safetensors")
-    weights["model.language_model.layers.12.mlp.up_proj.weight"] = weights["model.language_model.layers.11.mlp.up_proj.weight"].clone()
-    save_file(weights, tmp_path/"m"/"model.safetensors", metadata={"format": "pt"})
-    refused("evaluate", "--model", tmp_path/"m", why="1 weights have no place in the model")
+
+    shutil.copytree(work / "model", tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    weights["model.language_model.layers.12.mlp.up_proj.weight"] = weights[
+        "model.language_model.layers.11.mlp.up_proj.weight"
+    ].clone()
+    save_file(weights, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    refused("evaluate", "--model", tmp_path / "m", why="1 weights have no place in the model")
 
 
-def test_a_mistyped_folder_is_not_taken_for_a_hub_id(work): refused("evaluate", "--model", "tests/modle", why="no such model folder")
+def test_a_mistyped_folder_is_not_taken_for_a_hub_id(work):
+    refused("evaluate", "--model", "tests/modle", why="no such model folder")
 
 
 def test_corrupt_image(work, tmp_path):
     from datasets import Dataset, List, Value
-    rows = Dataset.from_parquet(str(work/"data"/"train.parquet")).cast_column("images", List({"bytes": Value("binary"), "path": Value("string")})).to_list()
+
+    rows = (
+        Dataset.from_parquet(str(work / "data" / "train.parquet"))
+        .cast_column("images", List({"bytes": Value("binary"), "path": Value("string")}))
+        .to_list()
+    )
     rows[3]["images"][0]["bytes"] = rows[3]["images"][0]["bytes"][:40]
-    Dataset.from_list(rows).to_parquet(str(tmp_path/"bad.parquet"))
-    line = refused("plan", "--model", work/"model", "--calibration", tmp_path/"bad.parquet", "--out", tmp_path/"plan.json", why="cannot be decoded")
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "bad.parquet"))
+    line = refused(
+        "plan",
+        "--model",
+        work / "model",
+        "--calibration",
+        tmp_path / "bad.parquet",
+        "--out",
+        tmp_path / "plan.json",
+        why="cannot be decoded",
+    )
     assert rows[3]["id"] in line
 
 
 def test_broken_parquet(work, tmp_path):
-    (tmp_path/"half.parquet").write_bytes((work/"data"/"train.parquet").read_bytes()[:500])
-    refused("plan", "--model", work/"model", "--calibration", tmp_path/"half.parquet", "--out", tmp_path/"plan.json", why="half.parquet")
+    (tmp_path / "half.parquet").write_bytes((work / "data" / "train.parquet").read_bytes()[:500])
+    refused(
+        "plan",
+        "--model",
+        work / "model",
+        "--calibration",
+        tmp_path / "half.parquet",
+        "--out",
+        tmp_path / "plan.json",
+        why="half.parquet",
+    )
 
 
 def test_unwritable_output(work, tmp_path):
-    (tmp_path/"file").write_text("in the way")
-    refused("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", tmp_path/"file"/"out", why="cannot be written")
+    (tmp_path / "file").write_text("in the way")
+    refused(
+        "prune",
+        "--model",
+        work / "model",
+        "--plan",
+        work / "plan.json",
+        "--out",
+        tmp_path / "file" / "out",
+        why="cannot be written",
+    )
 
 
 def test_unwritable_figures(tmp_path):
-    (tmp_path/"nbs").mkdir()
-    shutil.copy(ROOT/"settings.ini", tmp_path)
-    shutil.copytree(ROOT/"interlace", tmp_path/"interlace", ignore=shutil.ignore_patterns("weights", "__pycache__"))
-    (tmp_path/"figures").write_text("in the way")
+    (tmp_path / "nbs").mkdir()
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    shutil.copytree(
+        ROOT / "interlace",
+        tmp_path / "interlace",
+        ignore=shutil.ignore_patterns("weights", "__pycache__"),
+    )
+    (tmp_path / "figures").write_text("in the way")
     refused("reproduce", "--profile", "smoke", why="figures: cannot be written", root=tmp_path)
 
 
 def test_a_folder_that_holds_something_else_is_not_replaced(work, tmp_path):
-    (tmp_path/"mine.txt").write_text("precious")
-    refused("prune", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path, why="holds something else than a model")
-    refused("plan", "--model", work/"model", "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path, why="a folder is in the way")
-    assert (tmp_path/"mine.txt").read_text() == "precious"
+    (tmp_path / "mine.txt").write_text("precious")
+    refused(
+        "prune",
+        "--model",
+        work / "model",
+        "--calibration",
+        work / "data" / "calibration.parquet",
+        "--out",
+        tmp_path,
+        why="holds something else than a model",
+    )
+    refused(
+        "plan",
+        "--model",
+        work / "model",
+        "--calibration",
+        work / "data" / "calibration.parquet",
+        "--out",
+        tmp_path,
+        why="a folder is in the way",
+    )
+    assert (tmp_path / "mine.txt").read_text() == "precious"
 
 
-def tree(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def tree(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("args, why", [
-    (("prune", "--out", "models"), "the model (HERE/models/mine) is in it"), (("prune", "--out", "models/mine"), "that is the model itself"),
-    (("prune", "--out", "link"), "that is the model itself"), (("prune", "--out", "models/mine/pruned"), "inside the model"),
-    (("prune", "--out", "other"), "already there"), (("prune", "--out", "other", "--overwrite"), "not written by interlace"),
-    (("finetune", "--out", "models/mine"), "that is the model itself"), (("finetune", "--out", "models"), "is in it"),
-    (("scores", "--out", "data.parquet"), "that is the calibration itself"), (("plan", "--out", "data.parquet", "--overwrite"), "that is the calibration itself"),
-    (("prune", "--out", "elsewhere"), "a link"), (("evaluate", "--out", "notes.txt"), "already there"), (("latency", "--out", "notes.txt"), "already there")])
+@pytest.mark.parametrize(
+    "args, why",
+    [
+        (("prune", "--out", "models"), "the model (HERE/models/mine) is in it"),
+        (("prune", "--out", "models/mine"), "that is the model itself"),
+        (("prune", "--out", "link"), "that is the model itself"),
+        (("prune", "--out", "models/mine/pruned"), "inside the model"),
+        (("prune", "--out", "other"), "already there"),
+        (("prune", "--out", "other", "--overwrite"), "not written by interlace"),
+        (("finetune", "--out", "models/mine"), "that is the model itself"),
+        (("finetune", "--out", "models"), "is in it"),
+        (("scores", "--out", "data.parquet"), "that is the calibration itself"),
+        (("plan", "--out", "data.parquet", "--overwrite"), "that is the calibration itself"),
+        (("prune", "--out", "elsewhere"), "a link"),
+        (("evaluate", "--out", "notes.txt"), "already there"),
+        (("latency", "--out", "notes.txt"), "already there"),
+    ],
+)
 def test_a_users_work_is_never_destroyed(work, tmp_path, args, why):
     "Above the model, the model itself, through a link, inside it, the data: refused before any work, and everything is still there"
-    shutil.copytree(work/"model", tmp_path/"models"/"mine"); shutil.copytree(work/"model", tmp_path/"other")
-    shutil.copy(work/"data"/"calibration.parquet", tmp_path/"data.parquet")
-    (tmp_path/"notes.txt").write_text("precious"); (tmp_path/"link").symlink_to(tmp_path/"models"/"mine"); (tmp_path/"elsewhere").symlink_to(tmp_path/"other")
+    shutil.copytree(work / "model", tmp_path / "models" / "mine")
+    shutil.copytree(work / "model", tmp_path / "other")
+    shutil.copy(work / "data" / "calibration.parquet", tmp_path / "data.parquet")
+    (tmp_path / "notes.txt").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "models" / "mine")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "other")
     before = tree(tmp_path)
     name, _, out, *more = args
-    data = {"prune": "--calibration", "plan": "--calibration", "scores": "--calibration", "finetune": "--data"}.get(name)
-    refused(name, "--model", tmp_path/"models"/"mine", *((data, tmp_path/"data.parquet") if data else ()), "--out", tmp_path/out, *more, why=why.replace("HERE", str(tmp_path)))
+    data = {
+        "prune": "--calibration",
+        "plan": "--calibration",
+        "scores": "--calibration",
+        "finetune": "--data",
+    }.get(name)
+    refused(
+        name,
+        "--model",
+        tmp_path / "models" / "mine",
+        *((data, tmp_path / "data.parquet") if data else ()),
+        "--out",
+        tmp_path / out,
+        *more,
+        why=why.replace("HERE", str(tmp_path)),
+    )
     assert tree(tmp_path) == before
 
 
 def test_what_a_command_wrote_it_may_replace_when_asked(work, tmp_path):
     "And what it writes has the modes of any new file"
-    args = ("prune", "--model", work/"model", "--ratio", .25, "--calibration", work/"data"/"calibration.parquet", "--out", tmp_path/"p")
+    args = (
+        "prune",
+        "--model",
+        work / "model",
+        "--ratio",
+        0.25,
+        "--calibration",
+        work / "data" / "calibration.parquet",
+        "--out",
+        tmp_path / "p",
+    )
     ok(*args)
     refused(*args, why="already there")
     ok(*args, "--overwrite")
-    (tmp_path/"plain").write_text("")
-    assert {f.stat().st_mode for f in (tmp_path/"p").iterdir()} == {(tmp_path/"plain").stat().st_mode}
+    (tmp_path / "plain").write_text("")
+    assert {f.stat().st_mode for f in (tmp_path / "p").iterdir()} == {
+        (tmp_path / "plain").stat().st_mode
+    }
 
 
 def test_the_record_is_there_though_nobody_reads_what_is_printed(work, tmp_path):
     import subprocess, sys
+
     code = "import sys; sys.stdout.close(); from interlace.cli import main; main(sys.argv[1:])"
-    subprocess.run([sys.executable, "-c", code, "evaluate", "--model", str(work/"model"), "--tasks", "POPE", "--data", str(work/"questions"), "--out", str(tmp_path/"r.json")], capture_output=True)
-    assert json.loads((tmp_path/"r.json").read_text())["benchmarks"]["POPE"]["n"] == 4
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "evaluate",
+            "--model",
+            str(work / "model"),
+            "--tasks",
+            "POPE",
+            "--data",
+            str(work / "questions"),
+            "--out",
+            str(tmp_path / "r.json"),
+        ],
+        capture_output=True,
+    )
+    assert json.loads((tmp_path / "r.json").read_text())["benchmarks"]["POPE"]["n"] == 4
 
 
 @pytest.mark.parametrize("value, why", [(float("nan"), "not finite"), (None, "I8")])
 def test_weights_that_are_no_numbers(work, tmp_path, value, why):
     import torch
     from safetensors.torch import load_file, save_file
-    shutil.copytree(work/"model", tmp_path/"m")
-    weights, name = load_file(tmp_path/"m"/"model.safetensors"), "model.language_model.layers.3.mlp.up_proj.weight"
-    if value is None: weights[name] = weights[name].to(torch.int8)
-    else: weights[name][0, 0] = value
-    save_file(weights, tmp_path/"m"/"model.safetensors", metadata={"format": "pt"})
-    assert name in refused("evaluate", "--model", tmp_path/"m", "--tasks", "POPE", why=why)
+
+    shutil.copytree(work / "model", tmp_path / "m")
+    weights, name = (
+        load_file(tmp_path / "m" / "model.safetensors"),
+        "model.language_model.layers.3.mlp.up_proj.weight",
+    )
+    if value is None:
+        weights[name] = weights[name].to(torch.int8)
+    else:
+        weights[name][0, 0] = value
+    save_file(weights, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    assert name in refused("evaluate", "--model", tmp_path / "m", "--tasks", "POPE", why=why)
 
 
 def test_code_in_a_model_folder_never_runs(work, tmp_path):
     "Whatever standard input says"
     import os, subprocess, sys
-    shutil.copytree(work/"model", tmp_path/"m")
-    config = json.loads((tmp_path/"m"/"config.json").read_text())
-    config |= dict(model_type="own", auto_map=dict(AutoConfig="own.OwnConfig", AutoModelForImageTextToText="own.OwnModel"))
-    (tmp_path/"m"/"config.json").write_text(json.dumps(config))
-    (tmp_path/"m"/"own.py").write_text(f"open({str(tmp_path/'ran')!r}, 'w').close()\nfrom transformers import Qwen3VLConfig as OwnConfig, Qwen3VLForConditionalGeneration as OwnModel\n")
-    run = subprocess.run([sys.executable, "-m", "interlace.cli", "evaluate", "--model", str(tmp_path/"m"), "--tasks", "POPE"], input="y\ny\ny\n", capture_output=True, text=True, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    assert run.returncode == 2 and "code of its own, which is never run" in run.stderr and not (tmp_path/"ran").exists()
+
+    shutil.copytree(work / "model", tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config |= dict(
+        model_type="own",
+        auto_map=dict(AutoConfig="own.OwnConfig", AutoModelForImageTextToText="own.OwnModel"),
+    )
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "m" / "own.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\nfrom transformers import Qwen3VLConfig as OwnConfig, Qwen3VLForConditionalGeneration as OwnModel\n"
+    )
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "interlace.cli",
+            "evaluate",
+            "--model",
+            str(tmp_path / "m"),
+            "--tasks",
+            "POPE",
+        ],
+        input="y\ny\ny\n",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    assert (
+        run.returncode == 2
+        and "code of its own, which is never run" in run.stderr
+        and not (tmp_path / "ran").exists()
+    )
 
 
 def test_a_plan_that_is_not_the_folders_own(work, tmp_path):
-    own = Plan.from_json(work/"plan.json")
-    ok("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", tmp_path/"p")
-    Plan(drop=tuple(d + 1 for d in own.drop), tune=(), anchor=(), n_layers=12, strategy="other", ratio=.25).to_json(tmp_path/"other.json")
-    refused("finetune", "--model", tmp_path/"p", "--plan", tmp_path/"other.json", "--data", work/"data"/"train.parquet", "--out", tmp_path/"t", why="not the plan that")
+    own = Plan.from_json(work / "plan.json")
+    ok("prune", "--model", work / "model", "--plan", work / "plan.json", "--out", tmp_path / "p")
+    Plan(
+        drop=tuple(d + 1 for d in own.drop),
+        tune=(),
+        anchor=(),
+        n_layers=12,
+        strategy="other",
+        ratio=0.25,
+    ).to_json(tmp_path / "other.json")
+    refused(
+        "finetune",
+        "--model",
+        tmp_path / "p",
+        "--plan",
+        tmp_path / "other.json",
+        "--data",
+        work / "data" / "train.parquet",
+        "--out",
+        tmp_path / "t",
+        why="not the plan that",
+    )
 
 
-@pytest.mark.parametrize("option, value, why", [("--learning-rate", "1e30", "learning_rate 1e+30"), ("--learning-rate", "nan", "learning_rate nan"), ("--epochs", "0", "epochs 0"), ("--seed", "-1", "seed -1")])
+@pytest.mark.parametrize(
+    "option, value, why",
+    [
+        ("--learning-rate", "1e30", "learning_rate 1e+30"),
+        ("--learning-rate", "nan", "learning_rate nan"),
+        ("--epochs", "0", "epochs 0"),
+        ("--seed", "-1", "seed -1"),
+    ],
+)
 def test_training_that_cannot_be(work, tmp_path, option, value, why):
-    ok("prune", "--model", work/"model", "--plan", work/"plan.json", "--out", tmp_path/"p")
-    refused("finetune", "--model", tmp_path/"p", "--data", work/"data"/"train.parquet", "--out", tmp_path/"t", "--batch-size", 4, "--accumulation", 1, option, value, why=why)
-    assert not (tmp_path/"t").exists()
+    ok("prune", "--model", work / "model", "--plan", work / "plan.json", "--out", tmp_path / "p")
+    refused(
+        "finetune",
+        "--model",
+        tmp_path / "p",
+        "--data",
+        work / "data" / "train.parquet",
+        "--out",
+        tmp_path / "t",
+        "--batch-size",
+        4,
+        "--accumulation",
+        1,
+        option,
+        value,
+        why=why,
+    )
+    assert not (tmp_path / "t").exists()
 
 
 def test_numbers_that_make_no_sense(work):
     for args in (("--batch-size", "0"), ("--questions", "-3")):
-        with pytest.raises(SystemExit) as e: command("evaluate", "--model", work/"model", *args)
+        with pytest.raises(SystemExit) as e:
+            command("evaluate", "--model", work / "model", *args)
         assert e.value.code == 2

@@ -1,16 +1,28 @@
 """The shipped nano models: trained at full depth from the first step, and able to tell methods apart."""
+
 import numpy as np
 import pytest
 import torch
 from interlace.method.decoder import find_decoder
 from interlace.models.loading import load_model, model_folder
-from interlace.nano.model import (RUNS, check_criteria, constant_share, fastest_dtype, layer_cosines,
-                                  longest_plateau, nano_model, nano_processor)
+from interlace.nano.model import (
+    RUNS,
+    check_criteria,
+    constant_share,
+    fastest_dtype,
+    layer_cosines,
+    longest_plateau,
+    nano_model,
+    nano_processor,
+)
 from interlace.core.project import read_json
 
 NAMES = ("nano-l", "nano-s")
 # strict: as soon as models of the new recipe are shipped, these tests fail until the mark is taken away
-grown = pytest.mark.xfail(strict=True, reason="the shipped weights were grown from eight layers; models trained at full depth replace them")
+grown = pytest.mark.xfail(
+    strict=True,
+    reason="the shipped weights were grown from eight layers; models trained at full depth replace them",
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +33,7 @@ def records():
 @grown
 def test_every_criterion_is_met(records):
     rows = check_criteria(records)
-    assert len(rows) == 2*12 + 1
+    assert len(rows) == 2 * 12 + 1
     assert not [r for r in rows if not r["met"]]
 
 
@@ -30,8 +42,10 @@ def test_every_criterion_is_met(records):
 def test_all_layers_from_the_first_sample(name):
     last = read_json(f"{model_folder(name)}/training.json")
     runs = [*last["earlier"], last]
-    assert [r["layers"] for r in runs] == [36]*len(RUNS)
-    assert [(r["first_sample"], r["first_sample"] + r["samples_seen"]) for r in runs] == [(r.start, r.end) for r in RUNS]
+    assert [r["layers"] for r in runs] == [36] * len(RUNS)
+    assert [(r["first_sample"], r["first_sample"] + r["samples_seen"]) for r in runs] == [
+        (r.start, r.end) for r in RUNS
+    ]
     assert runs[0]["first_sample"] == 0 and all(a["trained"] == a["total"] for a in runs)
 
 
@@ -40,7 +54,10 @@ def test_all_layers_from_the_first_sample(name):
 def test_the_weights_are_those_of_the_record(name, records):
     "What the criteria say about the layers is so of the weights that are shipped"
     found = layer_cosines(load_model(name)[0])
-    assert found == pytest.approx(records[name]["layer_cosines"], abs=1e-3) and max(found.values()) < .3
+    assert (
+        found == pytest.approx(records[name]["layer_cosines"], abs=1e-3)
+        and max(found.values()) < 0.3
+    )
 
 
 @grown
@@ -49,7 +66,10 @@ def test_the_record_is_complete(name, records):
     r = records[name]
     drops = [tuple(d["drop"]) for d in r["random_layers_dropped"]]
     assert len(set(drops)) == 10 and all(len(d) == 9 and min(d) > 0 and max(d) < 35 for d in drops)
-    assert len(r["benchmarks"]) == len(r["reasoning_first"]["benchmarks"]) == 12 and len(r["similarity"]) == 35
+    assert (
+        len(r["benchmarks"]) == len(r["reasoning_first"]["benchmarks"]) == 12
+        and len(r["similarity"]) == 35
+    )
 
 
 def test_copied_layers_would_be_noticed():
@@ -58,31 +78,52 @@ def test_copied_layers_would_be_noticed():
     layers = find_decoder(model).layers
     layers[4].load_state_dict(layers[3].state_dict())
     assert max(layer_cosines(model).values()) == pytest.approx(1)
-    assert longest_plateau(np.repeat([.9, .99, .999], 5)) == 5
+    assert longest_plateau(np.repeat([0.9, 0.99, 0.999], 5)) == 5
 
 
 def test_layers_start_from_weights_of_their_own():
     model = nano_model(processor=nano_processor())
-    assert len(find_decoder(model).layers) == 36 and max(layer_cosines(model).values()) < .1
+    assert len(find_decoder(model).layers) == 36 and max(layer_cosines(model).values()) < 0.1
 
 
 def test_a_missed_criterion_says_which():
-    said = dict(benchmarks=dict(POPE=dict(score=90., chance=50.)), constant=dict(POPE=.5), average=dict(score=90.))
-    good = said | dict(reasoning_first=said, layer_cosines=dict(q=.1), similarity=[.5, .9, .95, .97], fewer=dict(score=90.),
-                       random_layers_dropped=[dict(score=60.), dict(score=70.)], interlace={"0.25": dict(score=80.), "0.1": dict(score=88.)})
-    def missed(**change): return {r["criterion"] for r in check_criteria({"nano-l": good | change}) if not r["met"]}
+    said = dict(
+        benchmarks=dict(POPE=dict(score=90.0, chance=50.0)),
+        constant=dict(POPE=0.5),
+        average=dict(score=90.0),
+    )
+    good = said | dict(
+        reasoning_first=said,
+        layer_cosines=dict(q=0.1),
+        similarity=[0.5, 0.9, 0.95, 0.97],
+        fewer=dict(score=90.0),
+        random_layers_dropped=[dict(score=60.0), dict(score=70.0)],
+        interlace={"0.25": dict(score=80.0), "0.1": dict(score=88.0)},
+    )
+
+    def missed(**change):
+        return {r["criterion"] for r in check_criteria({"nano-l": good | change}) if not r["met"]}
+
     assert not missed()
-    assert missed(average=dict(score=99.), layer_cosines=dict(q=.99)) == {"average, direct", "largest |cosine| between layers"}
-    assert missed(similarity=[.9]*5) == {"longest plateau of S_1, layers"}
-    assert missed(random_layers_dropped=[dict(score=89.), dict(score=20.)]) == {"points lost without nine random layers, least"}
-    assert missed(interlace={"0.25": dict(score=89.), "0.1": dict(score=90.)}) == {"points lost to INTERLACE at 25%, not fine-tuned", "points lost to INTERLACE at 10%, not fine-tuned"}
+    assert missed(average=dict(score=99.0), layer_cosines=dict(q=0.99)) == {
+        "average, direct",
+        "largest |cosine| between layers",
+    }
+    assert missed(similarity=[0.9] * 5) == {"longest plateau of S_1, layers"}
+    assert missed(random_layers_dropped=[dict(score=89.0), dict(score=20.0)]) == {
+        "points lost without nine random layers, least"
+    }
+    assert missed(interlace={"0.25": dict(score=89.0), "0.1": dict(score=90.0)}) == {
+        "points lost to INTERLACE at 25%, not fine-tuned",
+        "points lost to INTERLACE at 10%, not fine-tuned",
+    }
     far = check_criteria({"nano-l": good, "nano-s": good})
     assert [r["met"] for r in far if r["criterion"] == "points below nano-l"] == [False]
 
 
 def test_a_constant_answer_is_noticed():
-    assert constant_share([dict(answer="yes")]*9 + [dict(answer="no")]) == .9
+    assert constant_share([dict(answer="yes")] * 9 + [dict(answer="no")]) == 0.9
 
 
 def test_the_precision_is_one_of_two():
-    assert fastest_dtype(.05) in (torch.float32, torch.bfloat16)
+    assert fastest_dtype(0.05) in (torch.float32, torch.bfloat16)

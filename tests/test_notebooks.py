@@ -1,4 +1,5 @@
 """The notebooks as their readers meet them: what runs them is said, they run from any working folder, and JupyterLab opens them trusted and saves them as they were."""
+
 import contextlib, json, os, re, shutil, subprocess, sys, time, urllib.request
 
 import nbclient, nbformat, psutil, pytest
@@ -6,75 +7,157 @@ from conftest import ROOT
 from interlace.core.project import load_profile
 from interlace.reproduction.pipeline import stages
 
-PAPER = sorted((ROOT/"nbs"/"paper").glob("*/*.ipynb"))
+PAPER = sorted((ROOT / "nbs" / "paper").glob("*/*.ipynb"))
 MATRIX = {p: stages(load_profile(p)) for p in ("smoke", "smollm2")}
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
 def test_the_top_says_which_command_runs_it_and_with_which_parameters(path):
     cells = json.loads(path.read_text())["cells"]
-    top, parameters = "".join(cells[0]["source"]), next(i for i, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", []))
-    assert cells[0]["cell_type"] == "markdown" and parameters == 1, "the parameters stand right below"
+    top, parameters = (
+        "".join(cells[0]["source"]),
+        next(i for i, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", [])),
+    )
+    assert cells[0]["cell_type"] == "markdown" and parameters == 1, (
+        "the parameters stand right below"
+    )
     said = re.findall(r"`(interlace reproduce[^`]*|make [^` \[]+)", top)
     assert said, top
     for command in said:
         if command.startswith("make"):
-            assert re.search(rf"^{command.split()[1]}\b[^\n]*:[^\n]*\n(?:\t[^\n]*\n)*?\t[^\n]*papermill {path.relative_to(ROOT)}", (ROOT/"Makefile").read_text(), re.M), command
+            assert re.search(
+                rf"^{command.split()[1]}\b[^\n]*:[^\n]*\n(?:\t[^\n]*\n)*?\t[^\n]*papermill {path.relative_to(ROOT)}",
+                (ROOT / "Makefile").read_text(),
+                re.M,
+            ), command
         elif "--only" in command:
             profile = re.search(r"--profile (\S+)", command)
-            assert {s.name: s.notebook for s in MATRIX[profile[1] if profile else "smoke"]}[command.split("--only ")[1]] == f"{path.parent.name}/{path.stem}"
-    if f"{path.parent.name}/{path.stem}" in {s.notebook for s in MATRIX["smoke"]}: assert "--only" in said[0] and "profile `smoke`" in top
+            assert {s.name: s.notebook for s in MATRIX[profile[1] if profile else "smoke"]}[
+                command.split("--only ")[1]
+            ] == f"{path.parent.name}/{path.stem}"
+    if f"{path.parent.name}/{path.stem}" in {s.notebook for s in MATRIX["smoke"]}:
+        assert "--only" in said[0] and "profile `smoke`" in top
 
 
 @pytest.mark.parametrize("name", ["core/01_project", "method/03_selection"])
 def test_a_chapter_runs_from_any_working_folder(name, tmp_path, monkeypatch):
     monkeypatch.delenv("INTERLACE_ROOT", raising=False)
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    nb = nbformat.read(ROOT/"nbs"/f"{name}.ipynb", as_version=4)
-    nbclient.NotebookClient(nb, kernel_name="python3", timeout=300, resources=dict(metadata=dict(path=str(tmp_path)))).execute()
-    assert not [*tmp_path.iterdir()], "what it writes goes where it says, not where it happens to run"
+    nb = nbformat.read(ROOT / "nbs" / f"{name}.ipynb", as_version=4)
+    nbclient.NotebookClient(
+        nb, kernel_name="python3", timeout=300, resources=dict(metadata=dict(path=str(tmp_path)))
+    ).execute()
+    assert not [*tmp_path.iterdir()], (
+        "what it writes goes where it says, not where it happens to run"
+    )
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     "JupyterLab over a copy of the notebooks, configured as `make lab` does; what gives and takes a file"
     folder, secret = tmp_path_factory.mktemp("lab"), "as-good-as-any"
-    for name in ("nbs", "interlace"): shutil.copytree(ROOT/name, folder/name, ignore=shutil.ignore_patterns("__pycache__", "weights", ".ipynb_checkpoints"))
-    for name in ("settings.ini", "pyproject.toml"): shutil.copy(ROOT/name, folder/name)
-    env = os.environ | dict(JUPYTER_CONFIG_PATH=str(ROOT/"lab"), JUPYTER_CONFIG_DIR=str(folder/"mine"), JUPYTER_RUNTIME_DIR=str(folder/"runtime"), HOME=str(folder))
-    trusted = subprocess.run([sys.executable, "-m", "jupyter", "trust", *map(str, sorted((folder/"nbs").rglob("*.ipynb")))], env=env, capture_output=True, text=True)
+    for name in ("nbs", "interlace"):
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("__pycache__", "weights", ".ipynb_checkpoints"),
+        )
+    for name in ("settings.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    env = os.environ | dict(
+        JUPYTER_CONFIG_PATH=str(ROOT / "lab"),
+        JUPYTER_CONFIG_DIR=str(folder / "mine"),
+        JUPYTER_RUNTIME_DIR=str(folder / "runtime"),
+        HOME=str(folder),
+    )
+    trusted = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "jupyter",
+            "trust",
+            *map(str, sorted((folder / "nbs").rglob("*.ipynb"))),
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert trusted.returncode == 0, trusted.stderr
-    log = open(folder/"log", "w+")
-    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", f"--IdentityProvider.token={secret}", f"--ServerApp.root_dir={folder}"], cwd=folder, env=env, stdout=log, stderr=log)
+    log = open(folder / "log", "w+")
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            "--port=0",
+            f"--IdentityProvider.token={secret}",
+            f"--ServerApp.root_dir={folder}",
+        ],
+        cwd=folder,
+        env=env,
+        stdout=log,
+        stderr=log,
+    )
     try:
         for _ in range(600):
-            at = re.search(r"http://(?:localhost|127\.0\.0\.1):(\d+)/", (folder/"log").read_text())
-            if at: break
-            assert server.poll() is None, (folder/"log").read_text()
-            time.sleep(.1)
+            at = re.search(
+                r"http://(?:localhost|127\.0\.0\.1):(\d+)/", (folder / "log").read_text()
+            )
+            if at:
+                break
+            assert server.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+
         def ask(path, method="GET", body=None):
-            request = urllib.request.Request(f"http://127.0.0.1:{at[1]}/{path}", json.dumps(body).encode() if body is not None else None, {"Authorization": f"token {secret}", "Content-Type": "application/json"}, method=method)
-            with urllib.request.urlopen(request, timeout=60) as r: return json.loads(r.read())
-        ask.folder, ask.address = folder, f"http://127.0.0.1:{at[1]}/lab/tree/nbs/index.ipynb?token={secret}"
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{at[1]}/{path}",
+                json.dumps(body).encode() if body is not None else None,
+                {"Authorization": f"token {secret}", "Content-Type": "application/json"},
+                method=method,
+            )
+            with urllib.request.urlopen(request, timeout=60) as r:
+                return json.loads(r.read())
+
+        ask.folder, ask.address = (
+            folder,
+            f"http://127.0.0.1:{at[1]}/lab/tree/nbs/index.ipynb?token={secret}",
+        )
         yield ask
     finally:
-        kernels = psutil.Process(server.pid).children(recursive=True)      # asked to shut down, one that is still starting takes half a minute
-        server.kill(); server.wait(); log.close()
+        kernels = psutil.Process(server.pid).children(
+            recursive=True
+        )  # asked to shut down, one that is still starting takes half a minute
+        server.kill()
+        server.wait()
+        log.close()
         for kernel in kernels:
-            with contextlib.suppress(psutil.NoSuchProcess): kernel.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                kernel.kill()
 
 
 def test_lab_opens_trusted_and_saves_byte_for_byte(lab):
-    paths = sorted(p.relative_to(lab.folder) for p in (lab.folder/"nbs").rglob("*.ipynb"))
+    paths = sorted(p.relative_to(lab.folder) for p in (lab.folder / "nbs").rglob("*.ipynb"))
     assert len(paths) > 40
     for path in paths:
-        before, model = (lab.folder/path).read_bytes(), lab(f"api/contents/{path}?type=notebook&content=1")
+        before, model = (
+            (lab.folder / path).read_bytes(),
+            lab(f"api/contents/{path}?type=notebook&content=1"),
+        )
         cells = [c for c in model["content"]["cells"] if c["cell_type"] == "code"]
         assert all(c["metadata"].get("trusted") for c in cells), f"{path}: not trusted"
-        for n, c in enumerate(cells): c["execution_count"] = n + 1                      # as if it had been run
+        for n, c in enumerate(cells):
+            c["execution_count"] = n + 1  # as if it had been run
         model["content"]["metadata"]["language_info"] = {"name": "python", "version": "3.99"}
-        lab(f"api/contents/{path}", "PUT", dict(type="notebook", format="json", content=model["content"]))
-        assert (lab.folder/path).read_bytes() == before, f"{path}: opening and saving it changed the file"
+        lab(
+            f"api/contents/{path}",
+            "PUT",
+            dict(type="notebook", format="json", content=model["content"]),
+        )
+        assert (lab.folder / path).read_bytes() == before, (
+            f"{path}: opening and saving it changed the file"
+        )
 
 
 def test_lab_shows_a_notebook_and_asks_nothing_of_the_network(lab, browser):
@@ -85,6 +168,10 @@ def test_lab_shows_a_notebook_and_asks_nothing_of_the_network(lab, browser):
     page.wait_for_selector(".jp-NotebookPanel .jp-RenderedMarkdown h1", timeout=120_000)
     page.wait_for_selector(".jp-OutputArea-output", timeout=60_000)
     assert "INTERLACE" in page.inner_text(".jp-NotebookPanel .jp-RenderedMarkdown h1")
-    assert not [u for u in asked if not u.startswith((lab.address.split("/lab/")[0], "data:", "blob:", "ws://127.0.0.1"))]
+    assert not [
+        u
+        for u in asked
+        if not u.startswith((lab.address.split("/lab/")[0], "data:", "blob:", "ws://127.0.0.1"))
+    ]
     assert not page.locator(".jp-Dialog").count(), page.inner_text(".jp-Dialog")
     context.close()

@@ -1,28 +1,62 @@
 """Exported code = notebooks; notebooks clean; README = index; records, profiles and writing all or nothing."""
+
 import ast, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from interlace.core.project import BadInput, finished, fingerprint, load_profile, profiles, read_json, write_json
+from interlace.core.project import (
+    BadInput,
+    finished,
+    fingerprint,
+    load_profile,
+    profiles,
+    read_json,
+    write_json,
+)
 from interlace.reproduction.pipeline import code_of, stages
 from conftest import ROOT
 
-NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+NOTEBOOKS = sorted(
+    p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+)
 LIBRARY = [p for p in NOTEBOOKS if "paper" not in p.parts]
-PACKAGES = ("core", "data", "method", "baselines", "models", "nano", "evaluation", "reproduction", "cli")     # each imports only from those before it
+PACKAGES = (
+    "core",
+    "data",
+    "method",
+    "baselines",
+    "models",
+    "nano",
+    "evaluation",
+    "reproduction",
+    "cli",
+)  # each imports only from those before it
 
 
 def test_exported_code_is_what_the_notebooks_say(tmp_path):
     "Into an empty package: a module whose notebook is gone would show too"
-    shutil.copytree(ROOT/"nbs", tmp_path/"nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for n in ("pyproject.toml", "settings.ini"): shutil.copy(ROOT/n, tmp_path/n)
-    (tmp_path/"interlace").mkdir()
-    shutil.copy(ROOT/"interlace"/"__init__.py", tmp_path/"interlace")
-    subprocess.run(["nbdev-export"], cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"})
-    here, fresh = ({p.relative_to(d).as_posix(): p.read_text() for p in (d/"interlace").rglob("*.py")} for d in (ROOT, tmp_path))
+    shutil.copytree(
+        ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+    )
+    for n in ("pyproject.toml", "settings.ini"):
+        shutil.copy(ROOT / n, tmp_path / n)
+    (tmp_path / "interlace").mkdir()
+    shutil.copy(ROOT / "interlace" / "__init__.py", tmp_path / "interlace")
+    subprocess.run(
+        ["nbdev-export"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
+    )
+    here, fresh = (
+        {p.relative_to(d).as_posix(): p.read_text() for p in (d / "interlace").rglob("*.py")}
+        for d in (ROOT, tmp_path)
+    )
     assert sorted(here) == sorted(fresh)
-    for name in here: assert here[name] == fresh[name], f"{name} differs from its notebook; run nbdev-export"
+    for name in here:
+        assert here[name] == fresh[name], f"{name} differs from its notebook; run nbdev-export"
 
 
 def _chapters():
@@ -37,16 +71,17 @@ def _chapters():
 def test_a_module_imports_only_what_lies_below_it():
     order, count = _chapters(), 0
     for module, place in order.items():
-        tree = ast.parse((ROOT/Path(*module.split("."))).with_suffix(".py").read_text())
+        tree = ast.parse((ROOT / Path(*module.split("."))).with_suffix(".py").read_text())
         for node in (n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level):
-            other = ".".join([*module.split(".")[:-node.level], *filter(None, [node.module])])
-            if other == "interlace": continue
+            other = ".".join([*module.split(".")[: -node.level], *filter(None, [node.module])])
+            if other == "interlace":
+                continue
             count += 1
             assert order[other] < place, f"{module} imports {other}"
     assert len(order) > 10 and count > 20
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/"nbs").as_posix())
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
 def test_notebooks_are_clean(path):
     nb = json.loads(path.read_text())
     for c in nb["cells"]:
@@ -54,95 +89,178 @@ def test_notebooks_are_clean(path):
         if c["cell_type"] == "code":
             assert c["execution_count"] is None
             text = json.dumps(c["outputs"])
-            assert "/work" not in text and "/tmp/" not in text and "/root" not in text and "\"ename\"" not in text
+            assert (
+                "/work" not in text
+                and "/tmp/" not in text
+                and "/root" not in text
+                and '"ename"' not in text
+            )
 
 
 def test_library_notebooks_carry_outputs():
-    for p in LIBRARY: assert any(c.get("outputs") for c in json.loads(p.read_text())["cells"]), p.name
+    for p in LIBRARY:
+        assert any(c.get("outputs") for c in json.loads(p.read_text())["cells"]), p.name
 
 
 def test_papermill_parameters_match_the_run_matrix():
     "Every stage passes exactly what its notebook's parameters cell takes; the defaults are the smoke profile's"
     for s in stages(load_profile("smoke")):
-        nb = json.loads((ROOT/"nbs"/"paper"/f"{s.notebook}.ipynb").read_text())
+        nb = json.loads((ROOT / "nbs" / "paper" / f"{s.notebook}.ipynb").read_text())
         cell = next(c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", []))
         defaults = {}
         exec("".join(cell["source"]), defaults)
         defaults = {k: v for k, v in defaults.items() if not k.startswith("__")}
-        if s.notebook in ("stages/train", "stages/evaluate") and s.name.removeprefix("train-") != "interlace-25": assert set(s.parameters) == set(defaults), s.name
-        else: assert defaults == s.parameters, s.name
+        if (
+            s.notebook in ("stages/train", "stages/evaluate")
+            and s.name.removeprefix("train-") != "interlace-25"
+        ):
+            assert set(s.parameters) == set(defaults), s.name
+        else:
+            assert defaults == s.parameters, s.name
 
 
 def test_readme_is_the_index():
-    done = subprocess.run([sys.executable, ROOT/"nbs"/"readme.py", "--check"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "nbs" / "readme.py", "--check"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_a_stage_depends_on_the_code_it_imports():
-    assert "interlace/method/selection.py" in code_of("stages/plans") and "interlace/method/finetuning.py" not in code_of("stages/plans")
-    assert "interlace/method/selection.py" in code_of("figures/figure4")                  # through records
-    assert "interlace/method/finetuning.py" in code_of("stages/train") and "interlace/evaluation/harness.py" not in code_of("stages/train") and "interlace/reproduction/pipeline.py" not in code_of("stages/evaluate")
+    assert "interlace/method/selection.py" in code_of(
+        "stages/plans"
+    ) and "interlace/method/finetuning.py" not in code_of("stages/plans")
+    assert "interlace/method/selection.py" in code_of("figures/figure4")  # through records
+    assert (
+        "interlace/method/finetuning.py" in code_of("stages/train")
+        and "interlace/evaluation/harness.py" not in code_of("stages/train")
+        and "interlace/reproduction/pipeline.py" not in code_of("stages/evaluate")
+    )
 
 
 @pytest.mark.parametrize("notebook", ["stages/train", "stages/evaluate", "tables/comparison"])
 def test_the_code_of_a_stage_is_complete(notebook):
     "Every module of the library that is there after a notebook's imports is an input of its stage"
-    cells = [c for c in nbformat.read(ROOT/"nbs"/"paper"/f"{notebook}.ipynb", 4).cells if c.cell_type == "code"]
-    lines = [line for c in cells for line in c.source.splitlines() if line.startswith(("import ", "from "))]
-    code = "import sys\n" + "\n".join(lines) + "\nprint(*(m for m in sys.modules if m.startswith('interlace.')))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    cells = [
+        c
+        for c in nbformat.read(ROOT / "nbs" / "paper" / f"{notebook}.ipynb", 4).cells
+        if c.cell_type == "code"
+    ]
+    lines = [
+        line
+        for c in cells
+        for line in c.source.splitlines()
+        if line.startswith(("import ", "from "))
+    ]
+    code = (
+        "import sys\n"
+        + "\n".join(lines)
+        + "\nprint(*(m for m in sys.modules if m.startswith('interlace.')))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
     loaded = {m.replace(".", "/") + ".py" for m in out}
-    assert {f for f in loaded if (ROOT/f).is_file()} <= set(code_of(notebook)) and loaded
+    assert {f for f in loaded if (ROOT / f).is_file()} <= set(code_of(notebook)) and loaded
 
 
 def test_profiles(tmp_path):
-    assert profiles()[:2] == ["nano", "smoke"] and load_profile("smoke")["models"] == ["nano-l"] and isinstance(load_profile("nano")["learning_rate"], float)
-    ini = tmp_path/"settings.ini"
-    for text, why in (("[a; touch hacked]\n", "letters, digits"), ("[../a]\n", "letters, digits"), ("[a]\nextends = b\n[b]\nextends = a\n", "extends itself"), ("[a\n", "settings.ini"), ("[a]\nratios = 0.1 -3\n", "ratios -3"), ("[a]\nextends = z\n", "no profile 'z'")):
+    assert (
+        profiles()[:2] == ["nano", "smoke"]
+        and load_profile("smoke")["models"] == ["nano-l"]
+        and isinstance(load_profile("nano")["learning_rate"], float)
+    )
+    ini = tmp_path / "settings.ini"
+    for text, why in (
+        ("[a; touch hacked]\n", "letters, digits"),
+        ("[../a]\n", "letters, digits"),
+        ("[a]\nextends = b\n[b]\nextends = a\n", "extends itself"),
+        ("[a\n", "settings.ini"),
+        ("[a]\nratios = 0.1 -3\n", "ratios -3"),
+        ("[a]\nextends = z\n", "no profile 'z'"),
+    ):
         ini.write_text(text)
-        with pytest.raises(BadInput, match=why): load_profile("a", ini)
+        with pytest.raises(BadInput, match=why):
+            load_profile("a", ini)
 
 
 def test_all_or_nothing(tmp_path):
-    write_json(tmp_path/"a.json", {"x": 1})
+    write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(RuntimeError):
-        with finished(tmp_path/"a.json") as part: part.write_text("half"); raise RuntimeError
+        with finished(tmp_path / "a.json") as part:
+            part.write_text("half")
+            raise RuntimeError
     with pytest.raises(RuntimeError):
-        with finished(tmp_path/"folder") as part: part.mkdir(); (part/"f").write_text("half"); raise RuntimeError
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and read_json(tmp_path/"a.json") == {"x": 1}
-    with finished(tmp_path/"folder") as part: part.mkdir(); (part/"new").write_text("")
-    with finished(tmp_path/"folder") as part: part.mkdir(); (part/"newer").write_text("")
-    assert [p.name for p in (tmp_path/"folder").iterdir()] == ["newer"]
+        with finished(tmp_path / "folder") as part:
+            part.mkdir()
+            (part / "f").write_text("half")
+            raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and read_json(
+        tmp_path / "a.json"
+    ) == {"x": 1}
+    with finished(tmp_path / "folder") as part:
+        part.mkdir()
+        (part / "new").write_text("")
+    with finished(tmp_path / "folder") as part:
+        part.mkdir()
+        (part / "newer").write_text("")
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["newer"]
 
 
 def test_fingerprints_follow_content(tmp_path):
-    (tmp_path/"a").write_text("1"); (tmp_path/"b").write_text("2")
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("2")
     before = fingerprint(tmp_path)
     assert before == fingerprint(tmp_path)
-    (tmp_path/"a").write_text("2")
+    (tmp_path / "a").write_text("2")
     assert fingerprint(tmp_path) != before
 
 
 def test_nothing_names_a_place_of_its_making():
     "No absolute path, no word of where this was written, in anything that is committed"
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
     assert len(files) > 40
     for f in files:
-        p = ROOT/f
-        if p.suffix in (".py", ".ipynb", ".md", ".toml", ".ini", ".json", ".cff", ".tex", ".csv", "") and p.is_file() and f != "tests/test_project.py":
+        p = ROOT / f
+        if (
+            p.suffix
+            in (".py", ".ipynb", ".md", ".toml", ".ini", ".json", ".cff", ".tex", ".csv", "")
+            and p.is_file()
+            and f != "tests/test_project.py"
+        ):
             assert not re.search(r"/(work|root|home|tmp)/[a-z]", p.read_text(errors="ignore")), f
 
 
-@pytest.mark.parametrize("line, why", [("ratio = 0.25", "no setting 'ratio'; did you mean ratios?"), ("ratios = 1.5", "ratios 1.5 is not in [0, 1)"), ("ratios = 0.25 0.25", "give each value once"), ("ratios =", "at least one"),
-                                       ("questions = 2.5", "questions 2.5: it must be a whole number"), ("questions = -1", "questions -1 is not at least 0"), ("bfloat16 = maybe", "bfloat16 maybe: it must be yes or no"),
-                                       ("dtype = float8", "dtype float8 is not one of"), ("data = finevision", "data finevision is not nano, topics, wikitext-2, a folder, or on a hub: owner/name, owner/name@revision"), ("models =", "at least one"), ("learning_rate = fast", "learning_rate fast: it must be a number")])
+@pytest.mark.parametrize(
+    "line, why",
+    [
+        ("ratio = 0.25", "no setting 'ratio'; did you mean ratios?"),
+        ("ratios = 1.5", "ratios 1.5 is not in [0, 1)"),
+        ("ratios = 0.25 0.25", "give each value once"),
+        ("ratios =", "at least one"),
+        ("questions = 2.5", "questions 2.5: it must be a whole number"),
+        ("questions = -1", "questions -1 is not at least 0"),
+        ("bfloat16 = maybe", "bfloat16 maybe: it must be yes or no"),
+        ("dtype = float8", "dtype float8 is not one of"),
+        (
+            "data = finevision",
+            "data finevision is not nano, topics, wikitext-2, a folder, or on a hub: owner/name, owner/name@revision",
+        ),
+        ("models =", "at least one"),
+        ("learning_rate = fast", "learning_rate fast: it must be a number"),
+    ],
+)
 def test_wrong_settings(line, why, tmp_path):
-    file = tmp_path/"settings.ini"
-    file.write_text((ROOT/"settings.ini").read_text() + f"\n[wrong]\nextends = smoke\n{line}\n")
-    with pytest.raises(BadInput) as e: load_profile("wrong", file)
+    file = tmp_path / "settings.ini"
+    file.write_text((ROOT / "settings.ini").read_text() + f"\n[wrong]\nextends = smoke\n{line}\n")
+    with pytest.raises(BadInput) as e:
+        load_profile("wrong", file)
     assert "settings.ini, profile 'wrong': " in str(e.value) and why in str(e.value)
 
 
 def test_a_profile_says_everything(tmp_path):
-    (tmp_path/"settings.ini").write_text("[alone]\nmodels = nano-l\n")
-    with pytest.raises(BadInput, match="'dtype' is not set"): load_profile("alone", tmp_path/"settings.ini")
+    (tmp_path / "settings.ini").write_text("[alone]\nmodels = nano-l\n")
+    with pytest.raises(BadInput, match="'dtype' is not set"):
+        load_profile("alone", tmp_path / "settings.ini")

@@ -1,4 +1,5 @@
 """What the notebooks' text refers to is there: chapters, equations, papers, names."""
+
 import re, sys
 
 import nbformat
@@ -8,15 +9,24 @@ from conftest import ROOT
 pytest.importorskip("pybtex", reason="the site needs the extra `docs`: pip install -e .[docs]")
 from pybtex.database import parse_file
 
-NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-PAGES = sorted((ROOT/"docs").glob("*.md"))
-BIB = {e.fields["url"]: k for k, e in parse_file(ROOT/"docs"/"references.bib").entries.items()}
+NOTEBOOKS = sorted(
+    p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+)
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BIB = {e.fields["url"]: k for k, e in parse_file(ROOT / "docs" / "references.bib").entries.items()}
 
 
 def prose(path):
     "The text of a notebook or page, without code"
-    text = path.read_text() if path.suffix == ".md" else "\n\n".join(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
+    text = (
+        path.read_text()
+        if path.suffix == ".md"
+        else "\n\n".join(
+            c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"
+        )
+    )
     return re.sub(r"```.*?```", "", text, flags=re.S)
+
 
 TEXT = {p: prose(p) for p in (*NOTEBOOKS, *PAGES)}
 LINKS = [(p, url) for p, t in TEXT.items() for url in re.findall(r"\]\(([^)\s]+)\)", t)]
@@ -29,23 +39,31 @@ def test_every_paper_that_is_linked_is_in_the_bibliography_and_the_other_way_rou
 
 
 def test_entries_say_who_what_when():
-    for key, e in parse_file(ROOT/"docs"/"references.bib").entries.items():
+    for key, e in parse_file(ROOT / "docs" / "references.bib").entries.items():
         assert e.persons.get("author") and {"title", "year", "url"} <= set(e.fields), key
-        if "eprint" in e.fields: assert e.fields["url"] == f"https://arxiv.org/abs/{e.fields['eprint']}", key
+        if "eprint" in e.fields:
+            assert e.fields["url"] == f"https://arxiv.org/abs/{e.fields['eprint']}", key
         assert int(e.fields["year"]) >= 2000 or "doi" in e.fields, key
 
 
 def test_chapters_and_equations_that_are_linked_are_there():
     for path, url in LINKS:
-        if re.match(r"[a-z]+:", url) or path.parent.name == "docs": continue
+        if re.match(r"[a-z]+:", url) or path.parent.name == "docs":
+            continue
         page, _, fragment = url.partition("#")
-        target = (path.parent/page).resolve() if page else path
+        target = (path.parent / page).resolve() if page else path
         assert target.exists(), f"{path.name}: {url}"
-        if fragment.startswith("eq-"): assert f"$$ ({fragment})" in TEXT[target], f"{path.name}: {url}"
+        if fragment.startswith("eq-"):
+            assert f"$$ ({fragment})" in TEXT[target], f"{path.name}: {url}"
 
 
 def test_chapters_are_called_by_a_link():
-    found = [f"{p.name}: {m[0]}" for p, t in TEXT.items() if p.suffix == ".ipynb" for m in re.finditer(r"[Cc]hapter \d+|`nbs/\w+/\d\d_", t)]
+    found = [
+        f"{p.name}: {m[0]}"
+        for p, t in TEXT.items()
+        if p.suffix == ".ipynb"
+        for m in re.finditer(r"[Cc]hapter \d+|`nbs/\w+/\d\d_", t)
+    ]
     assert not found
 
 
@@ -57,15 +75,24 @@ def test_one_title_and_no_jump_of_headings():
 
 
 def test_pictures_have_alternative_texts():
-    for path, text in TEXT.items(): assert not re.search(r"!\[\s*\]\(", text), path.name
+    for path, text in TEXT.items():
+        assert not re.search(r"!\[\s*\]\(", text), path.name
 
 
 def test_names_of_the_library_that_prose_mentions_exist():
-    sys.path.insert(0, str(ROOT/"docs"))
-    try: from sources import exported
-    finally: sys.path.pop(0)
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from sources import exported
+    finally:
+        sys.path.pop(0)
     import interlace
+
     names = exported()
     for path, text in TEXT.items():
         for name in re.findall(r"`(?:il|interlace)\.(\w+)(?:\([^`]*\))?`", text):
-            assert name in names or hasattr(interlace, name) or (ROOT/"interlace"/name).is_dir() or name in ("json", "cli"), f"{path.name}: {name}"
+            assert (
+                name in names
+                or hasattr(interlace, name)
+                or (ROOT / "interlace" / name).is_dir()
+                or name in ("json", "cli")
+            ), f"{path.name}: {name}"

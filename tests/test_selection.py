@@ -1,4 +1,5 @@
 """Plans: against the algorithms written a second time as METHOD states them, and every way to ask wrongly."""
+
 import dataclasses, json, math, sys
 
 import numpy as np
@@ -18,70 +19,119 @@ def second_opinion(scores, K):
     "INTERLACE's selection once more, with sets and explicit loops"
     S1, S2, S3 = (list(scores.similarity(s)) for s in (1, 2, 3))
     drop, tune, anchor = set(), set(), set()
-    triplets = sorted(range(len(S3)), key=lambda i: S3[i], reverse=True)            # stable: ties keep the smaller index first
+    triplets = sorted(
+        range(len(S3)), key=lambda i: S3[i], reverse=True
+    )  # stable: ties keep the smaller index first
     while triplets and len(drop) < K:
         i = triplets.pop(0)
-        if {i, i+1, i+2} & (drop | tune | anchor): continue
-        if S1[i] < S1[i+1]: drop.add(i+1); tune.add(i)
-        else: drop.add(i); tune.add(i+1)
-        anchor.add(i+2)
+        if {i, i + 1, i + 2} & (drop | tune | anchor):
+            continue
+        if S1[i] < S1[i + 1]:
+            drop.add(i + 1)
+            tune.add(i)
+        else:
+            drop.add(i)
+            tune.add(i + 1)
+        anchor.add(i + 2)
     pairs = sorted(range(len(S2)), key=lambda i: S2[i], reverse=True)
     while pairs and len(drop) < K:
         i = pairs.pop(0)
-        if {i, i+1} & (drop | tune | anchor): continue
-        if S1[i] < S1[i+1]: drop.add(i+1); tune.add(i)
-        else: drop.add(i); tune.add(i+1)
+        if {i, i + 1} & (drop | tune | anchor):
+            continue
+        if S1[i] < S1[i + 1]:
+            drop.add(i + 1)
+            tune.add(i)
+        else:
+            drop.add(i)
+            tune.add(i + 1)
     return drop, tune, anchor
 
 
 @pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("L, ratio", [(36, .25), (36, .10), (28, .25), (12, .34), (7, .3)])
+@pytest.mark.parametrize("L, ratio", [(36, 0.25), (36, 0.10), (28, 0.25), (12, 0.34), (7, 0.3)])
 def test_interlace(L, ratio, seed):
     scores = random_scores(L, seed, last=seed % 2 == 0, ties=seed % 3 == 0)
-    want = second_opinion(scores, math.floor(ratio*L + 1e-9))
+    want = second_opinion(scores, math.floor(ratio * L + 1e-9))
     if len(want[0]) < n_drops(L, ratio):
-        with pytest.raises(BadInput): make_plan(scores, ratio)
+        with pytest.raises(BadInput):
+            make_plan(scores, ratio)
     else:
         p = make_plan(scores, ratio)
-        assert (set(p.drop), set(p.tune), set(p.anchor)) == want and len(p.drop) == n_drops(L, ratio)
+        assert (set(p.drop), set(p.tune), set(p.anchor)) == want and len(p.drop) == n_drops(
+            L, ratio
+        )
 
 
 def test_pairs_are_used_when_triplets_run_out():
     L = 12
-    S3 = np.full(L - 3, .1); S3[[1, 4, 7]] = [.9, .8, .7]           # leaves 0, 10 and 11
-    S2 = np.full(L - 2, .1)
-    S1 = np.linspace(.5, .9, L - 1)
-    plan = make_plan(LayerScores.from_arrays({1: np.append(S1, .2), 2: np.append(S2, .95), 3: np.append(S3, .05)}, n_layers=L), ratio=4/12)
-    assert plan.drop == (2, 5, 8, 10) and plan.tune == (1, 4, 7, 11) and plan.anchor == (3, 6, 9)    # the pair (10, 11): S1(10) = .9 ≥ S1(11) = .2
+    S3 = np.full(L - 3, 0.1)
+    S3[[1, 4, 7]] = [0.9, 0.8, 0.7]  # leaves 0, 10 and 11
+    S2 = np.full(L - 2, 0.1)
+    S1 = np.linspace(0.5, 0.9, L - 1)
+    plan = make_plan(
+        LayerScores.from_arrays(
+            {1: np.append(S1, 0.2), 2: np.append(S2, 0.95), 3: np.append(S3, 0.05)}, n_layers=L
+        ),
+        ratio=4 / 12,
+    )
+    assert (
+        plan.drop == (2, 5, 8, 10) and plan.tune == (1, 4, 7, 11) and plan.anchor == (3, 6, 9)
+    )  # the pair (10, 11): S1(10) = .9 ≥ S1(11) = .2
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_ordered_assignment(seed):
     scores = random_scores(24, seed)
-    plan = make_plan(scores, .2, "interlace-oa")
-    assert all(d + 1 in plan.tune and d + 2 in plan.anchor for d in plan.drop) and len(plan.drop) == 4
+    plan = make_plan(scores, 0.2, "interlace-oa")
+    assert (
+        all(d + 1 in plan.tune and d + 2 in plan.anchor for d in plan.drop) and len(plan.drop) == 4
+    )
     assert plan.drop[0] in range(22) and int(np.argmax(scores.similarity(3))) in plan.drop
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_train_next(seed):
     scores = random_scores(24, seed)
-    plan, s1, taken, drops = make_plan(scores, .25, "interlace-tn"), scores.similarity(1), set(), []
+    plan, s1, taken, drops = (
+        make_plan(scores, 0.25, "interlace-tn"),
+        scores.similarity(1),
+        set(),
+        [],
+    )
     for i in np.argsort(-s1, kind="stable"):
-        if len(drops) < 6 and not {i, i+1} & taken: drops.append(int(i)); taken |= {i, i+1}
-    assert plan.drop == tuple(sorted(drops)) and plan.tune == tuple(sorted(d + 1 for d in drops)) and plan.anchor == ()
+        if len(drops) < 6 and not {i, i + 1} & taken:
+            drops.append(int(i))
+            taken |= {i, i + 1}
+    assert (
+        plan.drop == tuple(sorted(drops))
+        and plan.tune == tuple(sorted(d + 1 for d in drops))
+        and plan.anchor == ()
+    )
 
 
-@pytest.mark.parametrize("best, ratio, drop, tune", [(2, .25, (2, 3, 4), (5, 6, 7)), (10, .25, (6, 7, 8), (9, 10, 11)), (0, .75, tuple(range(9)), (9, 10, 11)), (8, .5, tuple(range(6)), tuple(range(6, 12)))])
+@pytest.mark.parametrize(
+    "best, ratio, drop, tune",
+    [
+        (2, 0.25, (2, 3, 4), (5, 6, 7)),
+        (10, 0.25, (6, 7, 8), (9, 10, 11)),
+        (0, 0.75, tuple(range(9)), (9, 10, 11)),
+        (8, 0.5, tuple(range(6)), tuple(range(6, 12))),
+    ],
+)
 def test_consecutive(best, ratio, drop, tune):
-    s1 = np.full(11, .5); s1[best] = .9
-    plan = make_plan(LayerScores.from_arrays({1: s1, 2: np.full(10, .5), 3: np.full(9, .5)}, n_layers=12), ratio, "consecutive")
+    s1 = np.full(11, 0.5)
+    s1[best] = 0.9
+    plan = make_plan(
+        LayerScores.from_arrays({1: s1, 2: np.full(10, 0.5), 3: np.full(9, 0.5)}, n_layers=12),
+        ratio,
+        "consecutive",
+    )
     assert (plan.drop, plan.tune) == (drop, tune)
 
 
 def test_random_is_seeded():
     scores = random_scores(36, 0)
-    a, b, c = (make_plan(scores, .25, "random", seed=s) for s in (42, 42, 43))
+    a, b, c = (make_plan(scores, 0.25, "random", seed=s) for s in (42, 42, 43))
     assert a == b != c and len(a.drop) == len(a.tune) == 9
 
 
@@ -91,76 +141,134 @@ def test_nothing_to_drop(strategy):
     assert plan.drop == plan.tune == plan.anchor == () and plan.kept == tuple(range(12))
 
 
-@pytest.mark.parametrize("ratio", [1.5, 1, -.1, float("nan"), "a quarter", None, True])
+@pytest.mark.parametrize("ratio", [1.5, 1, -0.1, float("nan"), "a quarter", None, True])
 def test_wrong_ratios(ratio):
-    with pytest.raises(BadInput, match="ratio"): make_plan(random_scores(12, 0), ratio)
+    with pytest.raises(BadInput, match="ratio"):
+        make_plan(random_scores(12, 0), ratio)
 
 
 def test_nan_scores():
-    arrays = {s: np.full(12 - s, .5) for s in (1, 2, 3)}
+    arrays = {s: np.full(12 - s, 0.5) for s in (1, 2, 3)}
     arrays[1][4] = np.nan
-    with pytest.raises(BadInput, match=r"S_1\(4\)"): make_plan(LayerScores.from_arrays(arrays, n_layers=12), .25)
+    with pytest.raises(BadInput, match=r"S_1\(4\)"):
+        make_plan(LayerScores.from_arrays(arrays, n_layers=12), 0.25)
 
 
 def test_scores_of_another_model():
-    with pytest.raises(BadInput, match="12 layers and this one has 36"): make_plan(random_scores(12, 0), .25, n_layers=36)
+    with pytest.raises(BadInput, match="12 layers and this one has 36"):
+        make_plan(random_scores(12, 0), 0.25, n_layers=36)
 
 
 def test_too_few_windows_says_how_many():
-    with pytest.raises(BadInput, match=r"disjoint windows for only \d+ are left"): make_plan(random_scores(12, 1), .6)
+    with pytest.raises(BadInput, match=r"disjoint windows for only \d+ are left"):
+        make_plan(random_scores(12, 1), 0.6)
 
 
 def test_unknown_strategy():
-    with pytest.raises(BadInput, match="interlace-oa"): make_plan(random_scores(12, 0), .25, "best")
+    with pytest.raises(BadInput, match="interlace-oa"):
+        make_plan(random_scores(12, 0), 0.25, "best")
 
 
-@pytest.mark.parametrize("plan", [dict(drop=(12,)), dict(drop=(1,), tune=(1,)), dict(drop=tuple(range(12))), dict(drop=(1, 1))])
+@pytest.mark.parametrize(
+    "plan",
+    [dict(drop=(12,)), dict(drop=(1,), tune=(1,)), dict(drop=tuple(range(12))), dict(drop=(1, 1))],
+)
 def test_a_plan_validates_itself(plan):
-    with pytest.raises(BadInput): Plan(**(dict(drop=(), tune=(), anchor=(), n_layers=12, strategy="by hand", ratio=.1) | plan))
+    with pytest.raises(BadInput):
+        Plan(
+            **(dict(drop=(), tune=(), anchor=(), n_layers=12, strategy="by hand", ratio=0.1) | plan)
+        )
 
 
 def test_a_plan_is_immutable_and_round_trips(tmp_path):
-    plan = make_plan(random_scores(36, 5), .25)
-    with pytest.raises(dataclasses.FrozenInstanceError): plan.drop = ()
-    plan.to_json(tmp_path/"plan.json")
-    assert Plan.from_json(tmp_path/"plan.json") == plan == Plan.from_json(plan.to_json())
+    plan = make_plan(random_scores(36, 5), 0.25)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.drop = ()
+    plan.to_json(tmp_path / "plan.json")
+    assert Plan.from_json(tmp_path / "plan.json") == plan == Plan.from_json(plan.to_json())
 
 
 def test_a_plan_draws_every_layer():
-    plan = make_plan(random_scores(36, 5), .25)
+    plan = make_plan(random_scores(36, 5), 0.25)
     svg = plan._repr_svg_()
-    for colour, n in (("#d62728", 9), ("#17becf", 9), ("#1f4fd6", len(plan.anchor)), ("#b8b8b8", 18 - len(plan.anchor))): assert svg.count(f'rx="3" fill="{colour}"') == n
+    for colour, n in (
+        ("#d62728", 9),
+        ("#17becf", 9),
+        ("#1f4fd6", len(plan.anchor)),
+        ("#b8b8b8", 18 - len(plan.anchor)),
+    ):
+        assert svg.count(f'rx="3" fill="{colour}"') == n
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"kind": "plan"}', '{"per_sample": 3}'])
 def test_broken_files(text, tmp_path):
-    (tmp_path/"x.json").write_text(text)
+    (tmp_path / "x.json").write_text(text)
     for kind in (Plan, LayerScores):
-        with pytest.raises(BadInput, match="x.json"): kind.from_json(tmp_path/"x.json")
+        with pytest.raises(BadInput, match="x.json"):
+            kind.from_json(tmp_path / "x.json")
 
 
-@pytest.mark.parametrize("field, value", [("drop", [4.7]), ("drop", ["12"]), ("drop", [True]), ("tune", [None]), ("drop", "12"), ("n_layers", "12"), ("n_layers", 12.), ("n_layers", True), ("n_layers", 0), ("ratio", "0.25"), ("ratio", None), ("ratio", 1.5), ("strategy", 3)])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("drop", [4.7]),
+        ("drop", ["12"]),
+        ("drop", [True]),
+        ("tune", [None]),
+        ("drop", "12"),
+        ("n_layers", "12"),
+        ("n_layers", 12.0),
+        ("n_layers", True),
+        ("n_layers", 0),
+        ("ratio", "0.25"),
+        ("ratio", None),
+        ("ratio", 1.5),
+        ("strategy", 3),
+    ],
+)
 def test_a_plan_says_what_it_is(field, value, tmp_path):
     "Nothing is taken for a layer that is none, and the file is named"
-    plan = dict(kind="plan", drop=[2], tune=[3], anchor=[4], n_layers=12, strategy="by hand", ratio=.1)
-    (tmp_path/"x.json").write_text(json.dumps(plan))
-    Plan.from_json(tmp_path/"x.json")
-    (tmp_path/"x.json").write_text(json.dumps(plan | {field: value}))
-    with pytest.raises(BadInput, match="x.json"): Plan.from_json(tmp_path/"x.json")
+    plan = dict(
+        kind="plan", drop=[2], tune=[3], anchor=[4], n_layers=12, strategy="by hand", ratio=0.1
+    )
+    (tmp_path / "x.json").write_text(json.dumps(plan))
+    Plan.from_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text(json.dumps(plan | {field: value}))
+    with pytest.raises(BadInput, match="x.json"):
+        Plan.from_json(tmp_path / "x.json")
 
 
-@pytest.mark.parametrize("field, value", [("n_layers", "4"), ("n_layers", 4.), ("last", "no"), ("last", 0), ("per_sample", {"1": [["a", "b", "c"]], "2": [[.1, .2]], "3": [[.3]]}), ("per_sample", {"1": [[True, True, True]], "2": [[.1, .2]], "3": [[.3]]}), ("kind", "plan")])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("n_layers", "4"),
+        ("n_layers", 4.0),
+        ("last", "no"),
+        ("last", 0),
+        ("per_sample", {"1": [["a", "b", "c"]], "2": [[0.1, 0.2]], "3": [[0.3]]}),
+        ("per_sample", {"1": [[True, True, True]], "2": [[0.1, 0.2]], "3": [[0.3]]}),
+        ("kind", "plan"),
+    ],
+)
 def test_scores_say_what_they_are(field, value, tmp_path):
-    scores = dict(kind="scores", n_layers=4, last=False, about={}, per_sample={"1": [[.9, .5, .7]], "2": [[.6, .4]], "3": [[.3]]})
-    (tmp_path/"x.json").write_text(json.dumps(scores))
-    LayerScores.from_json(tmp_path/"x.json")
-    (tmp_path/"x.json").write_text(json.dumps(scores | {field: value}))
-    with pytest.raises(BadInput, match="x.json"): LayerScores.from_json(tmp_path/"x.json")
+    scores = dict(
+        kind="scores",
+        n_layers=4,
+        last=False,
+        about={},
+        per_sample={"1": [[0.9, 0.5, 0.7]], "2": [[0.6, 0.4]], "3": [[0.3]]},
+    )
+    (tmp_path / "x.json").write_text(json.dumps(scores))
+    LayerScores.from_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text(json.dumps(scores | {field: value}))
+    with pytest.raises(BadInput, match="x.json"):
+        LayerScores.from_json(tmp_path / "x.json")
 
 
 def test_one_kind_of_file_is_not_taken_for_another(tmp_path):
-    Plan((2,), (3,), (4,), 12, "by hand", .1).to_json(tmp_path/"plan.json")
-    with pytest.raises(BadInput, match="not a scores file, but of plan"): LayerScores.from_json(tmp_path/"plan.json")
+    Plan((2,), (3,), (4,), 12, "by hand", 0.1).to_json(tmp_path / "plan.json")
+    with pytest.raises(BadInput, match="not a scores file, but of plan"):
+        LayerScores.from_json(tmp_path / "plan.json")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -169,14 +277,19 @@ def test_selection_does_linear_work(strategy):
     counts = []
     for L in (1000, 10_000):
         scores = random_scores(L, 3)
-        plan = make_plan(scores, .25, strategy)
-        assert len(plan.drop) == L//4
+        plan = make_plan(scores, 0.25, strategy)
+        assert len(plan.drop) == L // 4
         lines = []
+
         def trace(frame, event, arg):
-            if event == "line": lines.append(1)
+            if event == "line":
+                lines.append(1)
             return trace
+
         sys.settrace(trace)
-        try: STRATEGIES[strategy]({k: scores.similarity(k) for k in (1, 2, 3)}, L, L//4, 42)
-        finally: sys.settrace(None)
+        try:
+            STRATEGIES[strategy]({k: scores.similarity(k) for k in (1, 2, 3)}, L, L // 4, 42)
+        finally:
+            sys.settrace(None)
         counts.append(len(lines))
-    assert counts[1] < 12*max(counts[0], 100)
+    assert counts[1] < 12 * max(counts[0], 100)

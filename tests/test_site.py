@@ -1,4 +1,5 @@
 """The site: built without a warning, whole, readable without a network, and usable by everyone, as a real browser sees it."""
+
 import functools, http.server, os, re, shutil, subprocess, sys, threading
 from pathlib import Path
 
@@ -16,23 +17,58 @@ from interlace.reproduction.pipeline import stages
 def site(tmp_path_factory):
     "The folder of the site, built as `make docs` builds it; warnings are errors"
     out = tmp_path_factory.mktemp("site")
-    env = os.environ | dict(SITE_SOURCE=str(out/"source"), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
-    for command in ([sys.executable, "docs/sources.py", out/"source"], [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-c", "docs", out/"source", out/"html"]):
-        done = subprocess.run([str(c) for c in command], cwd=ROOT, env=env, capture_output=True, text=True)
+    env = os.environ | dict(
+        SITE_SOURCE=str(out / "source"), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)
+    )
+    for command in (
+        [sys.executable, "docs/sources.py", out / "source"],
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-W",
+            "--keep-going",
+            "-q",
+            "-E",
+            "-c",
+            "docs",
+            out / "source",
+            out / "html",
+        ],
+    ):
+        done = subprocess.run(
+            [str(c) for c in command], cwd=ROOT, env=env, capture_output=True, text=True
+        )
         assert not done.returncode, done.stderr[-3000:]
-    return out/"html"
+    return out / "html"
 
 
 @pytest.fixture(scope="module")
 def soups(site):
-    return {p.relative_to(site).as_posix(): BeautifulSoup(p.read_text(), "html.parser") for p in sorted(site.rglob("*.html")) if "_static" not in p.parts}
+    return {
+        p.relative_to(site).as_posix(): BeautifulSoup(p.read_text(), "html.parser")
+        for p in sorted(site.rglob("*.html"))
+        if "_static" not in p.parts
+    }
 
 
 @pytest.fixture(scope="module")
 def axe():
     "axe-core's script, from npm"
-    path = next((p for p in (ROOT/".venv"/"axe"/"node_modules"/"axe-core"/"axe.min.js", Path(os.environ.get("AXE", "-"))) if p.exists()), None)
-    return needed(path, "axe-core, for the accessibility check: npm install --prefix .venv/axe axe-core").read_text()
+    path = next(
+        (
+            p
+            for p in (
+                ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js",
+                Path(os.environ.get("AXE", "-")),
+            )
+            if p.exists()
+        ),
+        None,
+    )
+    return needed(
+        path, "axe-core, for the accessibility check: npm install --prefix .venv/axe axe-core"
+    ).read_text()
 
 
 def opened(browser, url, scheme="light"):
@@ -51,62 +87,109 @@ def shown(tab, url):
 def watched(browser, url, scheme="light"):
     "A tab, and the list of what goes wrong in it"
     page, wrong = browser.new_page(viewport=dict(width=1280, height=900), color_scheme=scheme), []
-    page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda e: wrong.append(f"error: {e}"))
     page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
-    page.on("request", lambda r: None if r.url.startswith((url.split("/sub/")[0] if "/sub/" in url else "file:", "data:", "blob:")) else wrong.append(f"from elsewhere: {r.url}"))
+    page.on(
+        "request",
+        lambda r: (
+            None
+            if r.url.startswith(
+                (url.split("/sub/")[0] if "/sub/" in url else "file:", "data:", "blob:")
+            )
+            else wrong.append(f"from elsewhere: {r.url}")
+        ),
+    )
     return page, wrong
 
 
 def test_links_and_pictures_lead_somewhere(site, soups):
-    wrong, ids = [], {p: {e["id"] for e in s.find_all(id=True)} | {e["name"] for e in s.find_all("a", attrs=dict(name=True))} for p, s in soups.items()}
+    wrong, ids = (
+        [],
+        {
+            p: {e["id"] for e in s.find_all(id=True)}
+            | {e["name"] for e in s.find_all("a", attrs=dict(name=True))}
+            for p, s in soups.items()
+        },
+    )
     count = 0
     for page, soup in soups.items():
         for e in soup.find_all(["a", "img", "script", "link"]):
             url = e.get("href") or e.get("src")
-            if not url or re.match(r"[a-z]+:", url): continue
+            if not url or re.match(r"[a-z]+:", url):
+                continue
             count += 1
             target, _, fragment = url.partition("#")
-            path = (site/page).parent/target.partition("?")[0] if target else site/page
-            if not path.exists(): wrong.append(f"{page}: {url}")
-            elif fragment and path.suffix == ".html" and fragment not in ids[path.resolve().relative_to(site.resolve()).as_posix()]: wrong.append(f"{page}: {url} (no such place)")
+            path = (site / page).parent / target.partition("?")[0] if target else site / page
+            if not path.exists():
+                wrong.append(f"{page}: {url}")
+            elif (
+                fragment
+                and path.suffix == ".html"
+                and fragment not in ids[path.resolve().relative_to(site.resolve()).as_posix()]
+            ):
+                wrong.append(f"{page}: {url} (no such place)")
     assert count > 3000 and not wrong, "\n".join(sorted(set(wrong))[:40])
 
 
 def test_public_names_are_links(soups):
-    sys.path.insert(0, str(ROOT/"docs"))
-    try: from sources import exported
-    finally: sys.path.pop(0)
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from sources import exported
+    finally:
+        sys.path.pop(0)
     names = {n for n, full in exported().items() if full.count(".") >= 2}
     plain = []
     for page, soup in soups.items():
-        if page.startswith(("_modules", "genindex", "py-modindex")): continue
+        if page.startswith(("_modules", "genindex", "py-modindex")):
+            continue
         for code in soup.find_all("code"):
-            if not code.find_parent(["a", "pre", "dt", "h1", "h2", "h3"]) and not code.find("a") and code.get_text() in names: plain.append(f"{page}: {code.get_text()}")
+            if (
+                not code.find_parent(["a", "pre", "dt", "h1", "h2", "h3"])
+                and not code.find("a")
+                and code.get_text() in names
+            ):
+                plain.append(f"{page}: {code.get_text()}")
     assert not plain, "\n".join(plain[:40])
 
 
 def test_each_definition_has_a_source_link(soups):
     defined = {dt["id"]: dt for s in soups.values() for dt in s.select("dl.py > dt[id]")}
-    without = [n for n, dt in defined.items() if not dt.find(class_="viewcode-link") and not {"data", "property"} & set(dt.parent["class"]) and not dt["id"].startswith("module-")]
+    without = [
+        n
+        for n, dt in defined.items()
+        if not dt.find(class_="viewcode-link")
+        and not {"data", "property"} & set(dt.parent["class"])
+        and not dt["id"].startswith("module-")
+    ]
     assert len(defined) > 150 and not without, without[:20]
 
 
 def test_figures_and_tables_have_their_pages(site, soups):
     "Each kept artefact: its picture or table, its record and files, the notebook, a command that there is"
     for folder in ("figures", "tables"):
-        for record in sorted((ROOT/folder).glob("*/*.json")):
+        for record in sorted((ROOT / folder).glob("*/*.json")):
             profile, name = record.parent.name, record.stem
-            if name == "explorer": continue
+            if name == "explorer":
+                continue
             soup = soups[f"results/{name if profile == 'nano' else f'{profile}-{name}'}.html"]
             links = {a["href"] for a in soup.find_all("a", href=True)}
             files = [f for f in record.parent.glob(f"{name}.*") if f.suffix != ".part"]
             assert {f"../{f.relative_to(ROOT).as_posix()}" for f in files} <= links, name
             assert any(re.fullmatch(r"\.\./paper/\w+/\w+\.html", l) for l in links), name
-            assert soup.find("img", class_="paper") if folder == "figures" else soup.find("table"), name
+            assert (
+                soup.find("img", class_="paper") if folder == "figures" else soup.find("table")
+            ), name
             command = soup.find("div", class_="highlight-sh").get_text().strip()
-            if command.startswith("make"): assert re.search(rf"^{command.split()[1]}:", (ROOT/"Makefile").read_text(), re.M)
-            else: assert name in {s.name for s in stages(load_profile(command.split()[3], ROOT/"settings.ini"))}, command
+            if command.startswith("make"):
+                assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
+            else:
+                assert name in {
+                    s.name for s in stages(load_profile(command.split()[3], ROOT / "settings.ini"))
+                }, command
 
 
 def test_equations_are_numbered_and_citations_resolved(soups):
@@ -119,36 +202,58 @@ def test_equations_are_numbered_and_citations_resolved(soups):
 def test_every_page_in_a_browser(site, soups, browser, axe):
     "No console error, nothing fetched from elsewhere, math set, fits a telephone, no finding of axe"
     wrong, formulas = [], 0
-    tab, said = watched(browser, "file:")         # one tab for all: a new one takes as long as a page
+    tab, said = watched(browser, "file:")  # one tab for all: a new one takes as long as a page
     for page in soups:
-        if page.startswith("_modules/"): continue
+        if page.startswith("_modules/"):
+            continue
         tab.set_viewport_size(dict(width=1280, height=900))
-        shown(tab, (site/page).as_uri())
+        shown(tab, (site / page).as_uri())
         wrong += [f"{page}: {s}" for s in said]
         said.clear()
         formulas += tab.locator("mjx-container").count()
-        if tab.locator("mjx-merror, [data-mjx-error]").count(): wrong.append(f"{page}: an equation is not rendered")
-        if bad := tab.evaluate("() => [...document.images].filter(i => !i.naturalWidth && i.loading !== 'lazy').map(i => i.src)"): wrong.append(f"{page}: pictures missing: {bad}")
+        if tab.locator("mjx-merror, [data-mjx-error]").count():
+            wrong.append(f"{page}: an equation is not rendered")
+        if bad := tab.evaluate(
+            "() => [...document.images].filter(i => !i.naturalWidth && i.loading !== 'lazy').map(i => i.src)"
+        ):
+            wrong.append(f"{page}: pictures missing: {bad}")
         tab.evaluate(axe)
-        for v in tab.evaluate("() => axe.run({ preload: false, resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] }).then(r => r.violations)"):
-            wrong.append(f"{page}: {v['id']}: {v['help']}: {v['nodes'][0]['html'][:150]} ({len(v['nodes'])})")
+        for v in tab.evaluate(
+            "() => axe.run({ preload: false, resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] }).then(r => r.violations)"
+        ):
+            wrong.append(
+                f"{page}: {v['id']}: {v['help']}: {v['nodes'][0]['html'][:150]} ({len(v['nodes'])})"
+            )
         tab.set_viewport_size(dict(width=390, height=844))
-        if (wide := tab.evaluate("() => document.documentElement.scrollWidth")) > 390: wrong.append(f"{page}: {wide} px wide on a screen of 390")
+        if (wide := tab.evaluate("() => document.documentElement.scrollWidth")) > 390:
+            wrong.append(f"{page}: {wide} px wide on a screen of 390")
     tab.close()
     assert formulas > 50 and not wrong, f"{len(wrong)} findings\n" + "\n".join(wrong[:60])
 
 
-@pytest.mark.parametrize("page", ["index.html", "overview.html", "method/03_selection.html", "results/table1.html", "explorer.html", "cite.html"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "index.html",
+        "overview.html",
+        "method/03_selection.html",
+        "results/table1.html",
+        "explorer.html",
+        "cite.html",
+    ],
+)
 def test_contrast_in_the_dark(site, browser, axe, page):
-    tab, said = opened(browser, (site/page).as_uri(), scheme="dark")
+    tab, said = opened(browser, (site / page).as_uri(), scheme="dark")
     tab.evaluate(axe)
-    found = tab.evaluate("() => axe.run({ preload: false, runOnly: { type: 'rule', values: ['color-contrast'] } }).then(r => r.violations.flatMap(v => v.nodes.map(n => n.html)))")
+    found = tab.evaluate(
+        "() => axe.run({ preload: false, runOnly: { type: 'rule', values: ['color-contrast'] } }).then(r => r.violations.flatMap(v => v.nodes.map(n => n.html)))"
+    )
     tab.close()
     assert not said and not found, found[:5]
 
 
 def test_search_finds_the_anchor(site, browser):
-    tab, said = opened(browser, (site/"search.html").as_uri() + "?q=anchor")
+    tab, said = opened(browser, (site / "search.html").as_uri() + "?q=anchor")
     tab.wait_for_selector("#search-results li", timeout=15_000)
     hits = tab.locator("#search-results li").all_inner_texts()
     tab.close()
@@ -157,16 +262,31 @@ def test_search_finds_the_anchor(site, browser):
 
 def test_served_under_a_sub_path(site, browser):
     "As project pages are: not at the root of a server; copying works there too"
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *a): pass
-        def translate_path(self, path): return str(site/path.split("?")[0].removeprefix("/sub/path/")) if path.startswith("/sub/path/") else str(site/"nowhere")
+        def log_message(self, *a):
+            pass
+
+        def translate_path(self, path):
+            return (
+                str(site / path.split("?")[0].removeprefix("/sub/path/"))
+                if path.startswith("/sub/path/")
+                else str(site / "nowhere")
+            )
+
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}/sub/path/"
     try:
-        for page in ("index.html", "method/02_similarity.html", "results/figure2.html", "search.html?q=anchor"):
+        for page in (
+            "index.html",
+            "method/02_similarity.html",
+            "results/figure2.html",
+            "search.html?q=anchor",
+        ):
             tab, said = opened(browser, base + page)
-            if "search" in page: tab.wait_for_selector("#search-results li", timeout=15_000)
+            if "search" in page:
+                tab.wait_for_selector("#search-results li", timeout=15_000)
             tab.close()
             assert not said, said
         context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
@@ -175,5 +295,8 @@ def test_served_under_a_sub_path(site, browser):
         tab.locator("div.highlight-bibtex button.copybtn").first.click(force=True)
         copied = tab.evaluate("() => navigator.clipboard.readText()")
         context.close()
-        assert copied.startswith("@inproceedings{interlace") and copied.rstrip().endswith("}"), copied
-    finally: server.shutdown()
+        assert copied.startswith("@inproceedings{interlace") and copied.rstrip().endswith("}"), (
+            copied
+        )
+    finally:
+        server.shutdown()

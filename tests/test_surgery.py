@@ -1,4 +1,5 @@
 """Dropped = skipped; reloaded = in memory; cached = uncached; refused = untouched. On every family."""
+
 import copy
 
 import pytest
@@ -10,20 +11,23 @@ from interlace.method.selection import Plan
 from interlace.method.surgery import freeze_for, prune, pruned_settings
 from conftest import L, TEXT, tiny
 
-PLAN = Plan(drop=(4, 6), tune=(5, 7), anchor=(), n_layers=L, strategy="by hand", ratio=.25)
-EARLY = Plan(drop=(1, 4), tune=(2, 5), anchor=(3, 6), n_layers=L, strategy="by hand", ratio=.25)
+PLAN = Plan(drop=(4, 6), tune=(5, 7), anchor=(), n_layers=L, strategy="by hand", ratio=0.25)
+EARLY = Plan(drop=(1, 4), tune=(2, 5), anchor=(3, 6), n_layers=L, strategy="by hand", ratio=0.25)
 
 
 def logits(model, inputs):
-    with torch.no_grad(): return model(**inputs).logits
+    with torch.no_grad():
+        return model(**inputs).logits
 
 
 def skip(layer):
     "Let a layer hand on what it is given, in the form that it usually returns"
     usual = layer.forward
+
     def forward(hidden_states, *args, **kwargs):
         out = usual(hidden_states, *args, **kwargs)
         return (hidden_states, *out[1:]) if isinstance(out, tuple) else hidden_states
+
     layer.forward = forward
 
 
@@ -31,9 +35,12 @@ def test_dropped_is_skipped(family):
     whole, inputs = tiny(family)
     before = logits(whole, inputs)
     pruned = prune(copy.deepcopy(whole), PLAN)
-    for i in PLAN.drop: skip(find_decoder(whole).layers[i])
+    for i in PLAN.drop:
+        skip(find_decoder(whole).layers[i])
     assert torch.equal(logits(whole, inputs), logits(pruned, inputs))
-    assert not torch.allclose(before, logits(pruned, inputs), atol=1e-3)    # the dropped layers did something
+    assert not torch.allclose(
+        before, logits(pruned, inputs), atol=1e-3
+    )  # the dropped layers did something
 
 
 @pytest.mark.parametrize("plan", [PLAN, EARLY], ids=["late", "early"])
@@ -42,7 +49,9 @@ def test_reloaded_equals_in_memory(family, plan, tmp_path):
     prune(model, plan)
     model.save_pretrained(tmp_path)
     loader = AutoModelForCausalLM if family == "llama" else AutoModelForImageTextToText
-    again, info = loader.from_pretrained(tmp_path, output_loading_info=True, attn_implementation=model.config._attn_implementation)
+    again, info = loader.from_pretrained(
+        tmp_path, output_loading_info=True, attn_implementation=model.config._attn_implementation
+    )
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert torch.equal(logits(model, inputs), logits(again.eval(), inputs))
 
@@ -53,7 +62,10 @@ def test_cached_generation_equals_uncached(family, tmp_path):
     model.save_pretrained(tmp_path)
     loader = AutoModelForCausalLM if family == "llama" else AutoModelForImageTextToText
     for m in (model, loader.from_pretrained(tmp_path).eval()):
-        said = {cache: m.generate(**inputs, max_new_tokens=8, do_sample=False, use_cache=cache) for cache in (True, False)}
+        said = {
+            cache: m.generate(**inputs, max_new_tokens=8, do_sample=False, use_cache=cache)
+            for cache in (True, False)
+        }
         assert torch.equal(said[True], said[False])
 
 
@@ -62,17 +74,24 @@ def test_every_module_knows_its_new_place(family):
     prune(model, EARLY)
     layers = find_decoder(model).layers
     assert len(layers) == L - 2
-    for i, layer in enumerate(layers): assert {v for _, _, v in places(layer)} == {i}
+    for i, layer in enumerate(layers):
+        assert {v for _, _, v in places(layer)} == {i}
     text = model.config.get_text_config(decoder=True)
     assert text.num_hidden_layers == L - 2
-    if getattr(text, "layer_types", None): assert len(text.layer_types) == L - 2
+    if getattr(text, "layer_types", None):
+        assert len(text.layer_types) == L - 2
 
 
 def test_fields_that_list_layers_by_number_are_renumbered():
     model, _ = tiny("qwen3-vl-moe")
-    assert pruned_settings(find_decoder(model).config, EARLY)["mlp_only_layers"] == [2, 3]      # 3, 5 before
+    assert pruned_settings(find_decoder(model).config, EARLY)["mlp_only_layers"] == [
+        2,
+        3,
+    ]  # 3, 5 before
     prune(model, EARLY)
-    assert [type(l.mlp).__name__.endswith("SparseMoeBlock") for l in find_decoder(model).layers] == [True, True, False, False, True, True]
+    assert [
+        type(l.mlp).__name__.endswith("SparseMoeBlock") for l in find_decoder(model).layers
+    ] == [True, True, False, False, True, True]
 
 
 def test_thresholds_count_kept_layers():
@@ -94,31 +113,42 @@ def test_deepstack_enters_by_position():
     model, inputs = tiny("qwen3-vl")
     prune(model, EARLY)
     seen = []
-    for layer in find_decoder(model).layers: layer.register_forward_hook(lambda m, a, o: seen.append(o.clone()))
+    for layer in find_decoder(model).layers:
+        layer.register_forward_hook(lambda m, a, o: seen.append(o.clone()))
     enters = []
-    for layer in find_decoder(model).layers: layer.register_forward_pre_hook(lambda m, a, k: enters.append((a[0] if a else k["hidden_states"]).clone()), with_kwargs=True)
+    for layer in find_decoder(model).layers:
+        layer.register_forward_pre_hook(
+            lambda m, a, k: enters.append((a[0] if a else k["hidden_states"]).clone()),
+            with_kwargs=True,
+        )
     logits(model, inputs)
     visual = inputs["input_ids"] == 90
-    added = [not torch.equal(seen[i][visual], enters[i+1][visual]) for i in range(5)]
+    added = [not torch.equal(seen[i][visual], enters[i + 1][visual]) for i in range(5)]
     assert added == [True, True, True, False, False]
 
 
 def test_only_tuned_layers_require_gradients(family):
     model, _ = tiny(family)
     freeze_for(prune(model, EARLY), EARLY)
-    for i, layer in enumerate(find_decoder(model).layers): assert all(p.requires_grad == (EARLY.kept[i] in EARLY.tune) for p in layer.parameters())
+    for i, layer in enumerate(find_decoder(model).layers):
+        assert all(p.requires_grad == (EARLY.kept[i] in EARLY.tune) for p in layer.parameters())
     inside = {id(p) for l in find_decoder(model).layers for p in l.parameters()}
     assert not any(p.requires_grad for p in model.parameters() if id(p) not in inside)
 
 
 def refused(model, plan, why):
     before = copy.deepcopy(model.config.to_dict()), len(find_decoder(model))
-    with pytest.raises(BadInput, match=why): prune(model, plan)
+    with pytest.raises(BadInput, match=why):
+        prune(model, plan)
     assert (model.config.to_dict(), len(find_decoder(model))) == before
 
 
 def test_a_plan_of_another_model_is_refused():
-    refused(tiny("llama")[0], Plan((1,), (2,), (), 12, "by hand", .1), "12 layers and this decoder has 8")
+    refused(
+        tiny("llama")[0],
+        Plan((1,), (2,), (), 12, "by hand", 0.1),
+        "12 layers and this decoder has 8",
+    )
 
 
 def test_a_second_cut_by_the_same_plan_is_refused():
@@ -128,7 +158,17 @@ def test_a_second_cut_by_the_same_plan_is_refused():
 
 def test_a_pattern_that_would_shift_is_refused():
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**TEXT, head_dim=8, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=2))
+
+    model = Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(
+            **TEXT,
+            head_dim=8,
+            moe_intermediate_size=16,
+            num_experts=4,
+            num_experts_per_tok=2,
+            decoder_sparse_step=2,
+        )
+    )
     refused(model, EARLY, "would come back as layer")
 
 
@@ -137,13 +177,14 @@ def test_shared_weights_are_refused():
     layers = find_decoder(model).layers
     layers[4].mlp.up_proj.weight = layers[5].mlp.up_proj.weight
     refused(model, PLAN, "layer 4 shares weights")
-    prune(model, Plan((1,), (2,), (), L, "by hand", .125))          # layers that stay may share
+    prune(model, Plan((1,), (2,), (), L, "by hand", 0.125))  # layers that stay may share
 
 
 def test_quantised_weights_are_refused():
     model, _ = tiny("llama")
     model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    with pytest.raises(BadInput, match="quantised"): prune(model, PLAN)
+    with pytest.raises(BadInput, match="quantised"):
+        prune(model, PLAN)
     assert len(find_decoder(model)) == L
 
 
@@ -155,10 +196,14 @@ def test_shared_keys_and_values_are_refused():
 
 def test_fewer_layers_than_deepstack_features_is_refused():
     model, _ = tiny("qwen3-vl")
-    refused(model, Plan((0, 1, 2, 3, 4, 5), (), (), L, "by hand", .75), "DeepStack")
+    refused(model, Plan((0, 1, 2, 3, 4, 5), (), (), L, "by hand", 0.75), "DeepStack")
 
 
 def test_an_encoder_decoder_is_refused():
     from transformers import T5Config, T5ForConditionalGeneration
-    model = T5ForConditionalGeneration(T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2))
-    with pytest.raises(BadInput, match="encoder-decoder"): find_decoder(model)
+
+    model = T5ForConditionalGeneration(
+        T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    )
+    with pytest.raises(BadInput, match="encoder-decoder"):
+        find_decoder(model)

@@ -1,59 +1,94 @@
 """Latency: what is timed, that plans leave the model whole, memory by hand, the paper's shapes."""
+
 import pytest, torch
 from conftest import tiny
 from interlace.method.decoder import find_decoder
 from interlace.core.project import BadInput
 from interlace.method.selection import Plan
-from interlace.evaluation.latency import PAPER_SHAPES, latency, peak_bytes, prefill_flops, shaped_inputs, shaped_model, time_once, weight_bytes
+from interlace.evaluation.latency import (
+    PAPER_SHAPES,
+    latency,
+    peak_bytes,
+    prefill_flops,
+    shaped_inputs,
+    shaped_model,
+    time_once,
+    weight_bytes,
+)
 
-PLAN = Plan((3, 5), (), (), 8, "by hand", .25)
+PLAN = Plan((3, 5), (), (), 8, "by hand", 0.25)
 
 
 def one(name):
     "A tiny model and one of its prompts"
     model, inputs = tiny(name)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
-    return model, {k: v if k in ("pixel_values", "image_grid_thw") and len(v) != 2 else v[:1] for k, v in inputs.items()}
+    return model, {
+        k: v if k in ("pixel_values", "image_grid_thw") and len(v) != 2 else v[:1]
+        for k, v in inputs.items()
+    }
 
 
 def test_variants_take_turns_and_the_model_stays_whole():
     model, inputs = one("llama")
     model.train()
     before = [id(l) for l in find_decoder(model).layers]
-    got = latency(dict(dense=model, pruned=(model, PLAN)), inputs, new_tokens=3, repeats=2, warmup=1)
-    assert [id(l) for l in find_decoder(model).layers] == before and model.training and model.config.num_hidden_layers == 8
-    assert got["dense"]["layers"] == 8 and got["pruned"]["layers"] == 6 and got["pruned"]["weight_bytes"] < got["dense"]["weight_bytes"] == weight_bytes(model)
+    got = latency(
+        dict(dense=model, pruned=(model, PLAN)), inputs, new_tokens=3, repeats=2, warmup=1
+    )
+    assert (
+        [id(l) for l in find_decoder(model).layers] == before
+        and model.training
+        and model.config.num_hidden_layers == 8
+    )
+    assert (
+        got["dense"]["layers"] == 8
+        and got["pruned"]["layers"] == 6
+        and got["pruned"]["weight_bytes"] < got["dense"]["weight_bytes"] == weight_bytes(model)
+    )
     for v in got.values():
-        assert v["ttft_s"]["n"] == 2 and 0 < v["ttft_s"]["q1"] <= v["ttft_s"]["median"] <= v["ttft_s"]["q3"] and v["tokens_per_s"]["median"] > 0
-    assert got["pruned"]["peak_bytes"] < got["dense"]["peak_bytes"]        # a smaller key-value cache
+        assert (
+            v["ttft_s"]["n"] == 2
+            and 0 < v["ttft_s"]["q1"] <= v["ttft_s"]["median"] <= v["ttft_s"]["q3"]
+            and v["tokens_per_s"]["median"] > 0
+        )
+    assert got["pruned"]["peak_bytes"] < got["dense"]["peak_bytes"]  # a smaller key-value cache
 
 
 def test_one_model_alone():
     model, inputs = one("llama")
-    assert list(latency(model, inputs, new_tokens=2, repeats=1, warmup=0, memory=False)) == ["model"]
+    assert list(latency(model, inputs, new_tokens=2, repeats=1, warmup=0, memory=False)) == [
+        "model"
+    ]
 
 
 def test_the_first_token_is_waited_for():
     "A layer that sleeps delays the first token and every one after it"
     import time
+
     model, inputs = one("llama")
     layer = find_decoder(model).layers[0]
-    layer.register_forward_hook(lambda *_: time.sleep(.05))
+    layer.register_forward_hook(lambda *_: time.sleep(0.05))
     first, speed = time_once(model, inputs, 3)
-    assert first > .05 and speed < 20
+    assert first > 0.05 and speed < 20
 
 
 def test_peak_memory_grows_with_what_is_kept():
     model, inputs = one("llama")
-    assert peak_bytes(model, inputs, 2) < peak_bytes(model, {k: v.repeat(1, 4) for k, v in inputs.items()}, 2)
+    assert peak_bytes(model, inputs, 2) < peak_bytes(
+        model, {k: v.repeat(1, 4) for k, v in inputs.items()}, 2
+    )
 
 
 @pytest.mark.parametrize("kw, why", [(dict(repeats=0), "repeats 0")])
 def test_bad_input(kw, why):
     model, inputs = one("llama")
-    with pytest.raises(BadInput, match=why): latency(model, inputs, **kw)
-    with pytest.raises(BadInput, match="plan is for 9 layers and this decoder has 8"): latency(dict(pruned=(model, Plan((3,), (), (), 9, "by hand", .1))), inputs)
-    with pytest.raises(BadInput, match="2 prompts"): time_once(model, tiny("llama")[1])
+    with pytest.raises(BadInput, match=why):
+        latency(model, inputs, **kw)
+    with pytest.raises(BadInput, match="plan is for 9 layers and this decoder has 8"):
+        latency(dict(pruned=(model, Plan((3,), (), (), 9, "by hand", 0.1))), inputs)
+    with pytest.raises(BadInput, match="2 prompts"):
+        time_once(model, tiny("llama")[1])
 
 
 @pytest.mark.parametrize("name", PAPER_SHAPES)
@@ -61,14 +96,22 @@ def test_the_papers_shapes(name):
     "Parameters of the published models, on the meta device"
     from interlace.evaluation.latency import shaped_config
     from transformers import Qwen3VLForConditionalGeneration
-    with torch.device("meta"): model = Qwen3VLForConditionalGeneration._from_config(shaped_config(name))
-    assert round(sum(p.numel() for p in model.parameters())/1e9, 1) == {"Qwen3-VL-8B": 8.8, "Qwen3-VL-4B": 4.4, "Qwen3-VL-2B": 2.1}[name]
-    with pytest.raises(BadInput, match="no shape"): shaped_model("Qwen3-VL-9B")
+
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration._from_config(shaped_config(name))
+    assert (
+        round(sum(p.numel() for p in model.parameters()) / 1e9, 1)
+        == {"Qwen3-VL-8B": 8.8, "Qwen3-VL-4B": 4.4, "Qwen3-VL-2B": 2.1}[name]
+    )
+    with pytest.raises(BadInput, match="no shape"):
+        shaped_model("Qwen3-VL-9B")
 
 
 def test_flops_fall_with_layers_and_never_below_their_share():
     from interlace.method.surgery import pruned_by
+
     model, inputs = one("qwen3-vl")
     whole = prefill_flops(model, {k: v for k, v in tiny("qwen3-vl")[1].items()})
-    with pruned_by(model, PLAN): less = prefill_flops(model, tiny("qwen3-vl")[1])
-    assert 1 < whole/less < 8/6
+    with pruned_by(model, PLAN):
+        less = prefill_flops(model, tiny("qwen3-vl")[1])
+    assert 1 < whole / less < 8 / 6

@@ -19,122 +19,158 @@ from ..method.surgery import prune, pruned_by
 
 # %% ../../nbs/baselines/01_sleb.ipynb #64c65d49
 def fresh(
-    out    # what a module gave
-):         # the same tensors
+    out,  # what a module gave
+):  # the same tensors
     "A new container: a model may write into the one that it is given, as Qwen3-VL does with its vision tower's output"
     return out if torch.is_tensor(out) else copy.copy(out)
 
+
 @contextlib.contextmanager
 def handing_out(
-    outputs:dict    # module -> list of outputs
+    outputs: dict,  # module -> list of outputs
 ):
     "Within the block, each module gives its remembered outputs, in the order in which it gave them"
-    before = {m: m.__dict__.get('forward') for m in outputs}
+    before = {m: m.__dict__.get("forward") for m in outputs}
     try:
-        for m, given in outputs.items(): m.forward = lambda *a, _next=iter(given).__next__, **k: fresh(_next())
+        for m, given in outputs.items():
+            m.forward = lambda *a, _next=iter(given).__next__, **k: fresh(_next())
         yield
     finally:
         for m, f in before.items():
-            if f is None: del m.forward
-            else: m.forward = f
+            if f is None:
+                del m.forward
+            else:
+                m.forward = f
 
-def beside(
-    model:nn.Module,
-    decoder:Decoder
-) -> list:
+
+def beside(model: nn.Module, decoder: Decoder) -> list:
     "The modules that do not hold the decoder's layers, as high up as possible"
     out, at = [], model
-    for name in decoder.path.split('.'):
+    for name in decoder.path.split("."):
         out += [child for n, child in at.named_children() if n != name]
         at = getattr(at, name)
     return out
+
 
 @contextlib.contextmanager
 def _remembering(model, decoder):
     "Yields (outputs of the modules beside the decoder that ran before it, outputs of its layers) of the forward passes in the block"
     around, layers, hooks = {}, {l: [] for l in decoder.layers}, []
+
     def keep(into):
         def hook(module, args, out):
-            if into is layers or not any(layers.values()): into.setdefault(module, []).append(fresh(out))
+            if into is layers or not any(layers.values()):
+                into.setdefault(module, []).append(fresh(out))
+
         return hook
+
     hooks += [m.register_forward_hook(keep(around)) for m in beside(model, decoder)]
     hooks += [l.register_forward_hook(keep(layers)) for l in decoder.layers]
-    try: yield around, layers
+    try:
+        yield around, layers
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
 
 # %% ../../nbs/baselines/01_sleb.ipynb #43c96b42
 def _loss(model, batch):
     "Sum of the loss over labelled tokens, and their number"
-    tokens = int((batch['labels'][:, 1:] != -100).sum())
-    return float(model(**batch, use_cache=False).loss)*tokens, tokens
+    tokens = int((batch["labels"][:, 1:] != -100).sum())
+    return float(model(**batch, use_cache=False).loss) * tokens, tokens
+
 
 @torch.inference_mode()
 def round_losses(
-    model:nn.Module,
-    batches,               # batches with `labels` (`B T`), as `Collator` makes them
-    naive:bool=False,      # run all layers for every candidate
-) -> tuple:                # ({position: mean loss per token without that layer}, layer evaluations)
+    model: nn.Module,
+    batches,  # batches with `labels` (`B T`), as `Collator` makes them
+    naive: bool = False,  # run all layers for every candidate
+) -> tuple:  # ({position: mean loss per token without that layer}, layer evaluations)
     "The calibration loss without each layer but the first and the last"
     decoder = find_decoder(model)
     n = len(decoder)
-    sums, tokens, evaluations = {i: 0. for i in range(1, n-1)}, 0, 0
-    if not sums: raise BadInput(f'{type(model).__name__}: {n} layers; the first and the last always stay, so none can go')
+    sums, tokens, evaluations = {i: 0.0 for i in range(1, n - 1)}, 0, 0
+    if not sums:
+        raise BadInput(
+            f"{type(model).__name__}: {n} layers; the first and the last always stay, so none can go"
+        )
     for batch in batches:
         batch = on_device(batch, model)
-        if naive: around, given = {}, {}
+        if naive:
+            around, given = {}, {}
         else:
-            with _remembering(model, decoder) as (around, given): _loss(model, batch)
+            with _remembering(model, decoder) as (around, given):
+                _loss(model, batch)
             evaluations += n
         for i in sums:
             known = {} if naive else around | {l: given[l] for l in list(decoder.layers)[:i]}
-            with pruned_by(model, Plan((i,), (), (), n, 'sleb', 1/n)), handing_out(known): total, count = _loss(model, batch)
+            with pruned_by(model, Plan((i,), (), (), n, "sleb", 1 / n)), handing_out(known):
+                total, count = _loss(model, batch)
             sums[i] += total
             evaluations += n - 1 if naive else n - 1 - i
         tokens += count
-    if not tokens: raise BadInput('no calibration batch with labels; SLEB needs answers to compute a loss on')
-    return {i: s/tokens for i, s in sums.items()}, evaluations
+    if not tokens:
+        raise BadInput("no calibration batch with labels; SLEB needs answers to compute a loss on")
+    return {i: s / tokens for i, s in sums.items()}, evaluations
 
 # %% ../../nbs/baselines/01_sleb.ipynb #2913b900
 def sleb_search(
-    model:nn.Module,          # pruned in place
-    batches,                  # a sequence of batches with `labels`
-    ratio:float=.25,          # share of layers to remove
-    state:str|Path|None=None, # a file that keeps finished rounds; a search of the same model and data goes on from it
-    naive:bool=False,         # the slow way, for comparison
-    progress:bool=True,       # show a bar
-) -> dict:                    # `order` (layers of the whole model, in the order removed), `losses` (of each round, by layer), `evaluations` (of each round)
+    model: nn.Module,  # pruned in place
+    batches,  # a sequence of batches with `labels`
+    ratio: float = 0.25,  # share of layers to remove
+    state: str
+    | Path
+    | None = None,  # a file that keeps finished rounds; a search of the same model and data goes on from it
+    naive: bool = False,  # the slow way, for comparison
+    progress: bool = True,  # show a bar
+) -> dict:  # `order` (layers of the whole model, in the order removed), `losses` (of each round, by layer), `evaluations` (of each round)
     "Remove layers one at a time, each time the one without which the calibration loss is lowest (ties: the lower layer)"
     n = len(find_decoder(model))
     K = n_drops(n, ratio)
-    if K > n - 2: raise BadInput(f'ratio {ratio}: SLEB cannot remove {K} of {n} layers, the first and the last always stay; choose a ratio of at most {(n-2)/n:.3f}')
-    mark = fingerprint(decoder_mark(model), naive, [b['input_ids'].tolist() for b in batches])
-    found = dict(kind='sleb', mark=mark, n_layers=n, order=[], losses=[], evaluations=[])
-    if state is not None and Path(state).exists() and read_json(state).get('mark') == mark: found = read_json(state)
+    if K > n - 2:
+        raise BadInput(
+            f"ratio {ratio}: SLEB cannot remove {K} of {n} layers, the first and the last always stay; choose a ratio of at most {(n - 2) / n:.3f}"
+        )
+    mark = fingerprint(decoder_mark(model), naive, [b["input_ids"].tolist() for b in batches])
+    found = dict(kind="sleb", mark=mark, n_layers=n, order=[], losses=[], evaluations=[])
+    if state is not None and Path(state).exists() and read_json(state).get("mark") == mark:
+        found = read_json(state)
     left = list(range(n))
+
     def remove(layer):
         at = left.index(layer)
-        prune(model, Plan((at,), (), (), len(left), 'sleb', 1/len(left)))
+        prune(model, Plan((at,), (), (), len(left), "sleb", 1 / len(left)))
         left.pop(at)
-    for layer in found['order'][:K]: remove(layer)
-    for _ in tqdm(range(len(found['order']), K), desc='SLEB rounds', disable=not progress):
+
+    for layer in found["order"][:K]:
+        remove(layer)
+    for _ in tqdm(range(len(found["order"]), K), desc="SLEB rounds", disable=not progress):
         losses, evaluations = round_losses(model, batches, naive)
         best = min(losses, key=lambda i: (losses[i], i))
-        found['losses'].append({str(left[i]): v for i, v in losses.items()})
-        found['order'].append(left[best])
-        found['evaluations'].append(evaluations)
+        found["losses"].append({str(left[i]): v for i, v in losses.items()})
+        found["order"].append(left[best])
+        found["evaluations"].append(evaluations)
         remove(left[best])
-        if state is not None: write_json(state, found)
-    return found | {k: found[k][:K] for k in ('order', 'losses', 'evaluations')}
+        if state is not None:
+            write_json(state, found)
+    return found | {k: found[k][:K] for k in ("order", "losses", "evaluations")}
+
 
 def sleb_plan(
-    order:list,        # layers, in the order removed
-    n_layers:int,      # of the whole model
-    tune:bool=False,   # SLEB-FT (Ours): the next surviving layer after each removed one trains, so that as many train as with INTERLACE
+    order: list,  # layers, in the order removed
+    n_layers: int,  # of the whole model
+    tune: bool = False,  # SLEB-FT (Ours): the next surviving layer after each removed one trains, so that as many train as with INTERLACE
 ) -> Plan:
     "What SLEB removed, as a plan"
     chosen = []
     for i in sorted(order) if tune else []:
-        after = [j for j in range(i+1, n_layers) if j not in order and j not in chosen]
-        if after: chosen.append(after[0])
-    return Plan(tuple(order), tuple(chosen), (), n_layers, 'sleb-ft' if tune else 'sleb', len(order)/n_layers)
+        after = [j for j in range(i + 1, n_layers) if j not in order and j not in chosen]
+        if after:
+            chosen.append(after[0])
+    return Plan(
+        tuple(order),
+        tuple(chosen),
+        (),
+        n_layers,
+        "sleb-ft" if tune else "sleb",
+        len(order) / n_layers,
+    )

@@ -15,89 +15,135 @@ from .sleb import beside, fresh, handing_out
 
 # %% ../../nbs/baselines/02_sparsity.ipynb #84ec47b1
 def two_of_four(
-    score:torch.Tensor   # `out in`: how much each weight matters; `in` divisible by four
-) -> torch.Tensor:       # `out in`, True where the weight stays
+    score: torch.Tensor,  # `out in`: how much each weight matters; `in` divisible by four
+) -> torch.Tensor:  # `out in`, True where the weight stays
     "In every four weights along the input dimension, the two with the highest score (ties: the first)"
     out, inside = score.shape
-    if inside % 4: raise BadInput(f'a linear layer with {inside} inputs; the 2:4 pattern needs a multiple of four')
-    groups = score.view(out, inside//4, 4)
+    if inside % 4:
+        raise BadInput(
+            f"a linear layer with {inside} inputs; the 2:4 pattern needs a multiple of four"
+        )
+    groups = score.view(out, inside // 4, 4)
     order = groups.sort(dim=-1, descending=True, stable=True).indices
-    return torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, order[..., :2], True).view(out, inside)
+    return (
+        torch.zeros_like(groups, dtype=torch.bool)
+        .scatter_(-1, order[..., :2], True)
+        .view(out, inside)
+    )
 
 # %% ../../nbs/baselines/02_sparsity.ipynb #f37a4178
-class _Done(Exception): "The layer has been run; the rest of the pass is not needed"
+class _Done(Exception):
+    "The layer has been run; the rest of the pass is not needed"
 
-def _linears(layer): return {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
+
+def _linears(layer):
+    return {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
+
 
 @torch.inference_mode()
 def prune_2_4(
-    model:nn.Module,       # changed in place
-    batches=(),            # calibration batches (a sequence); `magnitude` needs none
-    method:str='wanda',    # 'wanda' or 'magnitude'
-    progress:bool=True,    # show a bar
-) -> nn.Module:            # the same model
+    model: nn.Module,  # changed in place
+    batches=(),  # calibration batches (a sequence); `magnitude` needs none
+    method: str = "wanda",  # 'wanda' or 'magnitude'
+    progress: bool = True,  # show a bar
+) -> nn.Module:  # the same model
     "Two zeros in every four weights of every linear layer in the decoder's layers"
-    if method not in ('wanda', 'magnitude'): raise BadInput(f"no method '{method}'; there are wanda, magnitude")
+    if method not in ("wanda", "magnitude"):
+        raise BadInput(f"no method '{method}'; there are wanda, magnitude")
     decoder = find_decoder(model)
     layers = list(decoder.layers)
-    if any(not _linears(l) for l in layers): raise BadInput(f'{type(model).__name__}: a decoder layer without linear modules (quantised, or experts in one tensor); it cannot be pruned 2:4 here')
+    if any(not _linears(l) for l in layers):
+        raise BadInput(
+            f"{type(model).__name__}: a decoder layer without linear modules (quantised, or experts in one tensor); it cannot be pruned 2:4 here"
+        )
     thin = lambda m, score: m.weight.mul_(two_of_four(score))
-    if method == 'magnitude':
+    if method == "magnitude":
         for l in layers:
-            for m in _linears(l).values(): thin(m, m.weight.abs())
+            for m in _linears(l).values():
+                thin(m, m.weight.abs())
         return model
     batches = list(batches)
-    if not batches: raise BadInput('no calibration batch; wanda needs activations to weigh the weights by')
+    if not batches:
+        raise BadInput("no calibration batch; wanda needs activations to weigh the weights by")
     base, was_training = model.base_model, model.training
     model.eval()
-    around, entering = [None]*len(batches), [None]*len(batches)     # of each batch: what ran beside the decoder, and what the last pruned layer gave
+    around, entering = (
+        [None] * len(batches),
+        [None] * len(batches),
+    )  # of each batch: what ran beside the decoder, and what the last pruned layer gave
+
     def run(i, k):
         "Batch k through layer i, the pruned layers below standing aside; what the layer gives"
         gave, known = [], {} if around[k] is None else dict(around[k])
-        known |= {l: [entering[k]] for l in layers[:i]}            # the last of them decides what enters layer i
+        known |= {
+            l: [entering[k]] for l in layers[:i]
+        }  # the last of them decides what enters layer i
         seen, hooks = {}, []
-        def keep(m, a, out): seen.setdefault(m, []).append(fresh(out))
+
+        def keep(m, a, out):
+            seen.setdefault(m, []).append(fresh(out))
+
         def stop(m, a, out):
             gave.append(out)
             raise _Done
-        if around[k] is None: hooks += [m.register_forward_hook(keep) for m in beside(model, decoder)]
+
+        if around[k] is None:
+            hooks += [m.register_forward_hook(keep) for m in beside(model, decoder)]
         hooks.append(layers[i].register_forward_hook(stop))
-        batch = {n: v for n, v in on_device(batches[k], model).items() if n != 'labels'}
+        batch = {n: v for n, v in on_device(batches[k], model).items() if n != "labels"}
         try:
-            with handing_out(known): base(**batch, use_cache=False)
-        except _Done: pass
+            with handing_out(known):
+                base(**batch, use_cache=False)
+        except _Done:
+            pass
         finally:
-            for h in hooks: h.remove()
-        if around[k] is None: around[k] = seen
+            for h in hooks:
+                h.remove()
+        if around[k] is None:
+            around[k] = seen
         return gave[0]
+
     try:
         for i, layer in enumerate(tqdm(layers, desc=method, disable=not progress)):
-            squares = {n: torch.zeros(m.in_features, device=m.weight.device) for n, m in _linears(layer).items()}
+            squares = {
+                n: torch.zeros(m.in_features, device=m.weight.device)
+                for n, m in _linears(layer).items()
+            }
+
             def measure(n):
                 def hook(m, args):
-                    x, mask = args[0], batches[k].get('attention_mask')
-                    if mask is not None and x.shape[:2] == mask.shape: x = x[mask.to(x.device).bool()]      # padding has no say
+                    x, mask = args[0], batches[k].get("attention_mask")
+                    if mask is not None and x.shape[:2] == mask.shape:
+                        x = x[mask.to(x.device).bool()]  # padding has no say
                     squares[n].add_(x.float().pow(2).reshape(-1, m.in_features).sum(0))
+
                 return hook
+
             hooks = [m.register_forward_pre_hook(measure(n)) for n, m in _linears(layer).items()]
             try:
-                for k in range(len(batches)): run(i, k)
+                for k in range(len(batches)):
+                    run(i, k)
             finally:
-                for h in hooks: h.remove()
-            for n, m in _linears(layer).items(): thin(m, m.weight.abs().float()*squares[n].sqrt())
+                for h in hooks:
+                    h.remove()
+            for n, m in _linears(layer).items():
+                thin(m, m.weight.abs().float() * squares[n].sqrt())
             entering = [run(i, k) for k in range(len(batches))]
-    finally: model.train(was_training)
+    finally:
+        model.train(was_training)
     return model
 
+
 def wanda_(
-    model:nn.Module,       # changed in place
-    batches                # calibration batches (a sequence)
-) -> nn.Module:            # the same model
+    model: nn.Module,  # changed in place
+    batches,  # calibration batches (a sequence)
+) -> nn.Module:  # the same model
     "Wanda 2:4 (Sun et al., 2024): weights by their size times the norm of what they are multiplied by"
-    return prune_2_4(model, batches, 'wanda', progress=False)
+    return prune_2_4(model, batches, "wanda", progress=False)
+
 
 def magnitude_(
-    model:nn.Module        # changed in place
-) -> nn.Module:            # the same model
+    model: nn.Module,  # changed in place
+) -> nn.Module:  # the same model
     "Magnitude 2:4: weights by their size alone"
-    return prune_2_4(model, (), 'magnitude', progress=False)
+    return prune_2_4(model, (), "magnitude", progress=False)

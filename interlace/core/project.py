@@ -15,11 +15,13 @@ from pathlib import Path
 # %% ../../nbs/core/01_project.ipynb #33cc194f
 class BadInput(ValueError):
     "A mistake in what the user gave; its message is one line that names the file, the value and the remedy"
-    def _render_traceback_(self): return [f'BadInput: {self}']     # what IPython shows in a notebook
+
+    def _render_traceback_(self):
+        return [f"BadInput: {self}"]  # what IPython shows in a notebook
 
 # %% ../../nbs/core/01_project.ipynb #7d90b3f5
 def is_whole(
-    value    # anything
+    value,  # anything
 ) -> bool:
     "Whether a value is a whole number and was meant as one: Python's or numpy's, and no `True` or `False`"
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -27,124 +29,186 @@ def is_whole(
 # %% ../../nbs/core/01_project.ipynb #6725b0a5
 def package_folder() -> Path:
     "The folder of the package `interlace`"
-    return Path(__import__('interlace').__file__).parent
+    return Path(__import__("interlace").__file__).parent
 
 # %% ../../nbs/core/01_project.ipynb #0bbc5a73
 def project_root(
-    start:str|Path|None = None  # where to begin looking; the working folder, then the package's
+    start: str
+    | Path
+    | None = None,  # where to begin looking; the working folder, then the package's
 ) -> Path:
     "The project's root folder: the nearest one upwards that holds `settings.ini` and `nbs`"
-    if os.environ.get('INTERLACE_ROOT'): return Path(os.environ['INTERLACE_ROOT']).resolve()
+    if os.environ.get("INTERLACE_ROOT"):
+        return Path(os.environ["INTERLACE_ROOT"]).resolve()
     for begin in [Path(start)] if start else [Path.cwd(), package_folder()]:
         for p in [begin.resolve(), *begin.resolve().parents]:
-            if (p/'settings.ini').is_file() and (p/'nbs').is_dir(): return p
-    raise BadInput(f"{start or Path.cwd()}: no project here (a folder with settings.ini and nbs/); change into a clone of the project, or set INTERLACE_ROOT")
+            if (p / "settings.ini").is_file() and (p / "nbs").is_dir():
+                return p
+    raise BadInput(
+        f"{start or Path.cwd()}: no project here (a folder with settings.ini and nbs/); change into a clone of the project, or set INTERLACE_ROOT"
+    )
 
 # %% ../../nbs/core/01_project.ipynb #2a0dbf53
 def writable(
-    path:str|Path,         # a file or folder that will be made
-    folder:bool|None=None  # True: a model folder will be made; False: a file; None: either
+    path: str | Path,  # a file or folder that will be made
+    folder: bool | None = None,  # True: a model folder will be made; False: a file; None: either
 ) -> Path:
     "The path, if it can be written; else a `BadInput`, before any work is done for it"
     path = Path(path)
-    if not path.name or path.name == '..': raise BadInput(f'{path}: not a name for something new; name what to make')
-    if folder and path.exists():     # only a model folder is replaced, never something else that happens to have that name
-        if not path.is_dir(): raise BadInput(f'{path}: cannot be written (a file is in the way); choose another output folder')
-        if any(path.iterdir()) and not (path/'config.json').exists(): raise BadInput(f'{path}: a folder that holds something else than a model; choose another output folder')
-    if folder is False and path.is_dir(): raise BadInput(f'{path}: cannot be written (a folder is in the way); choose another output file')
+    if not path.name or path.name == "..":
+        raise BadInput(f"{path}: not a name for something new; name what to make")
+    if (
+        folder and path.exists()
+    ):  # only a model folder is replaced, never something else that happens to have that name
+        if not path.is_dir():
+            raise BadInput(
+                f"{path}: cannot be written (a file is in the way); choose another output folder"
+            )
+        if any(path.iterdir()) and not (path / "config.json").exists():
+            raise BadInput(
+                f"{path}: a folder that holds something else than a model; choose another output folder"
+            )
+    if folder is False and path.is_dir():
+        raise BadInput(
+            f"{path}: cannot be written (a folder is in the way); choose another output file"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK): raise PermissionError(13, 'Permission denied')
-    except OSError as e: raise BadInput(f"{path}: cannot be written ({e.strerror}); choose another output folder") from None
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as e:
+        raise BadInput(
+            f"{path}: cannot be written ({e.strerror}); choose another output folder"
+        ) from None
     return path
+
 
 def _share(path):
     "Give a new file or folder the modes that new files usually get: some writers make theirs private"
     os.umask(mask := os.umask(0))
-    for p in [path, *(path.rglob('*') if path.is_dir() else ())]:
-        if not p.is_symlink(): p.chmod((0o777 if p.is_dir() else 0o666) & ~mask)
+    for p in [path, *(path.rglob("*") if path.is_dir() else ())]:
+        if not p.is_symlink():
+            p.chmod((0o777 if p.is_dir() else 0o666) & ~mask)
+
 
 @contextlib.contextmanager
 def finished(
-    path:str|Path,    # the file or folder to make
+    path: str | Path,  # the file or folder to make
 ):
     "Yields a temporary path beside `path`; renames it to `path` if the block ends well, removes it otherwise"
     path = writable(path)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
-        if part.is_file() and path.is_dir(): raise BadInput(f'{path}: cannot be written (a folder is in the way); choose another output file')
+        if part.is_file() and path.is_dir():
+            raise BadInput(
+                f"{path}: cannot be written (a folder is in the way); choose another output file"
+            )
         _share(part)
-        if part.is_dir() and path.exists(): shutil.rmtree(path)
+        if part.is_dir() and path.exists():
+            shutil.rmtree(path)
         os.replace(part, path)
     finally:
-        if part.is_dir(): shutil.rmtree(part)
-        elif part.exists(): part.unlink()
+        if part.is_dir():
+            shutil.rmtree(part)
+        elif part.exists():
+            part.unlink()
+
 
 def write_json(
-    path:str|Path,                # the file to make
-    data,          # anything that JSON can hold
+    path: str | Path,  # the file to make
+    data,  # anything that JSON can hold
 ):
     "Write `data` as readable JSON, all or nothing"
-    with finished(path) as part: part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + '\n')
+    with finished(path) as part:
+        part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
 
 def missing(
-    path:str|Path      # a file that is not there
+    path: str | Path,  # a file that is not there
 ) -> str:
     "What to say about it: which command makes it, where a profile's run does"
     parts = ()
-    with contextlib.suppress(BadInput, ValueError): parts = Path(path).resolve().relative_to(project_root()).parts
-    profile = parts[1].removesuffix('-rehearsal') if len(parts) > 2 and parts[0] == 'runs' else ''
-    if not profile or profile not in profiles(): return f'{path}: no such file; run the stage that makes it, or correct the path'
+    with contextlib.suppress(BadInput, ValueError):
+        parts = Path(path).resolve().relative_to(project_root()).parts
+    profile = parts[1].removesuffix("-rehearsal") if len(parts) > 2 and parts[0] == "runs" else ""
+    if not profile or profile not in profiles():
+        return f"{path}: no such file; run the stage that makes it, or correct the path"
     return f"{'/'.join(parts)}: no such file; make it with: interlace reproduce --profile {profile}{' --rehearse' if parts[1] != profile else ''}"
 
+
 def read_json(
-    path:str|Path                 # a JSON file
-):                 # what it holds
+    path: str | Path,  # a JSON file
+):  # what it holds
     "Read JSON; a missing or broken file is a `BadInput`"
-    try: return json.loads(Path(path).read_text())
-    except FileNotFoundError: raise BadInput(missing(path)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e: raise BadInput(f'{path}: not valid JSON ({e}); delete it and make it again') from None
-    except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}); correct the path') from None
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise BadInput(missing(path)) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise BadInput(f"{path}: not valid JSON ({e}); delete it and make it again") from None
+    except OSError as e:
+        raise BadInput(f"{path}: cannot be read ({e.strerror}); correct the path") from None
+
 
 def check_kind(
-    data,          # what a file holds
-    kind:str,      # what it should say of itself
-    where,         # the file
-    remedy:str     # how to make one
+    data,  # what a file holds
+    kind: str,  # what it should say of itself
+    where,  # the file
+    remedy: str,  # how to make one
 ):
     "A `BadInput` if a file is of another kind"
-    said = data.get('kind', kind) if isinstance(data, dict) else 'something else'
-    if said != kind: raise BadInput(f'{where}: not a {kind} file, but of {said}; {remedy}')
+    said = data.get("kind", kind) if isinstance(data, dict) else "something else"
+    if said != kind:
+        raise BadInput(f"{where}: not a {kind} file, but of {said}; {remedy}")
 
 # %% ../../nbs/core/01_project.ipynb #91f2c6a4
-OWN_RECORDS = ('interlace.json', 'training.json')     # in every model folder that a command wrote
+OWN_RECORDS = ("interlace.json", "training.json")  # in every model folder that a command wrote
+
 
 def _between(out, path):
     "How `out` lies to a path that is read: 'is', 'holds', 'inside', or None"
     out, path = Path(out).resolve(), Path(path).resolve()
-    if out == path: return 'is'
-    return 'holds' if path.is_relative_to(out) else 'inside' if out.is_relative_to(path) and path.is_dir() else None
+    if out == path:
+        return "is"
+    return (
+        "holds"
+        if path.is_relative_to(out)
+        else "inside"
+        if out.is_relative_to(path) and path.is_dir()
+        else None
+    )
+
 
 def check_output(
-    out:str|Path,           # what a command is to write
-    inputs:dict={},         # name of what is read -> its path; what does not exist is passed over
-    folder:bool=False,      # a model folder, not a file
-    overwrite:bool=False    # what an earlier run of the command wrote may be replaced
+    out: str | Path,  # what a command is to write
+    inputs: dict = {},  # name of what is read -> its path; what does not exist is passed over
+    folder: bool = False,  # a model folder, not a file
+    overwrite: bool = False,  # what an earlier run of the command wrote may be replaced
 ) -> Path:
     "The path, if a command may write there; else a `BadInput`"
     out = Path(out)
     for what, path in inputs.items():
-        if not path or not Path(path).exists(): continue
-        said = {'is': f'that is the {what} itself, which is kept', 'holds': f'the {what} ({path}) is in it',
-                'inside': f'it is inside the {what} ({path}), which is only read'}.get(_between(out, path))
-        if said: raise BadInput(f'{out}: {said}; choose another place')
-    if out.is_symlink(): raise BadInput(f'{out}: a link; name the place that it leads to, or another one')
+        if not path or not Path(path).exists():
+            continue
+        said = {
+            "is": f"that is the {what} itself, which is kept",
+            "holds": f"the {what} ({path}) is in it",
+            "inside": f"it is inside the {what} ({path}), which is only read",
+        }.get(_between(out, path))
+        if said:
+            raise BadInput(f"{out}: {said}; choose another place")
+    if out.is_symlink():
+        raise BadInput(f"{out}: a link; name the place that it leads to, or another one")
     writable(out, folder=folder)
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())): return out
-    if not overwrite: raise BadInput(f'{out}: already there; choose another place, or add --overwrite')
-    if folder and not any((out/name).is_file() for name in OWN_RECORDS):
-        raise BadInput(f"{out}: not written by interlace (it has no {' or '.join(OWN_RECORDS)}); choose another place")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return out
+    if not overwrite:
+        raise BadInput(f"{out}: already there; choose another place, or add --overwrite")
+    if folder and not any((out / name).is_file() for name in OWN_RECORDS):
+        raise BadInput(
+            f"{out}: not written by interlace (it has no {' or '.join(OWN_RECORDS)}); choose another place"
+        )
     return out
 
 # %% ../../nbs/core/01_project.ipynb #3ed4b25c
@@ -152,216 +216,393 @@ def check_output(
 def quiet_datasets():
     "No progress bars and no log of `datasets` inside the block, and nothing sent: its files are small here, and what goes wrong is said once, by an error"
     import datasets
+
     bars, level = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False      # else it tells a server that the loader of local files was used
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = (
+        False  # else it tells a server that the loader of local files was used
+    )
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    try: yield
+    try:
+        yield
     finally:
-        if bars: datasets.enable_progress_bars()
+        if bars:
+            datasets.enable_progress_bars()
         datasets.logging.set_verbosity(level)
 
 # %% ../../nbs/core/01_project.ipynb #a7739e2d
-_OVER, _SHARE, _ANY = (lambda v: v > 0, 'above 0'), (lambda v: 0 < v <= 1, 'above 0 and at most 1'), (lambda v: True, '')
-_NOT_BELOW = (lambda v: v >= 0, 'at least 0')
-_PLACE = (lambda v: v in ('nano', 'hub') or '/' in v, 'nano, a folder, or on a hub: owner/name, owner/name@revision')
-_DATA = (lambda v: _PLACE[0](v) or v.partition('@')[0] in ('topics', 'wikitext-2'), 'nano, topics, wikitext-2, a folder, or on a hub: owner/name, owner/name@revision')
-def _among(*names): return (lambda v: v in names, 'one of ' + ', '.join(names))
+_OVER, _SHARE, _ANY = (
+    (lambda v: v > 0, "above 0"),
+    (lambda v: 0 < v <= 1, "above 0 and at most 1"),
+    (lambda v: True, ""),
+)
+_NOT_BELOW = (lambda v: v >= 0, "at least 0")
+_PLACE = (
+    lambda v: v in ("nano", "hub") or "/" in v,
+    "nano, a folder, or on a hub: owner/name, owner/name@revision",
+)
+_DATA = (
+    lambda v: _PLACE[0](v) or v.partition("@")[0] in ("topics", "wikitext-2"),
+    "nano, topics, wikitext-2, a folder, or on a hub: owner/name, owner/name@revision",
+)
 
-SETTINGS = {   # name: (type, (condition, the condition in words)); a type in a list: several values, separated by spaces
-    'models': ([str], _ANY), 'dtype': (str, _among('float32', 'bfloat16', 'float16')), 'eval_dtype': (str, _among('float32', 'bfloat16', 'float16')), 'attention': (str, _among('auto', 'eager', 'sdpa', 'flash_attention_2')),
-    'data': (str, _DATA), 'order': (str, _among('shuffle', 'first')), 'buffer': (int, _OVER), 'max_images': (int, _OVER), 'data_workers': (int, _OVER), 'min_pixels': (int, _NOT_BELOW), 'max_pixels': (int, _NOT_BELOW), 'fraction': (float, _SHARE), 'calibration': (float, _SHARE), 'test_windows': (int, _OVER), 'seeds': ([int], _NOT_BELOW),
-    'domains': ([str], _ANY), 'ablation': ([str], _ANY), 'score_batch_size': (int, _OVER), 'sleb_samples': (int, _OVER), 'wanda_samples': (int, _OVER), 'timed_tokens': (int, (lambda v: v > 1, 'at least 2')), 'timed_turns': (int, _OVER),
-    'ratios': ([float], (lambda v: 0 <= v < 1, 'in [0, 1): the share of layers to drop, as 0.25')),
-    'learning_rate': (float, _OVER), 'batch_size': (int, _OVER), 'parts': (int, _OVER), 'accumulation': (int, _OVER), 'epochs': (float, _OVER), 'warmup_ratio': (float, (lambda v: 0 <= v < 1, 'in [0, 1)')),
-    'weight_decay': (float, _NOT_BELOW), 'max_grad_norm': (float, _OVER), 'bfloat16': (bool, _ANY), 'max_messages': (int, (lambda v: v > 1, 'at least 2')), 'max_length': (int, _OVER),
-    'checkpoint_steps': (int, _OVER), 'log_steps': (int, _OVER), 'gradient_checkpointing': (bool, _ANY), 'processes': (int, _OVER), 'dense_processes': (int, _OVER), 'sharding': (str, _among('ddp', 'zero3', 'fsdp2')),
-    'benchmark_data': (str, _PLACE), 'benchmarks': ([str], _ANY), 'questions': (int, _NOT_BELOW), 'max_new_tokens': (int, _OVER), 'reasoning_tokens': (int, _OVER), 'temperature': (float, _NOT_BELOW), 'eval_batch_size': (int, _OVER),
-    'eval_min_pixels': (int, _NOT_BELOW), 'eval_max_pixels': (int, _NOT_BELOW), 'extensions': ([str], _ANY), 'memory': (int, _NOT_BELOW)}
-_MAY_BE_EMPTY = ('extensions', 'domains')
+
+def _among(*names):
+    return (lambda v: v in names, "one of " + ", ".join(names))
+
+
+SETTINGS = {  # name: (type, (condition, the condition in words)); a type in a list: several values, separated by spaces
+    "models": ([str], _ANY),
+    "dtype": (str, _among("float32", "bfloat16", "float16")),
+    "eval_dtype": (str, _among("float32", "bfloat16", "float16")),
+    "attention": (str, _among("auto", "eager", "sdpa", "flash_attention_2")),
+    "data": (str, _DATA),
+    "order": (str, _among("shuffle", "first")),
+    "buffer": (int, _OVER),
+    "max_images": (int, _OVER),
+    "data_workers": (int, _OVER),
+    "min_pixels": (int, _NOT_BELOW),
+    "max_pixels": (int, _NOT_BELOW),
+    "fraction": (float, _SHARE),
+    "calibration": (float, _SHARE),
+    "test_windows": (int, _OVER),
+    "seeds": ([int], _NOT_BELOW),
+    "domains": ([str], _ANY),
+    "ablation": ([str], _ANY),
+    "score_batch_size": (int, _OVER),
+    "sleb_samples": (int, _OVER),
+    "wanda_samples": (int, _OVER),
+    "timed_tokens": (int, (lambda v: v > 1, "at least 2")),
+    "timed_turns": (int, _OVER),
+    "ratios": ([float], (lambda v: 0 <= v < 1, "in [0, 1): the share of layers to drop, as 0.25")),
+    "learning_rate": (float, _OVER),
+    "batch_size": (int, _OVER),
+    "parts": (int, _OVER),
+    "accumulation": (int, _OVER),
+    "epochs": (float, _OVER),
+    "warmup_ratio": (float, (lambda v: 0 <= v < 1, "in [0, 1)")),
+    "weight_decay": (float, _NOT_BELOW),
+    "max_grad_norm": (float, _OVER),
+    "bfloat16": (bool, _ANY),
+    "max_messages": (int, (lambda v: v > 1, "at least 2")),
+    "max_length": (int, _OVER),
+    "checkpoint_steps": (int, _OVER),
+    "log_steps": (int, _OVER),
+    "gradient_checkpointing": (bool, _ANY),
+    "processes": (int, _OVER),
+    "dense_processes": (int, _OVER),
+    "sharding": (str, _among("ddp", "zero3", "fsdp2")),
+    "benchmark_data": (str, _PLACE),
+    "benchmarks": ([str], _ANY),
+    "questions": (int, _NOT_BELOW),
+    "max_new_tokens": (int, _OVER),
+    "reasoning_tokens": (int, _OVER),
+    "temperature": (float, _NOT_BELOW),
+    "eval_batch_size": (int, _OVER),
+    "eval_min_pixels": (int, _NOT_BELOW),
+    "eval_max_pixels": (int, _NOT_BELOW),
+    "extensions": ([str], _ANY),
+    "memory": (int, _NOT_BELOW),
+}
+_MAY_BE_EMPTY = ("extensions", "domains")
+
 
 def _value(name, text, where):
     "A setting's text as a value of its type"
-    if name not in SETTINGS: raise BadInput(f"{where}: no setting '{name}'; did you mean {difflib.get_close_matches(name, SETTINGS, 1, 0)[0]}?")
+    if name not in SETTINGS:
+        raise BadInput(
+            f"{where}: no setting '{name}'; did you mean {difflib.get_close_matches(name, SETTINGS, 1, 0)[0]}?"
+        )
     kind, (holds, words) = SETTINGS[name]
     several = isinstance(kind, list)
-    if several: kind, = kind
+    if several:
+        (kind,) = kind
+
     def one(t):
-        try: v = dict(yes=True, no=False)[t.lower()] if kind is bool else kind(t)
-        except (ValueError, KeyError): raise BadInput(f"{where}: {name} {t}: it must be {({int: 'a whole number', float: 'a number', bool: 'yes or no'})[kind]}") from None
-        if not t or not holds(v): raise BadInput(f'{where}: {name} {t} is not {words or "given"}')
+        try:
+            v = dict(yes=True, no=False)[t.lower()] if kind is bool else kind(t)
+        except (ValueError, KeyError):
+            raise BadInput(
+                f"{where}: {name} {t}: it must be {({int: 'a whole number', float: 'a number', bool: 'yes or no'})[kind]}"
+            ) from None
+        if not t or not holds(v):
+            raise BadInput(f"{where}: {name} {t} is not {words or 'given'}")
         return v
+
     values = [one(t) for t in (text.split() if several else [text.strip()])]
-    if several and (not values and name not in _MAY_BE_EMPTY or len(set(values)) < len(values)): raise BadInput(f'{where}: {name} {text.strip()}: give each value once, at least one')
+    if several and (not values and name not in _MAY_BE_EMPTY or len(set(values)) < len(values)):
+        raise BadInput(f"{where}: {name} {text.strip()}: give each value once, at least one")
     return values if several else values[0]
+
 
 def _sections(path):
     "`settings.ini` as {section: {name: text}}"
-    ini = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=('#',))
-    try: ini.read_string(Path(path).read_text())
-    except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}); it comes with the project') from None
-    except configparser.Error as e: raise BadInput(f'{path}: {" ".join(str(e).split())}; correct that line') from None
-    for s in ini.sections():       # files and stages are called by it, and a shell sees their names
-        if not re.fullmatch(r'[A-Za-z0-9][\w.-]*', s, re.A): raise BadInput(f"{path}: profile '{s}': a name has letters, digits, '.', '_' and '-' only; rename that section")
+    ini = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
+    try:
+        ini.read_string(Path(path).read_text())
+    except OSError as e:
+        raise BadInput(
+            f"{path}: cannot be read ({e.strerror}); it comes with the project"
+        ) from None
+    except configparser.Error as e:
+        raise BadInput(f"{path}: {' '.join(str(e).split())}; correct that line") from None
+    for s in ini.sections():  # files and stages are called by it, and a shell sees their names
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", s, re.A):
+            raise BadInput(
+                f"{path}: profile '{s}': a name has letters, digits, '.', '_' and '-' only; rename that section"
+            )
     return {s: dict(ini[s]) for s in ini.sections()}
 
+
 def profiles(
-    settings:str|Path|None=None  # the settings file; the project's by default
+    settings: str | Path | None = None,  # the settings file; the project's by default
 ) -> list:
     "The names of all profiles"
-    return list(_sections(settings or project_root()/'settings.ini'))
+    return list(_sections(settings or project_root() / "settings.ini"))
+
 
 def load_profile(
-    name:str='nano',             # a section of the settings file
-    settings:str|Path|None=None  # the settings file; the project's by default
+    name: str = "nano",  # a section of the settings file
+    settings: str | Path | None = None,  # the settings file; the project's by default
 ) -> dict:
     "All settings of a profile, those it builds on included"
-    settings = Path(settings or project_root()/'settings.ini')
+    settings = Path(settings or project_root() / "settings.ini")
     sections, chain = _sections(settings), []
     while name:
-        if name not in sections: raise BadInput(f"{settings.name}: no profile '{name}'; there are {', '.join(sections)}")
-        if name in chain: raise BadInput(f"{settings.name}: profile '{name}' extends itself ({' → '.join([*chain, name])}); remove one 'extends'")
+        if name not in sections:
+            raise BadInput(f"{settings.name}: no profile '{name}'; there are {', '.join(sections)}")
+        if name in chain:
+            raise BadInput(
+                f"{settings.name}: profile '{name}' extends itself ({' → '.join([*chain, name])}); remove one 'extends'"
+            )
         chain.append(name)
-        name = sections[name].get('extends')
+        name = sections[name].get("extends")
     merged = {}
-    for s in reversed(chain): merged |= sections[s]
-    merged.pop('extends', None)
+    for s in reversed(chain):
+        merged |= sections[s]
+    merged.pop("extends", None)
     where = f"{settings.name}, profile '{chain[0]}'"
     out = {k: _value(k, v, where) for k, v in merged.items()}
-    if missing := [k for k in SETTINGS if k not in out]: raise BadInput(f"{where}: '{missing[0]}' is not set; set it, or let the profile extend one that does")
-    return out | {'profile': chain[0]}
+    if missing := [k for k in SETTINGS if k not in out]:
+        raise BadInput(
+            f"{where}: '{missing[0]}' is not set; set it, or let the profile extend one that does"
+        )
+    return out | {"profile": chain[0]}
 
 # %% ../../nbs/core/01_project.ipynb #50d7d302
 def plan_name(
-    strategy:str,                 # how layers are chosen, e.g. 'interlace'
-    ratio:float                   # the drop ratio
-) -> str:          # e.g. 'interlace-25', 'random-12.5'
+    strategy: str,  # how layers are chosen, e.g. 'interlace'
+    ratio: float,  # the drop ratio
+) -> str:  # e.g. 'interlace-25', 'random-12.5'
     "How a plan's files and stages are called"
-    return f'{strategy}-{100*ratio:.10g}'
+    return f"{strategy}-{100 * ratio:.10g}"
 
 # %% ../../nbs/core/01_project.ipynb #e83468c6
-def seed_everything(seed:int=42):
+def seed_everything(seed: int = 42):
     "Seed Python, NumPy and torch"
     import numpy as np, torch
-    random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 # %% ../../nbs/core/01_project.ipynb #c9e47d13
 @contextlib.contextmanager
 def kept_random_states():
     "The generators of Python, NumPy and torch are after the block as they were before it"
     import numpy as np, torch
+
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try: yield
+    try:
+        yield
     finally:
-        random.setstate(python); np.random.set_state(numpy); torch.set_rng_state(cpu)
-        if cuda: torch.cuda.set_rng_state_all(cuda)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
 
 # %% ../../nbs/core/01_project.ipynb #7e0ff00c
-_IMPORTED = {}    # what was imported beside the library: file -> its name in records, its fingerprint
-PACKAGES = ['torch', 'torchvision', 'transformers', 'datasets', 'accelerate', 'lmms-eval', 'papermill', 'numpy', 'pillow', 'matplotlib']
+_IMPORTED = {}  # what was imported beside the library: file -> its name in records, its fingerprint
+PACKAGES = [
+    "torch",
+    "torchvision",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "lmms-eval",
+    "papermill",
+    "numpy",
+    "pillow",
+    "matplotlib",
+]
+
 
 def fingerprint(
-    *things  # paths (their content), bytes, or anything JSON can hold
+    *things,  # paths (their content), bytes, or anything JSON can hold
 ) -> str:
     "A short hash of content"
     h = hashlib.sha256()
     for t in things:
         if isinstance(t, Path):
-            files = sorted(f for f in t.rglob('*') if f.is_file()) if t.is_dir() else [t]
+            files = sorted(f for f in t.rglob("*") if f.is_file()) if t.is_dir() else [t]
             for f in files:
-                h.update(f.relative_to(t).as_posix().encode() if t.is_dir() else b'')
-                with open(f, 'rb') as o:
-                    while chunk := o.read(1 << 22): h.update(chunk)
-        else: h.update(t if isinstance(t, bytes) else json.dumps(t, sort_keys=True, default=str).encode())
+                h.update(f.relative_to(t).as_posix().encode() if t.is_dir() else b"")
+                with open(f, "rb") as o:
+                    while chunk := o.read(1 << 22):
+                        h.update(chunk)
+        else:
+            h.update(
+                t if isinstance(t, bytes) else json.dumps(t, sort_keys=True, default=str).encode()
+            )
     return h.hexdigest()[:16]
+
 
 def _git(*args):
     "A git command's output, or None where there is no git or no repository"
-    try: return subprocess.run(['git', '-C', str(project_root()), *args], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError, BadInput): return None
+    try:
+        return subprocess.run(
+            ["git", "-C", str(project_root()), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError, BadInput):
+        return None
+
 
 def _version(package):
-    try: return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError: return None
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
 
 def cores() -> int:
     "CPU cores that this process may use"
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
 
 def memory() -> int:
     "Memory that this process may use, in MiB: the machine's, or less in a container"
-    own = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
-    with contextlib.suppress(OSError, ValueError): own = min(own, int(Path('/sys/fs/cgroup/memory.max').read_text()))
-    return own//2**20
+    own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        own = min(own, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return own // 2**20
+
 
 def _device():
     "The device's name, in words"
-    if 'torch' in sys.modules and sys.modules['torch'].cuda.is_available(): return sys.modules['torch'].cuda.get_device_name()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        return sys.modules["torch"].cuda.get_device_name()
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        cpu = next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), cpu)
-    return f'{cpu}, {cores()} cores'
+        cpu = next(
+            (l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")),
+            cpu,
+        )
+    return f"{cpu}, {cores()} cores"
+
 
 def provenance(
-    **parameters  # whatever decided the result
+    **parameters,  # whatever decided the result
 ) -> dict:
     "What a record says about its origin"
-    changed = _git('status', '--porcelain', '--', 'interlace', 'nbs', 'settings.ini', 'pyproject.toml')
-    return dict(parameters=parameters, commit=_git('rev-parse', 'HEAD'), modified=bool(changed) if changed is not None else None,
-                python=platform.python_version(), versions={p: _version(p) for p in PACKAGES}, device=_device()) | (dict(extensions=dict(_IMPORTED.values())) if _IMPORTED else {})
+    changed = _git(
+        "status", "--porcelain", "--", "interlace", "nbs", "settings.ini", "pyproject.toml"
+    )
+    return dict(
+        parameters=parameters,
+        commit=_git("rev-parse", "HEAD"),
+        modified=bool(changed) if changed is not None else None,
+        python=platform.python_version(),
+        versions={p: _version(p) for p in PACKAGES},
+        device=_device(),
+    ) | (dict(extensions=dict(_IMPORTED.values())) if _IMPORTED else {})
 
 # %% ../../nbs/core/01_project.ipynb #6a0edbb0
-_ADDED = {}      # where something was added from (a file, or '' for a notebook) -> (what it is, its table, its name)
-_READING = []    # the files that are being imported
+_ADDED = {}  # where something was added from (a file, or '' for a notebook) -> (what it is, its table, its name)
+_READING = []  # the files that are being imported
+
 
 def add_to(
-    table:dict,      # of the library: name -> value
-    name:str,        # new in it
-    value,           # what the name stands for
-    what:str,        # what it is, in words: 'strategy', 'benchmark'
-    taken=(),        # other names that it must not have
+    table: dict,  # of the library: name -> value
+    name: str,  # new in it
+    value,  # what the name stands for
+    what: str,  # what it is, in words: 'strategy', 'benchmark'
+    taken=(),  # other names that it must not have
 ):
     "Register what is not the library's own; a name that a notebook gave may be given again, by the notebook or by a file"
-    if not isinstance(name, str) or not re.fullmatch(r'[A-Za-z0-9][\w.-]*', name, re.A): raise BadInput(f"{what} '{name}': a name has letters, digits, '.', '_' and '-' only, for files are called by it; choose another")
-    loose = _ADDED.setdefault('', [])
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.A):
+        raise BadInput(
+            f"{what} '{name}': a name has letters, digits, '.', '_' and '-' only, for files are called by it; choose another"
+        )
+    loose = _ADDED.setdefault("", [])
     tried = [(w, t, n) for w, t, n in loose if t is table and n == name]
-    if not tried and name.lower() in {n.lower() for n in (*table, *taken)}: raise BadInput(f"{what} '{name}': the name is taken; choose another")
+    if not tried and name.lower() in {n.lower() for n in (*table, *taken)}:
+        raise BadInput(f"{what} '{name}': the name is taken; choose another")
     loose[:] = [a for a in loose if a not in tried]
     table[name] = value
-    _ADDED.setdefault(_READING[-1] if _READING else '', []).append((what, table, name))
+    _ADDED.setdefault(_READING[-1] if _READING else "", []).append((what, table, name))
+
 
 def extension_files(
-    extension:str|Path    # a Python file, or a folder with an `__init__.py`
-) -> list:                # of paths; the first is the one to import
+    extension: str | Path,  # a Python file, or a folder with an `__init__.py`
+) -> list:  # of paths; the first is the one to import
     "All files that an extension consists of; a `BadInput` if it is none"
-    path = Path(extension) if Path(extension).is_absolute() else project_root()/extension
+    path = Path(extension) if Path(extension).is_absolute() else project_root() / extension
     if path.is_dir():
-        if not (path/'__init__.py').is_file(): raise BadInput(f'{extension}: no __init__.py in that folder; name a Python file, or put one there')
-        return [path/'__init__.py', *sorted(f for f in path.rglob('*') if f.is_file() and '__pycache__' not in f.parts and f != path/'__init__.py')]
-    if not path.exists(): raise BadInput(f'{extension}: no such file; correct the path (extensions are relative to the project, {project_root().name})')
-    if path.suffix != '.py': raise BadInput(f'{extension}: not a Python file; name one that ends in .py, or a folder with an __init__.py')
+        if not (path / "__init__.py").is_file():
+            raise BadInput(
+                f"{extension}: no __init__.py in that folder; name a Python file, or put one there"
+            )
+        return [
+            path / "__init__.py",
+            *sorted(
+                f
+                for f in path.rglob("*")
+                if f.is_file() and "__pycache__" not in f.parts and f != path / "__init__.py"
+            ),
+        ]
+    if not path.exists():
+        raise BadInput(
+            f"{extension}: no such file; correct the path (extensions are relative to the project, {project_root().name})"
+        )
+    if path.suffix != ".py":
+        raise BadInput(
+            f"{extension}: not a Python file; name one that ends in .py, or a folder with an __init__.py"
+        )
     return [path]
 
+
 def extension_adds(
-    extension:str|Path    # as for `extension_files`
-) -> set:                 # 'strategy', 'benchmark', or both where it does not say
+    extension: str | Path,  # as for `extension_files`
+) -> set:  # 'strategy', 'benchmark', or both where it does not say
     "What an extension adds, read without running it"
-    found = {w for f in extension_files(extension) if f.suffix == '.py' for w in re.findall(r'\badd_(strategy|benchmark)\b', f.read_text(errors='replace'))}
-    return found or {'strategy', 'benchmark'}
+    found = {
+        w
+        for f in extension_files(extension)
+        if f.suffix == ".py"
+        for w in re.findall(r"\badd_(strategy|benchmark)\b", f.read_text(errors="replace"))
+    }
+    return found or {"strategy", "benchmark"}
+
 
 def _as_named(extension):
     "An extension's name in records: its path in the project; where else it lies is nobody else's business"
-    if not Path(extension).is_absolute(): return Path(extension).as_posix()
-    with contextlib.suppress(BadInput, ValueError): return Path(extension).relative_to(project_root()).as_posix()
+    if not Path(extension).is_absolute():
+        return Path(extension).as_posix()
+    with contextlib.suppress(BadInput, ValueError):
+        return Path(extension).relative_to(project_root()).as_posix()
     return Path(extension).name
 
+
 def _forget(source):
-    for _, table, name in _ADDED.pop(source, []): table.pop(name, None)
+    for _, table, name in _ADDED.pop(source, []):
+        table.pop(name, None)
+
 
 def import_extensions(
-    extensions:list    # as for `extension_files`
-) -> dict:             # 'strategy', 'benchmark' -> names that they added
+    extensions: list,  # as for `extension_files`
+) -> dict:  # 'strategy', 'benchmark' -> names that they added
     "Import them, each once for as long as it does not change; what is wrong in one is a `BadInput` with file and line"
     added = dict(strategy=[], benchmark=[])
     for e in extensions:
@@ -369,50 +610,80 @@ def import_extensions(
         source, base = str(files[0].resolve()), files[0].parent
         mark = fingerprint(*(x for f in files for x in (f.relative_to(base).as_posix(), f)))
         name = _as_named(e)
-        module = f'extension_{fingerprint(source)}'
+        module = f"extension_{fingerprint(source)}"
         if _IMPORTED.get(source) != (name, mark):
-            _forget(source); _IMPORTED.pop(source, None)
-            for m in [m for m in sys.modules if m.split('.')[0] == module]: del sys.modules[m]
-            spec = importlib.util.spec_from_file_location(module, files[0], submodule_search_locations=[str(base)] if files[0].name == '__init__.py' else None)
-            sys.modules[module], bytecode = importlib.util.module_from_spec(spec), sys.dont_write_bytecode
+            _forget(source)
+            _IMPORTED.pop(source, None)
+            for m in [m for m in sys.modules if m.split(".")[0] == module]:
+                del sys.modules[m]
+            spec = importlib.util.spec_from_file_location(
+                module,
+                files[0],
+                submodule_search_locations=[str(base)] if files[0].name == "__init__.py" else None,
+            )
+            sys.modules[module], bytecode = (
+                importlib.util.module_from_spec(spec),
+                sys.dont_write_bytecode,
+            )
             sys.dont_write_bytecode = True
             _READING.append(source)
-            try: spec.loader.exec_module(sys.modules[module])
+            try:
+                spec.loader.exec_module(sys.modules[module])
             except (Exception, SystemExit) as error:
                 _forget(source)
                 del sys.modules[module]
-                here = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)] + ([(error.filename, error.lineno)] if isinstance(error, SyntaxError) else [])
-                at = next((f"{'' if f == str(files[0]) else f' ({Path(f).name})'}, line {n}" for f, n in reversed(here) if f in map(str, files)), '')
-                said = str(error) if isinstance(error, BadInput) else f"{f'not Python ({error.msg})' if isinstance(error, SyntaxError) else type(error).__name__ + ': ' + ' '.join(str(error).split())[:200]}; correct it"
-                raise BadInput(f'{name}{at}: {said}') from None
+                here = [
+                    (f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)
+                ] + ([(error.filename, error.lineno)] if isinstance(error, SyntaxError) else [])
+                at = next(
+                    (
+                        f"{'' if f == str(files[0]) else f' ({Path(f).name})'}, line {n}"
+                        for f, n in reversed(here)
+                        if f in map(str, files)
+                    ),
+                    "",
+                )
+                said = (
+                    str(error)
+                    if isinstance(error, BadInput)
+                    else f"{f'not Python ({error.msg})' if isinstance(error, SyntaxError) else type(error).__name__ + ': ' + ' '.join(str(error).split())[:200]}; correct it"
+                )
+                raise BadInput(f"{name}{at}: {said}") from None
             finally:
                 _READING.pop()
                 sys.dont_write_bytecode = bytecode
             _IMPORTED[source] = name, mark
-        for what, _, n in _ADDED.get(source, []): added.setdefault(what, []).append(n)
+        for what, _, n in _ADDED.get(source, []):
+            added.setdefault(what, []).append(n)
     return added
 
 # %% ../../nbs/core/01_project.ipynb #21212e4b
 def ends_with_us(
-    how:int      # the signal
-):               # for `preexec_fn` of `subprocess.Popen`; None where the system cannot do it
+    how: int,  # the signal
+):  # for `preexec_fn` of `subprocess.Popen`; None where the system cannot do it
     "What makes a child process get a signal when this process ends, however it ends"
-    if sys.platform != 'linux': return None
+    if sys.platform != "linux":
+        return None
     import ctypes
+
     return lambda: ctypes.CDLL(None).prctl(1, int(how))
 
 # %% ../../nbs/core/01_project.ipynb #d3cc2e39
 @contextlib.contextmanager
 def measured(
-    into:dict  # gets `wall_s` (seconds) and `peak_mib` (MiB)
+    into: dict,  # gets `wall_s` (seconds) and `peak_mib` (MiB)
 ):
     "Measure wall time and peak memory of a block"
-    torch = sys.modules.get('torch')
+    torch = sys.modules.get("torch")
     cuda = torch is not None and torch.cuda.is_available()
-    if cuda: torch.cuda.reset_peak_memory_stats()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    try: yield into
+    try:
+        yield into
     finally:
-        into['wall_s'] = round(time.perf_counter() - start, 2)
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1024 if sys.platform != 'darwin' else 1024**2)
-        into['peak_mib'] = round(torch.cuda.max_memory_allocated()/2**20 if cuda else rss)
+        into["wall_s"] = round(time.perf_counter() - start, 2)
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1024 if sys.platform != "darwin" else 1024**2
+        )
+        into["peak_mib"] = round(torch.cuda.max_memory_allocated() / 2**20 if cuda else rss)

@@ -19,133 +19,198 @@ from ..core.project import BadInput, quiet_datasets, read_json
 
 # %% ../../nbs/data/01_conversations.ipynb #0bbe823b
 def to_messages(
-    texts:list,            # turns: dicts with `user` and `assistant`
-    n_images:int,          # images placed at the start of the first user turn
-    max_messages:int=5,    # user and assistant messages kept
+    texts: list,  # turns: dicts with `user` and `assistant`
+    n_images: int,  # images placed at the start of the first user turn
+    max_messages: int = 5,  # user and assistant messages kept
 ) -> list:
     "Turns as chat messages"
     out = []
-    if texts and texts[0].get('system'): out.append(dict(role='system', content=[{'type': 'text', 'text': texts[0]['system']}]))
+    if texts and texts[0].get("system"):
+        out.append(dict(role="system", content=[{"type": "text", "text": texts[0]["system"]}]))
     first = True
-    for t in texts[:max_messages//2]:
-        content = [{'type': 'image'}]*(n_images if first else 0) + [{'type': 'text', 'text': t['user']}]
+    for t in texts[: max_messages // 2]:
+        content = [{"type": "image"}] * (n_images if first else 0) + [
+            {"type": "text", "text": t["user"]}
+        ]
         first = False
-        out += [dict(role='user', content=content), dict(role='assistant', content=[{'type': 'text', 'text': t['assistant']}])]
+        out += [
+            dict(role="user", content=content),
+            dict(role="assistant", content=[{"type": "text", "text": t["assistant"]}]),
+        ]
     return out
 
 # %% ../../nbs/data/01_conversations.ipynb #d7c51e08
-class BadRow(BadInput): "A row that cannot be read as a conversation"
+class BadRow(BadInput):
+    "A row that cannot be read as a conversation"
 
-ROLES = {'user': 'user', 'human': 'user', 'assistant': 'assistant', 'gpt': 'assistant', 'model': 'assistant', 'system': 'system'}
+
+ROLES = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
+
 
 def _words(content):
     "The text of a message's content: a string, or a list of parts; marks where an image goes are left out"
     if isinstance(content, (list, tuple)):
-        content = ''.join(c.get('text') or '' for c in content if isinstance(c, dict))
-    if content is None: return ''
-    if not isinstance(content, str): raise BadRow(f'a message holds {type(content).__name__} where its text is expected')
-    return content.replace('<image>', '').strip('\n') if '<image>' in content else content
+        content = "".join(c.get("text") or "" for c in content if isinstance(c, dict))
+    if content is None:
+        return ""
+    if not isinstance(content, str):
+        raise BadRow(f"a message holds {type(content).__name__} where its text is expected")
+    return content.replace("<image>", "").strip("\n") if "<image>" in content else content
 
 # %% ../../nbs/data/01_conversations.ipynb #5c30f1ad
 def _pairs(messages):
     "Messages with roles as turns of `user` and `assistant`, a system message in the first"
-    turns, asked, system = [], None, ''
+    turns, asked, system = [], None, ""
     for k, m in enumerate(messages, 1):
-        said, content = (m.get('role'), m.get('content')) if 'role' in m else (m.get('from'), m.get('value'))
+        said, content = (
+            (m.get("role"), m.get("content")) if "role" in m else (m.get("from"), m.get("value"))
+        )
         role = ROLES.get(said)
-        if role is None: raise BadRow(f"message {k}: role {said!r}; it is one of {', '.join(ROLES)}")
-        if role == 'system': system = _words(content)
-        elif role == 'user':
-            if asked is not None: raise BadRow(f'message {k}: a second user message before an answer')
+        if role is None:
+            raise BadRow(f"message {k}: role {said!r}; it is one of {', '.join(ROLES)}")
+        if role == "system":
+            system = _words(content)
+        elif role == "user":
+            if asked is not None:
+                raise BadRow(f"message {k}: a second user message before an answer")
             asked = _words(content)
         else:
-            if asked is None: raise BadRow(f'message {k}: an answer to no question')
+            if asked is None:
+                raise BadRow(f"message {k}: an answer to no question")
             turns.append(dict(user=asked, assistant=_words(content)))
             asked = None
-    if turns and system: turns[0]['system'] = system
+    if turns and system:
+        turns[0]["system"] = system
     return turns
 
 # %% ../../nbs/data/01_conversations.ipynb #e94a07b6
 def read_row(
-    row:dict              # of a data set
-) -> dict:                # the same with `images` (a list) and `texts` (turns of `user` and `assistant`)
+    row: dict,  # of a data set
+) -> dict:  # the same with `images` (a list) and `texts` (turns of `user` and `assistant`)
     "A row in any of the usual forms as a sample; one that has none of them is a `BadRow`"
-    images = row.get('images', row.get('image'))
-    images = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
-    texts = next((row[c] for c in ('texts', 'messages', 'conversations') if row.get(c) is not None), None)
-    if not isinstance(texts, (list, tuple)): raise BadRow('no conversation' if texts is None else f'its conversation is {type(texts).__name__}, not a list of turns')
-    if not all(isinstance(t, dict) for t in texts): raise BadRow('its turns are no pairs of user and assistant, nor messages with roles')
-    if texts and ('role' in texts[0] or 'from' in texts[0]): turns = _pairs(texts)
-    else: turns = [t | {who: _words(t.get(who)) for who in ('user', 'assistant')} for t in texts]
-    if not turns: raise BadRow('no conversation')
+    images = row.get("images", row.get("image"))
+    images = (
+        [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
+    )
+    texts = next(
+        (row[c] for c in ("texts", "messages", "conversations") if row.get(c) is not None), None
+    )
+    if not isinstance(texts, (list, tuple)):
+        raise BadRow(
+            "no conversation"
+            if texts is None
+            else f"its conversation is {type(texts).__name__}, not a list of turns"
+        )
+    if not all(isinstance(t, dict) for t in texts):
+        raise BadRow("its turns are no pairs of user and assistant, nor messages with roles")
+    if texts and ("role" in texts[0] or "from" in texts[0]):
+        turns = _pairs(texts)
+    else:
+        turns = [t | {who: _words(t.get(who)) for who in ("user", "assistant")} for t in texts]
+    if not turns:
+        raise BadRow("no conversation")
     for k, t in enumerate(turns, 1):
-        for who in ('user', 'assistant'):
-            if not t[who].strip(): raise BadRow(f'turn {k}: the {who} says nothing')
+        for who in ("user", "assistant"):
+            if not t[who].strip():
+                raise BadRow(f"turn {k}: the {who} says nothing")
     return row | dict(images=images, texts=turns)
 
 # %% ../../nbs/data/01_conversations.ipynb #ca6379c4
 def _opened(image):
     "An image, not yet decoded"
-    if isinstance(image, dict): image = image['bytes'] if image.get('bytes') is not None else image['path']
-    if isinstance(image, bytes): image = io.BytesIO(image)
+    if isinstance(image, dict):
+        image = image["bytes"] if image.get("bytes") is not None else image["path"]
+    if isinstance(image, bytes):
+        image = io.BytesIO(image)
     return image if isinstance(image, Image.Image) else Image.open(image)
 
-def _undecodable(where, e): return BadInput(f"{where}: the image cannot be decoded ({re.sub(' ?<[^>]*>', '', str(e))}); repair or remove that row")     # without addresses in memory: the same wherever it is read
+
+def _undecodable(where, e):
+    return BadInput(
+        f"{where}: the image cannot be decoded ({re.sub(' ?<[^>]*>', '', str(e))}); repair or remove that row"
+    )  # without addresses in memory: the same wherever it is read
 
 # %% ../../nbs/data/01_conversations.ipynb #4bc06f1e
 def _as_eight_bits(image):
     "Gray values of 16 bits as 8 bits; a mode without an agreed range is a `ValueError`"
-    if not image.mode.startswith(('I', 'F')): return image
+    if not image.mode.startswith(("I", "F")):
+        return image
     values = np.asarray(image)
-    if image.mode == 'F' or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f'mode {image.mode} with values from {values.min():g} to {values.max():g} has no agreed range; save it with 8 or 16 bits')
-    return Image.fromarray((values.astype(np.float32)/257).round().astype(np.uint8))
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(
+            f"mode {image.mode} with values from {values.min():g} to {values.max():g} has no agreed range; save it with 8 or 16 bits"
+        )
+    return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
+
 
 def as_seen(
-    image:Image.Image   # of any mode
-) -> Image.Image:       # RGB
+    image: Image.Image,  # of any mode
+) -> Image.Image:  # RGB
     "An image as a viewer shows it: upright, on white, eight bits"
     image = _as_eight_bits(ImageOps.exif_transpose(image))
     if image.has_transparency_data:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    image = image.convert('RGB')
-    image.info.pop('transparency', None)      # transformers acts on it, also in RGB
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    image.info.pop("transparency", None)  # transformers acts on it, also in RGB
     return image
 
 # %% ../../nbs/data/01_conversations.ipynb #a76e13d9
 def open_image(
-    image,               # a PIL image, bytes, a path, or a dict with `bytes` or `path`
-    where:str='image',   # named in the error
+    image,  # a PIL image, bytes, a path, or a dict with `bytes` or `path`
+    where: str = "image",  # named in the error
 ) -> Image.Image:
     "An RGB image as a viewer shows it; a corrupt one is a `BadInput`"
-    try: return as_seen(_opened(image))
-    except Exception as e: raise _undecodable(where, e) from None      # Pillow's decoders raise nearly anything
+    try:
+        return as_seen(_opened(image))
+    except Exception as e:
+        raise _undecodable(where, e) from None  # Pillow's decoders raise nearly anything
 
 # %% ../../nbs/data/01_conversations.ipynb #15271521
 def render(
-    processor,              # a processor, or a text model's tokenizer
-    messages:list,                # chat messages, from `to_messages`
-    prompt:bool=False,      # end with the generation prompt
+    processor,  # a processor, or a text model's tokenizer
+    messages: list,  # chat messages, from `to_messages`
+    prompt: bool = False,  # end with the generation prompt
 ) -> str:
     "Messages through the chat template, as text; a tokenizer's template takes plain strings"
-    if not hasattr(processor, 'tokenizer'): messages = [dict(m, content=''.join(c['text'] for c in m['content'])) for m in messages]
-    try: return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    if not hasattr(processor, "tokenizer"):
+        messages = [dict(m, content="".join(c["text"] for c in m["content"])) for m in messages]
+    try:
+        return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
     except (jinja2.TemplateError, ValueError, TypeError) as e:
-        none = not getattr(processor, 'chat_template', None)
-        said = 'the model has no chat template' if none else f"the model's chat template refuses these messages ({' '.join(str(e).split())[:120]})"
-        raise BadInput(f"{said}; use an instruction-tuned model, or give its folder a {'' if none else 'working '}chat_template.jinja") from None
+        none = not getattr(processor, "chat_template", None)
+        said = (
+            "the model has no chat template"
+            if none
+            else f"the model's chat template refuses these messages ({' '.join(str(e).split())[:120]})"
+        )
+        raise BadInput(
+            f"{said}; use an instruction-tuned model, or give its folder a {'' if none else 'working '}chat_template.jinja"
+        ) from None
+
 
 def _answer_spans(processor, messages):
     "The whole text, and the character spans in it that the assistant says"
     whole, spans = render(processor, messages), []
     for k, m in enumerate(messages):
-        if m['role'] != 'assistant': continue
+        if m["role"] != "assistant":
+            continue
         before = render(processor, messages[:k], True)
-        until = render(processor, messages[:k+1])
-        if not (whole.startswith(before) and until.startswith(before)): raise BadInput('the chat template is not incremental: its text of the first messages is not a prefix of the whole; use a template that is')
-        until = until.rstrip('\n') if whole.startswith(until.rstrip('\n')) else until
-        if not whole.startswith(until): raise BadInput('the chat template rewrites earlier turns; use a template that does not')
+        until = render(processor, messages[: k + 1])
+        if not (whole.startswith(before) and until.startswith(before)):
+            raise BadInput(
+                "the chat template is not incremental: its text of the first messages is not a prefix of the whole; use a template that is"
+            )
+        until = until.rstrip("\n") if whole.startswith(until.rstrip("\n")) else until
+        if not whole.startswith(until):
+            raise BadInput("the chat template rewrites earlier turns; use a template that does not")
         spans.append((len(before), len(until)))
     return whole, spans
 
@@ -157,161 +222,272 @@ def _padding(tokenizer):
         yield
         return
     tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-    try: yield
-    finally: tokenizer.pad_token = None
+    try:
+        yield
+    finally:
+        tokenizer.pad_token = None
+
 
 def encode(
-    processor,           # a processor, or a text model's tokenizer
-    texts:list,          # from `render`
-    pictures:list,       # one list of PIL images for each text
-    **settings           # as `padding_side`
-):                       # what the processor gives
+    processor,  # a processor, or a text model's tokenizer
+    texts: list,  # from `render`
+    pictures: list,  # one list of PIL images for each text
+    **settings,  # as `padding_side`
+):  # what the processor gives
     "Texts and pictures as one padded batch; the token that begins a text stands there once"
-    tokenizer = getattr(processor, 'tokenizer', processor)
+    tokenizer = getattr(processor, "tokenizer", processor)
     if tokenizer is processor:
-        with _padding(tokenizer): return tokenizer(texts, padding=True, return_tensors='pt', add_special_tokens=False, **settings)
-    bos = getattr(tokenizer, 'bos_token', None)
-    if bos and all(t.startswith(bos) for t in texts): settings['add_special_tokens'] = False
-    with _padding(tokenizer): return processor(text=texts, images=pictures if any(pictures) else None, padding=True, return_tensors='pt', **settings)
+        with _padding(tokenizer):
+            return tokenizer(
+                texts, padding=True, return_tensors="pt", add_special_tokens=False, **settings
+            )
+    bos = getattr(tokenizer, "bos_token", None)
+    if bos and all(t.startswith(bos) for t in texts):
+        settings["add_special_tokens"] = False
+    with _padding(tokenizer):
+        return processor(
+            text=texts,
+            images=pictures if any(pictures) else None,
+            padding=True,
+            return_tensors="pt",
+            **settings,
+        )
 
 # %% ../../nbs/data/01_conversations.ipynb #af4ba766
 IGNORE = -100  # the label that cross-entropy skips
 
-class _TooLong(BadInput): "No answer within `max_length`"
+
+class _TooLong(BadInput):
+    "No answer within `max_length`"
+
 
 def _read(sample, i):
     "A sample as `read_row` reads it; the error names it"
-    try: return read_row(sample)
-    except BadRow as e: raise BadRow(f"sample {sample.get('id', i)}: {e}; correct or remove that row") from None
+    try:
+        return read_row(sample)
+    except BadRow as e:
+        raise BadRow(f"sample {sample.get('id', i)}: {e}; correct or remove that row") from None
+
 
 class Collator:
     "Samples in FineVision's schema → one padded training batch with labels on the assistant's tokens"
-    def __init__(self,
-        processor,              # the model's processor (or, for a text model, its tokenizer)
-        max_messages:int=5,     # see `to_messages`
-        max_length:int=8192,    # tokens kept; what comes after is cut
+
+    def __init__(
+        self,
+        processor,  # the model's processor (or, for a text model, its tokenizer)
+        max_messages: int = 5,  # see `to_messages`
+        max_length: int = 8192,  # tokens kept; what comes after is cut
     ):
         self.processor, self.max_messages, self.max_length = processor, max_messages, max_length
-        self.tokenizer = getattr(processor, 'tokenizer', processor)
+        self.tokenizer = getattr(processor, "tokenizer", processor)
 
-    def lengths(self,
-        samples:list   # dicts with `images` and `texts`
-    ) -> list:         # tokens of each, those of its images included
+    def lengths(
+        self,
+        samples: list,  # dicts with `images` and `texts`
+    ) -> list:  # tokens of each, those of its images included
         "How long the samples are, without making a batch of them"
         samples = [_read(s, i) for i, s in enumerate(samples)]
-        texts = [render(self.processor, to_messages(s['texts'], len(s['images']), self.max_messages)) for s in samples]
-        visual = [image_tokens(self.processor, s['images'], f"sample {s.get('id', i)}") or 0 for i, s in enumerate(samples)]
-        written = self.tokenizer(texts, add_special_tokens=False)['input_ids']
-        return [len(t) + max(0, v - len(s['images'])) for t, v, s in zip(written, visual, samples)]      # each image stands in the text as one token
+        texts = [
+            render(self.processor, to_messages(s["texts"], len(s["images"]), self.max_messages))
+            for s in samples
+        ]
+        visual = [
+            image_tokens(self.processor, s["images"], f"sample {s.get('id', i)}") or 0
+            for i, s in enumerate(samples)
+        ]
+        written = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [
+            len(t) + max(0, v - len(s["images"])) for t, v, s in zip(written, visual, samples)
+        ]  # each image stands in the text as one token
 
-    def __call__(self,
-        samples:list   # dicts with `images` and `texts`
-    ) -> dict:         # `input_ids`, `attention_mask`, `labels` (`B T`), and what the processor adds for images
+    def __call__(
+        self,
+        samples: list,  # dicts with `images` and `texts`
+    ) -> (
+        dict
+    ):  # `input_ids`, `attention_mask`, `labels` (`B T`), and what the processor adds for images
         samples = [_read(s, i) for i, s in enumerate(samples)]
-        pictures = [[open_image(im, f"sample {s.get('id', i)}") for im in s['images']] for i, s in enumerate(samples)]
-        found = [_answer_spans(self.processor, to_messages(s['texts'], len(p), self.max_messages)) for s, p in zip(samples, pictures)]
+        pictures = [
+            [open_image(im, f"sample {s.get('id', i)}") for im in s["images"]]
+            for i, s in enumerate(samples)
+        ]
+        found = [
+            _answer_spans(self.processor, to_messages(s["texts"], len(p), self.max_messages))
+            for s, p in zip(samples, pictures)
+        ]
         texts = [t for t, _ in found]
-        batch = encode(self.processor, texts, pictures, padding_side='right')
+        batch = encode(self.processor, texts, pictures, padding_side="right")
         plain = self.tokenizer(texts, return_offsets_mapping=True, add_special_tokens=False)
-        labels = torch.full_like(batch['input_ids'], IGNORE)
+        labels = torch.full_like(batch["input_ids"], IGNORE)
         for b, (_, spans) in enumerate(found):
-            at = batch['attention_mask'][b].nonzero()[:, 0]          # positions of real tokens, whatever the padding side
-            ids = torch.tensor(plain['input_ids'][b])
-            said = torch.tensor([any(lo <= s and e <= hi and e > s for lo, hi in spans) for s, e in plain['offset_mapping'][b]])
+            at = batch["attention_mask"][b].nonzero()[
+                :, 0
+            ]  # positions of real tokens, whatever the padding side
+            ids = torch.tensor(plain["input_ids"][b])
+            said = torch.tensor(
+                [
+                    any(lo <= s and e <= hi and e > s for lo, hi in spans)
+                    for s, e in plain["offset_mapping"][b]
+                ]
+            )
             tail = len(ids) - int(said.nonzero()[0]) if said.any() else 0
-            if not tail: continue
-            if not torch.equal(batch['input_ids'][b, at[-tail:]], ids[-tail:]): raise BadInput(f"sample {samples[b].get('id', b)}: its answers are tokenised differently beside the images; the images must all stand before the first answer")
+            if not tail:
+                continue
+            if not torch.equal(batch["input_ids"][b, at[-tail:]], ids[-tail:]):
+                raise BadInput(
+                    f"sample {samples[b].get('id', b)}: its answers are tokenised differently beside the images; the images must all stand before the first answer"
+                )
             labels[b, at[-tail:]] = torch.where(said[-tail:], ids[-tail:], IGNORE)
-        batch['labels'] = labels
+        batch["labels"] = labels
         return self._cut(batch, samples)
 
     def _cut(self, batch, samples):
         "Cut what lies beyond `max_length` (the pictures' tokens come first and must fit)"
-        (B, T), n = batch['input_ids'].shape, self.max_length
-        if T <= n: return dict(batch)
-        answered = (batch['labels'][:, :n] != IGNORE).any(1).tolist()
+        (B, T), n = batch["input_ids"].shape, self.max_length
+        if T <= n:
+            return dict(batch)
+        answered = (batch["labels"][:, :n] != IGNORE).any(1).tolist()
         if not all(answered):
             b = answered.index(False)
-            raise _TooLong(f"max_length {n}: sample {samples[b].get('id', b)} of {int(batch['attention_mask'][b].sum())} tokens has its pictures and no answer within it; raise max_length, lower max_pixels, or take only what fits (interlace.conversations.fitting)")
-        return {k: v[:, :n] if torch.is_tensor(v) and v.shape == (B, T) else v for k, v in batch.items()}
+            raise _TooLong(
+                f"max_length {n}: sample {samples[b].get('id', b)} of {int(batch['attention_mask'][b].sum())} tokens has its pictures and no answer within it; raise max_length, lower max_pixels, or take only what fits (interlace.conversations.fitting)"
+            )
+        return {
+            k: v[:, :n] if torch.is_tensor(v) and v.shape == (B, T) else v for k, v in batch.items()
+        }
 
 # %% ../../nbs/data/01_conversations.ipynb #01a8ea13
 def image_tokens(
-    processor,       # the model's processor, or a text model's tokenizer
-    images:list,     # as `open_image` takes them; none is decoded
-    where:str        # named in the error
-) -> int|None:       # None where the processor cannot say
+    processor,  # the model's processor, or a text model's tokenizer
+    images: list,  # as `open_image` takes them; none is decoded
+    where: str,  # named in the error
+) -> int | None:  # None where the processor cannot say
     "Tokens that images become, by their sizes"
-    if not images: return 0
-    try: sizes = [_opened(im).size for im in images]
-    except Exception as e: raise _undecodable(where, e) from None
-    try: return sum(processor._get_num_multimodal_tokens(image_sizes=[(h, w) for w, h in sizes]).num_image_tokens)
-    except (AttributeError, NotImplementedError, TypeError, ValueError): return None
+    if not images:
+        return 0
+    try:
+        sizes = [_opened(im).size for im in images]
+    except Exception as e:
+        raise _undecodable(where, e) from None
+    try:
+        return sum(
+            processor._get_num_multimodal_tokens(
+                image_sizes=[(h, w) for w, h in sizes]
+            ).num_image_tokens
+        )
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return None
 
-FLAWED = .01      # share of the rows that may be left out because they cannot be read, and ten in any case
+
+FLAWED = (
+    0.01  # share of the rows that may be left out because they cannot be read, and ten in any case
+)
+
 
 def _refusal(processor, row):
     "What a processor says against a row whose images it cannot count, or None where it takes them"
-    if image_tokens(processor, row['images'], row.get('id', 'a row')) is not None: return None
-    images = [open_image(im, row.get('id', 'a row')) for im in row['images']]
-    try: encode(processor, [render(processor, to_messages(row['texts'], len(images), 2))], [images])
-    except BadInput: raise
-    except Exception as e: return f"the processor refuses it ({' '.join(str(e).split())[:100]})"
+    if image_tokens(processor, row["images"], row.get("id", "a row")) is not None:
+        return None
+    images = [open_image(im, row.get("id", "a row")) for im in row["images"]]
+    try:
+        encode(processor, [render(processor, to_messages(row["texts"], len(images), 2))], [images])
+    except BadInput:
+        raise
+    except Exception as e:
+        return f"the processor refuses it ({' '.join(str(e).split())[:100]})"
+
 
 def _flaw(row, processor, special):
     "Why a row cannot be read, or None"
-    try: row = read_row(row)
-    except BadRow as e: return str(e)
-    said = ' '.join(t[who] for t in row['texts'] for who in ('user', 'assistant'))
+    try:
+        row = read_row(row)
+    except BadRow as e:
+        return str(e)
+    said = " ".join(t[who] for t in row["texts"] for who in ("user", "assistant"))
     held = next((t for t in special if t in said), None)
-    return f'its text holds {held}, a special token of the model' if held else _refusal(processor, row) if row['images'] else None
+    return (
+        f"its text holds {held}, a special token of the model"
+        if held
+        else _refusal(processor, row)
+        if row["images"]
+        else None
+    )
+
 
 def _select(samples, keep):
-    return samples.select(keep) if hasattr(samples, 'select') else [samples[i] for i in keep]
+    return samples.select(keep) if hasattr(samples, "select") else [samples[i] for i in keep]
+
 
 def readable(
-    samples,          # a sequence of rows
-    processor,        # the model's processor or tokenizer
-    where='the data'  # named in the error
-) -> tuple:           # (samples, those left out: name and reason)
+    samples,  # a sequence of rows
+    processor,  # the model's processor or tokenizer
+    where="the data",  # named in the error
+) -> tuple:  # (samples, those left out: name and reason)
     "The rows that can be read as conversations; the same object where all can"
-    added = getattr(processor, 'tokenizer', processor).added_tokens_decoder.values()
+    added = getattr(processor, "tokenizer", processor).added_tokens_decoder.values()
     special = [str(t) for t in added if t.special and len(str(t)) > 3]
     flaws = {i: why for i in range(len(samples)) if (why := _flaw(samples[i], processor, special))}
     names = [f"{samples[i].get('id') or f'row {i}'}: {why}" for i, why in flaws.items()]
-    if len(flaws) > max(10, FLAWED*len(samples)) or len(flaws) == len(samples) > 0:
-        raise BadInput(f'{where}: {len(flaws)} of {len(samples)} rows cannot be read, the first is {names[0]}; correct them')
-    if not flaws: return samples, []
+    if len(flaws) > max(10, FLAWED * len(samples)) or len(flaws) == len(samples) > 0:
+        raise BadInput(
+            f"{where}: {len(flaws)} of {len(samples)} rows cannot be read, the first is {names[0]}; correct them"
+        )
+    if not flaws:
+        return samples, []
     return _select(samples, [i for i in range(len(samples)) if i not in flaws]), names
 
+
 def say_left_out(
-    where,       # the data
-    names:list   # of the rows, each with its reason
+    where,  # the data
+    names: list,  # of the rows, each with its reason
 ):
     "One line on standard error about rows that are left out; nothing where none is"
-    if names: print(f"{where}: {len(names)} row{'s' * (len(names) > 1)} left out: {'; '.join(names[:5])}{'; …' * (len(names) > 5)}", file=sys.stderr)
+    if names:
+        print(
+            f"{where}: {len(names)} row{'s' * (len(names) > 1)} left out: {'; '.join(names[:5])}{'; …' * (len(names) > 5)}",
+            file=sys.stderr,
+        )
+
 
 def fitting(
-    samples,                # a sequence of samples with `images` and `texts`
-    processor,              # the model's processor or tokenizer
-    max_messages:int=5,     # as for the `Collator` that will see them
-    max_length:int=8192,    # likewise
-) -> tuple:                 # (samples, names of those left out)
+    samples,  # a sequence of samples with `images` and `texts`
+    processor,  # the model's processor or tokenizer
+    max_messages: int = 5,  # as for the `Collator` that will see them
+    max_length: int = 8192,  # likewise
+) -> tuple:  # (samples, names of those left out)
     "The samples whose first answer begins within `max_length`; the same object where all do"
     samples, flawed = readable(samples, processor)
     collate, left_out, frame = Collator(processor, max_messages, max_length), [], {}
     for i in range(len(samples)):
         s = read_row(samples[i])
-        name, n = s.get('id', i), len(s['images'])
-        if n not in frame: frame[n] = 8*(n + 1) + len(render(processor, to_messages([dict(user='', assistant='')], n, 2)).encode())     # what the template writes around the words
-        visual = image_tokens(processor, s['images'], f'sample {name}')
-        if visual is not None and s['texts'] and visual + frame[n] + len(s['texts'][0]['user'].encode()) <= max_length: continue
-        try: collate([s])
-        except _TooLong: left_out.append((i, name))
-        except BadInput: raise
-        except Exception as e: left_out.append((i, f"{name}: the processor refuses it ({' '.join(str(e).split())[:100]})"))
-    if len(left_out) == len(samples) and left_out: raise BadInput(f'max_length {max_length}: no sample has an answer within it; raise max_length or lower max_pixels')
-    if not left_out: return samples, flawed
+        name, n = s.get("id", i), len(s["images"])
+        if n not in frame:
+            frame[n] = 8 * (n + 1) + len(
+                render(processor, to_messages([dict(user="", assistant="")], n, 2)).encode()
+            )  # what the template writes around the words
+        visual = image_tokens(processor, s["images"], f"sample {name}")
+        if (
+            visual is not None
+            and s["texts"]
+            and visual + frame[n] + len(s["texts"][0]["user"].encode()) <= max_length
+        ):
+            continue
+        try:
+            collate([s])
+        except _TooLong:
+            left_out.append((i, name))
+        except BadInput:
+            raise
+        except Exception as e:
+            left_out.append(
+                (i, f"{name}: the processor refuses it ({' '.join(str(e).split())[:100]})")
+            )
+    if len(left_out) == len(samples) and left_out:
+        raise BadInput(
+            f"max_length {max_length}: no sample has an answer within it; raise max_length or lower max_pixels"
+        )
+    if not left_out:
+        return samples, flawed
     gone = {i for i, _ in left_out}
     keep = [i for i in range(len(samples)) if i not in gone]
     return _select(samples, keep), [*flawed, *(name for _, name in left_out)]
@@ -320,70 +496,125 @@ def fitting(
 def _unreadable(path, e):
     "What went wrong while reading or caching a parquet file, as a `BadInput`"
     causes = [e]
-    while (c := causes[-1].__cause__ or causes[-1].__context__) and c not in causes: causes.append(c)
-    if any(getattr(c, 'errno', None) == errno.ENOSPC or 'enough disk space' in str(c) for c in causes): return BadInput(f'{path}: no room for its copy in the cache of datasets; free some, or set HF_DATASETS_CACHE to a larger disk')
-    return BadInput(f'{path}: not a readable parquet file ({" ".join(str(e.__cause__ or e).split())[:200]}); delete it and make it again')
+    while (c := causes[-1].__cause__ or causes[-1].__context__) and c not in causes:
+        causes.append(c)
+    if any(
+        getattr(c, "errno", None) == errno.ENOSPC or "enough disk space" in str(c) for c in causes
+    ):
+        return BadInput(
+            f"{path}: no room for its copy in the cache of datasets; free some, or set HF_DATASETS_CACHE to a larger disk"
+        )
+    return BadInput(
+        f"{path}: not a readable parquet file ({' '.join(str(e.__cause__ or e).split())[:200]}); delete it and make it again"
+    )
+
 
 def load_samples(
-    path:str|Path,      # a parquet file in FineVision's schema, or a folder of such files
-    max_images:int|None=3,   # samples with more are skipped; None: none is
+    path: str | Path,  # a parquet file in FineVision's schema, or a folder of such files
+    max_images: int | None = 3,  # samples with more are skipped; None: none is
 ):
     "The samples of a file or folder, pictures still encoded; a `datasets.Dataset`"
     import pyarrow.compute as pc, pyarrow.parquet as pq
     from datasets import Dataset, Features, Image as Picture, List
+
     path = Path(path)
-    files = sorted(path.glob('*.parquet')) if path.is_dir() else [path]
-    if not files or not path.exists(): raise BadInput(f"{path}: no {'parquet file in it' if path.is_dir() else 'such file'}; run the data stage (interlace reproduce --only data), or correct the path")
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise BadInput(
+            f"{path}: no {'parquet file in it' if path.is_dir() else 'such file'}; run the data stage (interlace reproduce --only data), or correct the path"
+        )
     for f in files:
-        try: features = Features.from_arrow_schema(pq.read_schema(f))
-        except Exception as e: raise _unreadable(f, e) from None
-        words = next((c for c in ('texts', 'messages', 'conversations') if c in features), None)
-        if words is None: raise BadInput(f"{f}: column 'texts' is missing; FineVision's schema has images and texts")
-        if getattr(features[words], 'dtype', None) in ('string', 'large_string'): raise BadInput(f"{f}: column '{words}' is plain text; give turns: user and assistant, role and content, or from and value")
-        seen = next((c for c in ('images', 'image') if c in features), None)
-        if seen is None and words == 'texts': raise BadInput(f"{f}: column 'images' is missing; FineVision's schema has images and texts")
+        try:
+            features = Features.from_arrow_schema(pq.read_schema(f))
+        except Exception as e:
+            raise _unreadable(f, e) from None
+        words = next((c for c in ("texts", "messages", "conversations") if c in features), None)
+        if words is None:
+            raise BadInput(
+                f"{f}: column 'texts' is missing; FineVision's schema has images and texts"
+            )
+        if getattr(features[words], "dtype", None) in ("string", "large_string"):
+            raise BadInput(
+                f"{f}: column '{words}' is plain text; give turns: user and assistant, role and content, or from and value"
+            )
+        seen = next((c for c in ("images", "image") if c in features), None)
+        if seen is None and words == "texts":
+            raise BadInput(
+                f"{f}: column 'images' is missing; FineVision's schema has images and texts"
+            )
     try:
-        with quiet_datasets(): d = Dataset.from_parquet([str(f) for f in files], features=Features(features | ({seen: Picture(decode=False) if isinstance(features[seen], Picture) else List(Picture(decode=False))} if seen else {})))
-    except Exception as e: raise _unreadable(path, e) from None
-    if max_images is None or seen is None or isinstance(d.features[seen], Picture): return d
-    keep = [i for i, n in enumerate(pc.list_value_length(d.data.column(seen)).to_pylist()) if (n or 0) <= max_images]     # no picture is read for it
+        with quiet_datasets():
+            d = Dataset.from_parquet(
+                [str(f) for f in files],
+                features=Features(
+                    features
+                    | (
+                        {
+                            seen: Picture(decode=False)
+                            if isinstance(features[seen], Picture)
+                            else List(Picture(decode=False))
+                        }
+                        if seen
+                        else {}
+                    )
+                ),
+            )
+    except Exception as e:
+        raise _unreadable(path, e) from None
+    if max_images is None or seen is None or isinstance(d.features[seen], Picture):
+        return d
+    keep = [
+        i
+        for i, n in enumerate(pc.list_value_length(d.data.column(seen)).to_pylist())
+        if (n or 0) <= max_images
+    ]  # no picture is read for it
     return d if len(keep) == len(d) else d.select(keep)
 
 # %% ../../nbs/data/01_conversations.ipynb #0434f652
 def spread(
-    samples,        # a sequence
-    n:int           # how many to take, where there are as many
+    samples,  # a sequence
+    n: int,  # how many to take, where there are as many
 ) -> list:
     "Some of the samples, at even distances over the whole set"
     n = min(n, len(samples))
-    return [samples[round(i*(len(samples) - 1)/max(n - 1, 1))] for i in range(n)]
+    return [samples[round(i * (len(samples) - 1) / max(n - 1, 1))] for i in range(n)]
 
 # %% ../../nbs/data/01_conversations.ipynb #994746ff
 def train_set(
-    folder:str|Path     # of the data stage
+    folder: str | Path,  # of the data stage
 ) -> Path:
     "The training set of a data folder: `train.parquet`, or the folder `train` of one file for each subset"
     folder = Path(folder)
-    for name in ('train.parquet', 'train'):
-        if (folder/name).exists(): return folder/name
-    raise BadInput(f'{folder}: no training set; run the data stage (interlace reproduce --only data), or correct the path')
+    for name in ("train.parquet", "train"):
+        if (folder / name).exists():
+            return folder / name
+    raise BadInput(
+        f"{folder}: no training set; run the data stage (interlace reproduce --only data), or correct the path"
+    )
+
 
 def train_entry(
-    manifest:dict|str|Path      # of a data folder: what it says, or the file
-) -> dict:                      # `rows` and `fingerprint`
+    manifest: dict | str | Path,  # of a data folder: what it says, or the file
+) -> dict:  # `rows` and `fingerprint`
     "What a manifest says of the whole training set"
-    files = (manifest if isinstance(manifest, dict) else read_json(manifest))['files']
-    return files['train.parquet' if 'train.parquet' in files else 'train']
+    files = (manifest if isinstance(manifest, dict) else read_json(manifest))["files"]
+    return files["train.parquet" if "train.parquet" in files else "train"]
 
 # %% ../../nbs/data/01_conversations.ipynb #f4764541
 def calibration_batches(
-    samples,                 # samples with `images` and `texts`
-    processor,                    # the model's processor (or, for a text model, its tokenizer)
-    batch_size:int=16,            # samples per batch; no score depends on it
-):           # yields processor outputs; give them to `score_layers`
+    samples,  # samples with `images` and `texts`
+    processor,  # the model's processor (or, for a text model, its tokenizer)
+    batch_size: int = 16,  # samples per batch; no score depends on it
+):  # yields processor outputs; give them to `score_layers`
     "First user turns as padded batches, one at a time"
     for k in range(0, len(samples), batch_size):
         rows = [_read(samples[i], i) for i in range(k, min(k + batch_size, len(samples)))]
-        pictures = [[open_image(im, f"sample {r.get('id', k+i)}") for im in r['images']] for i, r in enumerate(rows)]
-        texts = [render(processor, to_messages(r['texts'], len(p), 2)[:1], True) for r, p in zip(rows, pictures)]
+        pictures = [
+            [open_image(im, f"sample {r.get('id', k + i)}") for im in r["images"]]
+            for i, r in enumerate(rows)
+        ]
+        texts = [
+            render(processor, to_messages(r["texts"], len(p), 2)[:1], True)
+            for r, p in zip(rows, pictures)
+        ]
         yield dict(encode(processor, texts, pictures))

@@ -14,289 +14,556 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
-from ..core.project import BadInput, finished, fingerprint, quiet_datasets, read_json, writable, write_json
+from interlace.core.project import (
+    BadInput,
+    finished,
+    fingerprint,
+    quiet_datasets,
+    read_json,
+    writable,
+    write_json,
+)
 from .conversations import BadRow, open_image, read_row
 
 # %% ../../nbs/data/02_finevision.ipynb #db3a5378
-RATINGS = ('relevance', 'image_correspondence', 'visual_dependency', 'formatting')
-LIKE = {   # subset -> families of the nano world in it
-    'chartqa': ('chart_bars', 'chart_lines', 'chart_pies'), 'textvqa': ('signs', 'text_words'), 'scienceqa': ('science_magnets', 'science_balance', 'science_circuits'),
-    'diagrams': ('diagrams',), 'street': ('street',), 'counting(objects)': ('objects',), 'albums': ('objects', 'street'), 'words_only': ('chart_bars',), 'flawed': ('objects',), 'empty': ()}
-FLAWS = ('broken', 'missing', 'silent', 'unanswered', 'long', 'crowded')    # what is wrong with the first rows of `flawed`
+RATINGS = ("relevance", "image_correspondence", "visual_dependency", "formatting")
+LIKE = {  # subset -> families of the nano world in it
+    "chartqa": ("chart_bars", "chart_lines", "chart_pies"),
+    "textvqa": ("signs", "text_words"),
+    "scienceqa": ("science_magnets", "science_balance", "science_circuits"),
+    "diagrams": ("diagrams",),
+    "street": ("street",),
+    "counting(objects)": ("objects",),
+    "albums": ("objects", "street"),
+    "words_only": ("chart_bars",),
+    "flawed": ("objects",),
+    "empty": (),
+}
+FLAWS = (
+    "broken",
+    "missing",
+    "silent",
+    "unanswered",
+    "long",
+    "crowded",
+)  # what is wrong with the first rows of `flawed`
+
 
 def _like(subset, i, seed):
     "Row `i` of a subset, in FineVision's columns"
     from interlace.nano.world import conversation
-    families, rng = LIKE[subset], random.Random(f'{seed}/{subset}/{i}')
-    several = rng.choice((2, 3)) if subset == 'albums' else 0 if subset == 'words_only' else 1
-    drawn = [conversation(families[(i + k) % len(families)], 'train', 1_000*seed + 3*i + k) for k in range(max(1, several))]
-    images, texts = [], drawn[0]['texts']
+
+    families, rng = LIKE[subset], random.Random(f"{seed}/{subset}/{i}")
+    several = rng.choice((2, 3)) if subset == "albums" else 0 if subset == "words_only" else 1
+    drawn = [
+        conversation(families[(i + k) % len(families)], "train", 1_000 * seed + 3 * i + k)
+        for k in range(max(1, several))
+    ]
+    images, texts = [], drawn[0]["texts"]
     for k, c in enumerate(drawn[:several]):
-        c['images'][0].save(out := io.BytesIO(), *(('JPEG',) if (i + k) % 2 else ('PNG',)))
-        images.append(dict(bytes=out.getvalue(), path=f'{i}-{k}.' + ('jpg' if (i + k) % 2 else 'png')))
-    flaw = FLAWS[i] if subset == 'flawed' and i < len(FLAWS) else None
-    if flaw == 'broken': images = [dict(images[0], bytes=images[0]['bytes'][:60])]
-    elif flaw == 'missing': images = [dict(bytes=None, path='0.png')]
-    elif flaw == 'silent': texts = []
-    elif flaw == 'unanswered': texts = [dict(texts[0], assistant=' '), *texts[1:]]
-    elif flaw == 'long': texts = [dict(texts[0], user='Look closely. '*4_000 + texts[0]['user']), *texts[1:]]
-    elif flaw == 'crowded': images = images*5
+        c["images"][0].save(out := io.BytesIO(), *(("JPEG",) if (i + k) % 2 else ("PNG",)))
+        images.append(
+            dict(bytes=out.getvalue(), path=f"{i}-{k}." + ("jpg" if (i + k) % 2 else "png"))
+        )
+    flaw = FLAWS[i] if subset == "flawed" and i < len(FLAWS) else None
+    if flaw == "broken":
+        images = [dict(images[0], bytes=images[0]["bytes"][:60])]
+    elif flaw == "missing":
+        images = [dict(bytes=None, path="0.png")]
+    elif flaw == "silent":
+        texts = []
+    elif flaw == "unanswered":
+        texts = [dict(texts[0], assistant=" "), *texts[1:]]
+    elif flaw == "long":
+        texts = [dict(texts[0], user="Look closely. " * 4_000 + texts[0]["user"]), *texts[1:]]
+    elif flaw == "crowded":
+        images = images * 5
     row = dict(images=images, texts=texts, source=families[i % len(families)])
     for r in RATINGS:
-        row[f'{r}_ratings'] = [rng.randint(1, 5) for _ in texts]
-        row[f'{r}_min'] = min(row[f'{r}_ratings'], default=None)
+        row[f"{r}_ratings"] = [rng.randint(1, 5) for _ in texts]
+        row[f"{r}_min"] = min(row[f"{r}_ratings"], default=None)
     return row
 
+
 def write_finevision_like(
-    folder:str|Path,              # the repository to make
-    subsets:list|None=None,       # names from `LIKE`; all by default
-    rows:int=12,                  # of each subset but `empty`
-    seed:int=42,                  # other samples
-    shards:int=2,                 # files of each subset
-    card:bool=True,               # write the README that lists the subsets
-) -> dict:                        # subset -> rows
+    folder: str | Path,  # the repository to make
+    subsets: list | None = None,  # names from `LIKE`; all by default
+    rows: int = 12,  # of each subset but `empty`
+    seed: int = 42,  # other samples
+    shards: int = 2,  # files of each subset
+    card: bool = True,  # write the README that lists the subsets
+) -> dict:  # subset -> rows
     "A small local repository in FineVision's layout, filled by the nano world"
     import pyarrow as pa, pyarrow.parquet as pq, yaml
     from datasets import Features, Image, List, Value
+
     folder, subsets = Path(folder), list(LIKE) if subsets is None else list(subsets)
-    if unknown := [n for n in subsets if n not in LIKE]: raise BadInput(f"no subset '{unknown[0]}'; there are {', '.join(LIKE)}")
-    rated = {f'{r}_{k}': t for r in RATINGS for k, t in (('ratings', List(Value('int64'))), ('min', Value('int64')))}
-    schema = Features(images=List(Image()), texts=List(dict(user=Value('string'), assistant=Value('string'))), source=Value('string'), **rated).arrow_schema
-    named = [dict(name='images', sequence='image'), dict(name='texts', list=[dict(name='user', dtype='string'), dict(name='assistant', dtype='string')]), dict(name='source', dtype='string'),
-             *(dict(name=n, sequence='int64') if n.endswith('ratings') else dict(name=n, dtype='int64') for n in rated)]
+    if unknown := [n for n in subsets if n not in LIKE]:
+        raise BadInput(f"no subset '{unknown[0]}'; there are {', '.join(LIKE)}")
+    rated = {
+        f"{r}_{k}": t
+        for r in RATINGS
+        for k, t in (("ratings", List(Value("int64"))), ("min", Value("int64")))
+    }
+    schema = Features(
+        images=List(Image()),
+        texts=List(dict(user=Value("string"), assistant=Value("string"))),
+        source=Value("string"),
+        **rated,
+    ).arrow_schema
+    named = [
+        dict(name="images", sequence="image"),
+        dict(
+            name="texts",
+            list=[dict(name="user", dtype="string"), dict(name="assistant", dtype="string")],
+        ),
+        dict(name="source", dtype="string"),
+        *(
+            dict(name=n, sequence="int64") if n.endswith("ratings") else dict(name=n, dtype="int64")
+            for n in rated
+        ),
+    ]
     configs, info, counts = [], [], {}
     for name in subsets:
         made, size = [_like(name, i, seed) for i in range(rows)] if LIKE[name] else [], 0
-        (folder/name).mkdir(parents=True, exist_ok=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for k in range(shards):
-            f = folder/name/f'train-{k:05}-of-{shards:05}.parquet'
-            pq.write_table(pa.Table.from_pylist(made[k*len(made)//shards:(k+1)*len(made)//shards], schema=schema), f, row_group_size=4)
+            f = folder / name / f"train-{k:05}-of-{shards:05}.parquet"
+            pq.write_table(
+                pa.Table.from_pylist(
+                    made[k * len(made) // shards : (k + 1) * len(made) // shards], schema=schema
+                ),
+                f,
+                row_group_size=4,
+            )
             size += f.stat().st_size
         counts[name] = len(made)
-        configs.append(dict(config_name=name, data_files=[dict(split='train', path=f'{name}/train-*')]))
-        info.append(dict(config_name=name, features=named, splits=[dict(name='train', num_bytes=float(size), num_examples=len(made))], download_size=size, dataset_size=float(size)))
-    if card: (folder/'README.md').write_text('---\n' + yaml.safe_dump(dict(dataset_info=info, configs=configs), sort_keys=False) + "---\nThe nano world in FineVision's layout: for tests and rehearsals.\n")
+        configs.append(
+            dict(config_name=name, data_files=[dict(split="train", path=f"{name}/train-*")])
+        )
+        info.append(
+            dict(
+                config_name=name,
+                features=named,
+                splits=[dict(name="train", num_bytes=float(size), num_examples=len(made))],
+                download_size=size,
+                dataset_size=float(size),
+            )
+        )
+    if card:
+        (folder / "README.md").write_text(
+            "---\n"
+            + yaml.safe_dump(dict(dataset_info=info, configs=configs), sort_keys=False)
+            + "---\nThe nano world in FineVision's layout: for tests and rehearsals.\n"
+        )
     return counts
 
 # %% ../../nbs/data/02_finevision.ipynb #4a8044cb
 @contextlib.contextmanager
 def _plainly(
-    where:str    # what was being read or written
+    where: str,  # what was being read or written
 ):
     "What the network, the hub, a disk or a broken file does to the block becomes a `BadInput` of one line"
-    try: yield
-    except BadInput: raise
+    try:
+        yield
+    except BadInput:
+        raise
     except Exception as e:
         causes = [e]
-        while (c := causes[-1].__cause__ or causes[-1].__context__) and c not in causes: causes.append(c)
+        while (c := causes[-1].__cause__ or causes[-1].__context__) and c not in causes:
+            causes.append(c)
         kinds = {k.__name__ for c in causes for k in type(c).__mro__}
-        said = ' '.join(str(e).split())[:160]
-        if any(getattr(c, 'errno', None) == 28 for c in causes): why = 'the disk is full; free some space and run again: finished subsets stay'
-        elif 'GatedRepoError' in kinds: why = "access has to be granted: accept its terms on its page at huggingface.co, then log in (hf auth login)"
-        elif 'RevisionNotFoundError' in kinds: why = 'no such revision; take one that its page at huggingface.co lists'
-        elif kinds & {'RepositoryNotFoundError', 'DatasetNotFoundError', 'HFValidationError'}: why = 'no such repository, or a private one; correct the name, or log in (hf auth login)'
-        elif kinds & {'OfflineModeIsEnabled', 'ConnectionError', 'TransportError', 'LocalEntryNotFoundError', 'TimeoutError', 'HfHubHTTPError', 'HTTPStatusError', 'HTTPError', 'ClientError'}: why = f'the hub cannot be reached ({said}); check the network and HF_HUB_OFFLINE, or give a local copy, and run again: finished subsets stay'
-        elif kinds & {'ArrowInvalid', 'ArrowTypeError', 'ArrowNotImplementedError', 'CastError'}: why = f'not readable as parquet ({said}); get that file again'
-        elif kinds & {'FileNotFoundError', 'DataFilesNotFoundError', 'EmptyDatasetError', 'YAMLError', 'ScannerError', 'PermissionError'}: why = f'{said}; correct the repository or the path'
-        else: raise
-        raise BadInput(f'{where}: {why}') from None
+        said = " ".join(str(e).split())[:160]
+        if any(getattr(c, "errno", None) == 28 for c in causes):
+            why = "the disk is full; free some space and run again: finished subsets stay"
+        elif "GatedRepoError" in kinds:
+            why = "access has to be granted: accept its terms on its page at huggingface.co, then log in (hf auth login)"
+        elif "RevisionNotFoundError" in kinds:
+            why = "no such revision; take one that its page at huggingface.co lists"
+        elif kinds & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
+            why = (
+                "no such repository, or a private one; correct the name, or log in (hf auth login)"
+            )
+        elif kinds & {
+            "OfflineModeIsEnabled",
+            "ConnectionError",
+            "TransportError",
+            "LocalEntryNotFoundError",
+            "TimeoutError",
+            "HfHubHTTPError",
+            "HTTPStatusError",
+            "HTTPError",
+            "ClientError",
+        }:
+            why = f"the hub cannot be reached ({said}); check the network and HF_HUB_OFFLINE, or give a local copy, and run again: finished subsets stay"
+        elif kinds & {"ArrowInvalid", "ArrowTypeError", "ArrowNotImplementedError", "CastError"}:
+            why = f"not readable as parquet ({said}); get that file again"
+        elif kinds & {
+            "FileNotFoundError",
+            "DataFilesNotFoundError",
+            "EmptyDatasetError",
+            "YAMLError",
+            "ScannerError",
+            "PermissionError",
+        }:
+            why = f"{said}; correct the repository or the path"
+        else:
+            raise
+        raise BadInput(f"{where}: {why}") from None
+
 
 class Repository(NamedTuple):
     "A collection of subsets, on the hub or in a local folder"
-    name:str               # 'owner/name', or the folder
-    revision:str|None      # the commit; None: a local folder
-    rows:dict              # subset -> rows
-    bytes:dict             # subset -> bytes; 0 where nothing says
-    files:dict             # subset -> its files, where no README lists them
-    mark:str               # changes when the content does
+
+    name: str  # 'owner/name', or the folder
+    revision: str | None  # the commit; None: a local folder
+    rows: dict  # subset -> rows
+    bytes: dict  # subset -> bytes; 0 where nothing says
+    files: dict  # subset -> its files, where no README lists them
+    mark: str  # changes when the content does
+
 
 def repository(
-    data:str|Path    # 'owner/name', 'owner/name@revision', or a local folder
+    data: str | Path,  # 'owner/name', 'owner/name@revision', or a local folder
 ) -> Repository:
     "Its subsets and their sizes, from its own metadata; no row is read"
     from datasets import get_dataset_config_names
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCard, HfApi, hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
+
     folder, revision, files = Path(data).expanduser(), None, {}
     with _plainly(str(data)), quiet_datasets():
         if folder.is_dir():
-            name, card, every = str(folder.resolve()), folder/'README.md', sorted(folder.rglob('*.parquet'))
-            mark = fingerprint([[f.relative_to(folder).as_posix(), f.stat().st_size, f.stat().st_mtime_ns] for f in every])
+            name, card, every = (
+                str(folder.resolve()),
+                folder / "README.md",
+                sorted(folder.rglob("*.parquet")),
+            )
+            mark = fingerprint(
+                [
+                    [f.relative_to(folder).as_posix(), f.stat().st_size, f.stat().st_mtime_ns]
+                    for f in every
+                ]
+            )
         else:
-            name, _, revision = str(data).partition('@')
-            if not re.fullmatch(r'[\w.-]+/[\w.-]+', name): raise BadInput(f"{data}: neither a folder nor a repository; give a folder, 'owner/name' or 'owner/name@revision'")
+            name, _, revision = str(data).partition("@")
+            if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+                raise BadInput(
+                    f"{data}: neither a folder nor a repository; give a folder, 'owner/name' or 'owner/name@revision'"
+                )
             mark = revision = HfApi().dataset_info(name, revision=revision or None, timeout=60).sha
-            try: card = Path(hf_hub_download(name, 'README.md', repo_type='dataset', revision=revision))
-            except RemoteEntryNotFoundError: card = None
-        said = DatasetCard.load(card, ignore_metadata_errors=True).data if card and card.is_file() else None
+            try:
+                card = Path(
+                    hf_hub_download(name, "README.md", repo_type="dataset", revision=revision)
+                )
+            except RemoteEntryNotFoundError:
+                card = None
+        said = (
+            DatasetCard.load(card, ignore_metadata_errors=True).data
+            if card and card.is_file()
+            else None
+        )
         info = DatasetInfosDict.from_dataset_card_data(said) if said else {}
-        names = [c['config_name'] for c in said.to_dict().get('configs') or []] if said else []
+        names = [c["config_name"] for c in said.to_dict().get("configs") or []] if said else []
         if not names and folder.is_dir():
             for f in every:
-                if len(parts := f.relative_to(folder).parts) > 1: files.setdefault(parts[0], []).append(str(f.resolve()))
+                if len(parts := f.relative_to(folder).parts) > 1:
+                    files.setdefault(parts[0], []).append(str(f.resolve()))
             names = list(files)
-        elif not names: names = get_dataset_config_names(name, revision=revision)
-    if not names: raise BadInput(f'{data}: no subsets in it; each needs a folder with parquet files, or an entry in the README')
+        elif not names:
+            names = get_dataset_config_names(name, revision=revision)
+    if not names:
+        raise BadInput(
+            f"{data}: no subsets in it; each needs a folder with parquet files, or an entry in the README"
+        )
     repo = Repository(name, revision, {}, {}, files, mark)
     for n in names:
-        split = (info[n].splits or {}).get('train') if n in info else None
-        repo.rows[n], repo.bytes[n] = (split.num_examples, int(split.num_bytes or 0)) if split else _footers(repo, n)
+        split = (info[n].splits or {}).get("train") if n in info else None
+        repo.rows[n], repo.bytes[n] = (
+            (split.num_examples, int(split.num_bytes or 0)) if split else _footers(repo, n)
+        )
     return repo
 
-_AT_ONCE = 32     # rows read or written at a time
+
+_AT_ONCE = 32  # rows read or written at a time
+
 
 def _builder(repo, subset):
     "`datasets`' builder of a subset"
     from datasets import load_dataset_builder
-    b = load_dataset_builder('parquet', data_files=dict(train=repo.files[subset])) if subset in repo.files else load_dataset_builder(repo.name, subset, revision=repo.revision)
-    b.config.batch_size = _AT_ONCE      # else a whole row group at a time, and a file without rows is an error
+
+    b = (
+        load_dataset_builder("parquet", data_files=dict(train=repo.files[subset]))
+        if subset in repo.files
+        else load_dataset_builder(repo.name, subset, revision=repo.revision)
+    )
+    b.config.batch_size = (
+        _AT_ONCE  # else a whole row group at a time, and a file without rows is an error
+    )
     return b
+
 
 def _footers(repo, subset):
     "Rows and bytes of a subset that its metadata does not tell: the footers of its files"
     import fsspec, pyarrow.parquet as pq
+
     rows = size = 0
     with quiet_datasets():
-        with _plainly(f'{repo.name}, subset {subset}'):
+        with _plainly(f"{repo.name}, subset {subset}"):
             b = _builder(repo, subset)
-            if b.info.splits and 'train' in b.info.splits: return b.info.splits['train'].num_examples, int(b.info.splits['train'].num_bytes or 0)
-        for f in (b.config.data_files or {}).get('train', []):
+            if b.info.splits and "train" in b.info.splits:
+                return b.info.splits["train"].num_examples, int(
+                    b.info.splits["train"].num_bytes or 0
+                )
+        for f in (b.config.data_files or {}).get("train", []):
             with _plainly(str(f)), fsspec.open(f) as o:
                 rows, size = rows + pq.read_metadata(o).num_rows, size + o.seek(0, 2)
     return rows, size
 
 # %% ../../nbs/data/02_finevision.ipynb #4ff3c6cc
-ORDERS = ('shuffle', 'first')
+ORDERS = ("shuffle", "first")
+
 
 def shuffled(
-    items,                 # anything to iterate over
-    buffer:int,            # how many are held
-    rng:random.Random
+    items,  # anything to iterate over
+    buffer: int,  # how many are held
+    rng: random.Random,
 ):
     "The items through a shuffle buffer"
     held = []
     for x in items:
-        if len(held) < buffer: held.append(x); continue
+        if len(held) < buffer:
+            held.append(x)
+            continue
         k = rng.randrange(buffer)
         held[k], x = x, held[k]
         yield x
     rng.shuffle(held)
     yield from held
 
+
 def rows_of(
-    repo:Repository,
-    subset:str,
-    order:str='shuffle',   # 'shuffle' or 'first'
-    seed:int=42,
-    buffer:int=1000,       # rows held by the shuffle buffer
-):                         # yields (file and number, row); pictures as bytes
+    repo: Repository,
+    subset: str,
+    order: str = "shuffle",  # 'shuffle' or 'first'
+    seed: int = 42,
+    buffer: int = 1000,  # rows held by the shuffle buffer
+):  # yields (file and number, row); pictures as bytes
     "A subset's rows, streamed"
-    rng, where = random.Random(f'{seed}/{subset}'), f'{repo.name}, subset {subset}'
+    rng, where = random.Random(f"{seed}/{subset}"), f"{repo.name}, subset {subset}"
     with _plainly(where):
         b = _builder(repo, subset)
         splits = b.config.data_files or {}
-        if not splits.get('train'): raise BadInput(f"{where}: no files of a split 'train' (it has {', '.join(splits) or 'no data'}); correct the repository, or leave the subset out")
-        names = [Path(f).name for f in splits['train']]
-        stream = b.as_streaming_dataset(split='train')
-        if missing := {'images', 'texts'} - set(stream.column_names): raise BadInput(f"{where}: column '{sorted(missing)[0]}' is missing; FineVision's schema has images and texts")
-        stream = stream.select_columns([c for c in ('images', 'texts', 'source') if c in stream.column_names]).decode(False)
+        if not splits.get("train"):
+            raise BadInput(
+                f"{where}: no files of a split 'train' (it has {', '.join(splits) or 'no data'}); correct the repository, or leave the subset out"
+            )
+        names = [Path(f).name for f in splits["train"]]
+        stream = b.as_streaming_dataset(split="train")
+        if missing := {"images", "texts"} - set(stream.column_names):
+            raise BadInput(
+                f"{where}: column '{sorted(missing)[0]}' is missing; FineVision's schema has images and texts"
+            )
+        stream = stream.select_columns(
+            [c for c in ("images", "texts", "source") if c in stream.column_names]
+        ).decode(False)
+
     def one_by_one():
         at = list(range(len(names)))
-        if order == 'shuffle': rng.shuffle(at)
+        if order == "shuffle":
+            rng.shuffle(at)
         for k in at:
-            with _plainly(f'{where}, {names[k]}'):
-                for i, row in enumerate(stream.shard(len(names), k)): yield (names[k], i), row
-    return shuffled(one_by_one(), buffer, rng) if order == 'shuffle' else one_by_one()
+            with _plainly(f"{where}, {names[k]}"):
+                for i, row in enumerate(stream.shard(len(names), k)):
+                    yield (names[k], i), row
+
+    return shuffled(one_by_one(), buffer, rng) if order == "shuffle" else one_by_one()
 
 # %% ../../nbs/data/02_finevision.ipynb #a5f7fe45
 def flaw(
-    row:dict,              # `images` and `texts`, pictures as bytes
-    max_messages:int=5,    # user and assistant messages that are kept
-) -> str|None:
+    row: dict,  # `images` and `texts`, pictures as bytes
+    max_messages: int = 5,  # user and assistant messages that are kept
+) -> str | None:
     "What is broken about a row; None: nothing"
-    try: read_row(row | dict(texts=(row['texts'] or [])[:max_messages//2]))
-    except BadRow as e: return str(e)
-    for k, im in enumerate(row['images'] or [], 1):
-        if not im or im.get('bytes') is None: return f'picture {k} is missing'
+    try:
+        read_row(row | dict(texts=(row["texts"] or [])[: max_messages // 2]))
+    except BadRow as e:
+        return str(e)
+    for k, im in enumerate(row["images"] or [], 1):
+        if not im or im.get("bytes") is None:
+            return f"picture {k} is missing"
         try:
-            with warnings.catch_warnings(action='ignore'): open_image(im, f'picture {k}')
-        except BadInput as e: return str(e).rpartition(';')[0]
+            with warnings.catch_warnings(action="ignore"):
+                open_image(im, f"picture {k}")
+        except BadInput as e:
+            return str(e).rpartition(";")[0]
 
 # %% ../../nbs/data/02_finevision.ipynb #be272272
 def _schema():
     from datasets import Features, Image, List, Value
-    return Features(id=Value('string'), source=Value('string'), texts=List(dict(user=Value('string'), assistant=Value('string'))), images=List(Image())).arrow_schema
+
+    return Features(
+        id=Value("string"),
+        source=Value("string"),
+        texts=List(dict(user=Value("string"), assistant=Value("string"))),
+        images=List(Image()),
+    ).arrow_schema
+
 
 class _Writer:
     "Rows to a parquet file, a few at a time, with a fingerprint of their content"
+
     def __init__(self, path):
         import pyarrow as pa, pyarrow.parquet as pq
-        self.table, self.schema, self.rows, self.n, self.hash = pa.Table.from_pylist, _schema(), [], 0, hashlib.sha256()
+
+        self.table, self.schema, self.rows, self.n, self.hash = (
+            pa.Table.from_pylist,
+            _schema(),
+            [],
+            0,
+            hashlib.sha256(),
+        )
         self.file = pq.ParquetWriter(path, self.schema)
+
     def add(self, row):
-        self.hash.update(json.dumps(row, sort_keys=True, default=lambda b: hashlib.sha256(b).hexdigest()).encode())
-        self.rows.append(row); self.n += 1
-        if len(self.rows) == _AT_ONCE: self.flush()
+        self.hash.update(
+            json.dumps(
+                row, sort_keys=True, default=lambda b: hashlib.sha256(b).hexdigest()
+            ).encode()
+        )
+        self.rows.append(row)
+        self.n += 1
+        if len(self.rows) == _AT_ONCE:
+            self.flush()
+
     def flush(self):
-        if self.rows: self.file.write_table(self.table(self.rows, schema=self.schema))
+        if self.rows:
+            self.file.write_table(self.table(self.rows, schema=self.schema))
         self.rows = []
+
     def close(self, **about):
         "Finish the file with an account of it"
         self.flush()
         about |= dict(rows=self.n, fingerprint=self.hash.hexdigest()[:16])
-        self.file.add_key_value_metadata({'interlace': json.dumps(about)})
+        self.file.add_key_value_metadata({"interlace": json.dumps(about)})
         self.file.close()
         return about
 
+
 def account(
-    path:str|Path    # a parquet file
-) -> dict|None:
+    path: str | Path,  # a parquet file
+) -> dict | None:
     "What a file that was written here says of itself; None: it is another's, or broken"
     import pyarrow as pa, pyarrow.parquet as pq
-    try: said = (pq.read_metadata(path).metadata or {}).get(b'interlace')
-    except (pa.ArrowInvalid, OSError): return None
+
+    try:
+        said = (pq.read_metadata(path).metadata or {}).get(b"interlace")
+    except (pa.ArrowInvalid, OSError):
+        return None
     return json.loads(said) if said else None
 
+
 class _Job(NamedTuple):
-    repo:Repository; subset:str; path:Path; asked:int; order:str; seed:int; max_images:int; max_messages:int; buffer:int
+    repo: Repository
+    subset: str
+    path: Path
+    asked: int
+    order: str
+    seed: int
+    max_images: int
+    max_messages: int
+    buffer: int
+
     @property
-    def mark(self): return fingerprint(self.repo.name if self.repo.revision else None, self.repo.mark, self.subset, self.asked, self.order, self.seed, self.max_images, self.max_messages, self.buffer if self.order == 'shuffle' else None)
+    def mark(self):
+        return fingerprint(
+            self.repo.name if self.repo.revision else None,
+            self.repo.mark,
+            self.subset,
+            self.asked,
+            self.order,
+            self.seed,
+            self.max_images,
+            self.max_messages,
+            self.buffer if self.order == "shuffle" else None,
+        )
+
 
 def _write_subset(job):
     "Draw a subset's rows into its file; returns the account"
-    count, broken, drawn = dict(asked=job.asked, taken=0, skipped=0, broken=0, missing=0, pictures=0), [], 0
-    with quiet_datasets(), _plainly(f'{job.path}'), finished(job.path) as part:
+    count, broken, drawn = (
+        dict(asked=job.asked, taken=0, skipped=0, broken=0, missing=0, pictures=0),
+        [],
+        0,
+    )
+    with quiet_datasets(), _plainly(f"{job.path}"), finished(job.path) as part:
         out = _Writer(part)
-        for (file, i), row in itertools.islice(rows_of(job.repo, job.subset, job.order, job.seed, job.buffer), job.asked) if job.asked else ():
-            drawn, images = drawn + 1, row['images'] or []
-            if len(images) > job.max_images: count['skipped'] += 1
-            elif reason := flaw(row, job.max_messages): broken.append(dict(subset=job.subset, file=file, row=i, reason=reason))
+        for (file, i), row in (
+            itertools.islice(
+                rows_of(job.repo, job.subset, job.order, job.seed, job.buffer), job.asked
+            )
+            if job.asked
+            else ()
+        ):
+            drawn, images = drawn + 1, row["images"] or []
+            if len(images) > job.max_images:
+                count["skipped"] += 1
+            elif reason := flaw(row, job.max_messages):
+                broken.append(dict(subset=job.subset, file=file, row=i, reason=reason))
             else:
-                out.add(dict(id=f'{job.subset}/{Path(file).stem}/{i}', source=row.get('source') or job.subset, texts=row['texts'][:job.max_messages//2], images=images))
-                count['pictures'] += len(images)
-        return out.close(mark=job.mark, count=count | dict(taken=out.n, broken=len(broken), missing=job.asked - drawn), broken=broken)
+                out.add(
+                    dict(
+                        id=f"{job.subset}/{Path(file).stem}/{i}",
+                        source=row.get("source") or job.subset,
+                        texts=row["texts"][: job.max_messages // 2],
+                        images=images,
+                    )
+                )
+                count["pictures"] += len(images)
+        return out.close(
+            mark=job.mark,
+            count=count | dict(taken=out.n, broken=len(broken), missing=job.asked - drawn),
+            broken=broken,
+        )
 
 # %% ../../nbs/data/02_finevision.ipynb #a04f8c1b
 def _run(jobs, workers, progress):
     "Write the subsets that are not finished yet"
-    bar = tqdm(total=sum(j.asked for j in jobs), desc='drawing samples', unit=' rows', disable=not progress or not jobs)
+    bar = tqdm(
+        total=sum(j.asked for j in jobs),
+        desc="drawing samples",
+        unit=" rows",
+        disable=not progress or not jobs,
+    )
     if workers == 1 or len(jobs) < 2:
-        for j in jobs: _write_subset(j); bar.update(j.asked)
+        for j in jobs:
+            _write_subset(j)
+            bar.update(j.asked)
     else:
-        pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context('spawn'))
+        pool = ProcessPoolExecutor(
+            min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn")
+        )
         try:
             running = {pool.submit(_write_subset, j): j for j in jobs}
-            for f in as_completed(running): f.result(); bar.update(running[f].asked)
-        except BrokenProcessPool: raise BadInput(f'{jobs[0].path.parent}: a worker was killed, most likely for memory; take fewer data_workers or a smaller buffer, and run again: finished subsets stay') from None
-        finally: pool.shutdown(cancel_futures=True)
+            for f in as_completed(running):
+                f.result()
+                bar.update(running[f].asked)
+        except BrokenProcessPool:
+            raise BadInput(
+                f"{jobs[0].path.parent}: a worker was killed, most likely for memory; take fewer data_workers or a smaller buffer, and run again: finished subsets stay"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
     bar.close()
+
 
 def _calibration(jobs, share, path, seed):
     "A random share of the training set into a file; returns its account and how many of each subset"
     import pyarrow.parquet as pq
-    sizes = [account(j.path)['rows'] for j in jobs]
-    picked = set(random.Random(seed).sample(range(sum(sizes)), max(1, round(share*sum(sizes)))))
+
+    sizes = [account(j.path)["rows"] for j in jobs]
+    picked = set(random.Random(seed).sample(range(sum(sizes)), max(1, round(share * sum(sizes)))))
     start, counts = 0, {}
     with _plainly(str(path)), finished(path) as part:
         out = _Writer(part)
@@ -305,76 +572,169 @@ def _calibration(jobs, share, path, seed):
             if mine:
                 with pq.ParquetFile(j.path) as f:
                     for k, batch in enumerate(f.iter_batches(_AT_ONCE)):
-                        for i in sorted(mine & set(range(k*_AT_ONCE, k*_AT_ONCE + len(batch)))): out.add(batch.slice(i - k*_AT_ONCE, 1).to_pylist()[0])
+                        for i in sorted(mine & set(range(k * _AT_ONCE, k * _AT_ONCE + len(batch)))):
+                            out.add(batch.slice(i - k * _AT_ONCE, 1).to_pylist()[0])
             counts[j.subset], start = out.n - before, start + n
         return out.close(), counts
+
 
 def _write_set(folder, jobs, fraction, calibration, settings, repo, data, seed):
     "Calibration set and manifest of a folder whose subsets are finished"
     accounts = {j.subset: account(j.path) for j in jobs}
-    if not sum(a['rows'] for a in accounts.values()): raise BadInput(f'{data}: of {sum(j.asked for j in jobs)} rows drawn none can be taken; take a larger fraction or other subsets')
-    files, picked = {'train': dict(rows=sum(a['rows'] for a in accounts.values()), fingerprint=fingerprint({n: a['fingerprint'] for n, a in accounts.items()}))}, {}
+    if not sum(a["rows"] for a in accounts.values()):
+        raise BadInput(
+            f"{data}: of {sum(j.asked for j in jobs)} rows drawn none can be taken; take a larger fraction or other subsets"
+        )
+    files, picked = (
+        {
+            "train": dict(
+                rows=sum(a["rows"] for a in accounts.values()),
+                fingerprint=fingerprint({n: a["fingerprint"] for n, a in accounts.items()}),
+            )
+        },
+        {},
+    )
     if calibration is not None:
-        about, picked = _calibration(jobs, calibration, folder/'calibration.parquet', seed)
-        files['calibration.parquet'] = dict(rows=about['rows'], fingerprint=about['fingerprint'])
-    subsets = {n: dict(rows=repo.rows[n], asked=(c := a['count'])['asked'], train=c['taken']) | ({'calibration': picked[n]} if picked else {}) | {k: c[k] for k in ('skipped', 'broken', 'missing', 'pictures')} | dict(fingerprint=a['fingerprint']) for n, a in accounts.items()}
-    totals = {k: sum(a['count'][k] for a in accounts.values()) for k in ('asked', 'taken', 'skipped', 'broken', 'missing', 'pictures')}
-    manifest = dict(fraction=fraction, data=str(data), revision=repo.revision, settings=settings, totals=totals, broken=[b for a in accounts.values() for b in a['broken']], subsets=subsets, files=files)
-    with _plainly(str(folder)): write_json(folder/'manifest.json', manifest)
+        about, picked = _calibration(jobs, calibration, folder / "calibration.parquet", seed)
+        files["calibration.parquet"] = dict(rows=about["rows"], fingerprint=about["fingerprint"])
+    subsets = {
+        n: dict(rows=repo.rows[n], asked=(c := a["count"])["asked"], train=c["taken"])
+        | ({"calibration": picked[n]} if picked else {})
+        | {k: c[k] for k in ("skipped", "broken", "missing", "pictures")}
+        | dict(fingerprint=a["fingerprint"])
+        for n, a in accounts.items()
+    }
+    totals = {
+        k: sum(a["count"][k] for a in accounts.values())
+        for k in ("asked", "taken", "skipped", "broken", "missing", "pictures")
+    }
+    manifest = dict(
+        fraction=fraction,
+        data=str(data),
+        revision=repo.revision,
+        settings=settings,
+        totals=totals,
+        broken=[b for a in accounts.values() for b in a["broken"]],
+        subsets=subsets,
+        files=files,
+    )
+    with _plainly(str(folder)):
+        write_json(folder / "manifest.json", manifest)
     return manifest
 
+
 def write_finevision(
-    out:str|Path,                  # where the files go
-    data:str|Path,                 # 'owner/name[@revision]', or a local folder in the same layout
-    fraction:float=.01,            # share of every subset for fine-tuning, at least one row
-    calibration:float=.1,          # size of the calibration set, as a share of the fine-tuning set
-    domains:list=(),               # subsets, in any letters ('ChartQA'): each gets a folder with a fine-tuning set of it alone
-    seed:int=42,
-    order:str='shuffle',           # 'shuffle', or the authors' 'first'
-    max_images:int=3,              # rows with more are skipped
-    max_messages:int=5,            # user and assistant messages kept of a conversation
-    buffer:int=1000,               # rows held by the shuffle buffer, in each worker
-    workers:int=1,                 # processes
-    subsets:list|None=None,        # of the mixture; all by default
-    progress:bool=True,            # show a bar
+    out: str | Path,  # where the files go
+    data: str | Path,  # 'owner/name[@revision]', or a local folder in the same layout
+    fraction: float = 0.01,  # share of every subset for fine-tuning, at least one row
+    calibration: float = 0.1,  # size of the calibration set, as a share of the fine-tuning set
+    domains: list = (),  # subsets, in any letters ('ChartQA'): each gets a folder with a fine-tuning set of it alone
+    seed: int = 42,
+    order: str = "shuffle",  # 'shuffle', or the authors' 'first'
+    max_images: int = 3,  # rows with more are skipped
+    max_messages: int = 5,  # user and assistant messages kept of a conversation
+    buffer: int = 1000,  # rows held by the shuffle buffer, in each worker
+    workers: int = 1,  # processes
+    subsets: list | None = None,  # of the mixture; all by default
+    progress: bool = True,  # show a bar
 ) -> dict:
     "Draw the fine-tuning set, the calibration set and the domains' sets; goes on where it stopped; returns the manifest"
     out = Path(out)
     for name, value in dict(fraction=fraction, calibration=calibration).items():
-        if not 0 < value <= 1: raise BadInput(f'{name} {value}: it must lie in (0, 1]; the paper takes {dict(fraction=.01, calibration=.1)[name]}')
-    for name, value, least in (('max_images', max_images, 0), ('max_messages', max_messages, 2), ('buffer', buffer, 1), ('workers', workers, 1)):
-        if value < least: raise BadInput(f'{name} {value}: it must be at least {least}')
-    if order not in ORDERS: raise BadInput(f"order '{order}': it is one of {', '.join(ORDERS)}")
+        if not 0 < value <= 1:
+            raise BadInput(
+                f"{name} {value}: it must lie in (0, 1]; the paper takes {dict(fraction=0.01, calibration=0.1)[name]}"
+            )
+    for name, value, least in (
+        ("max_images", max_images, 0),
+        ("max_messages", max_messages, 2),
+        ("buffer", buffer, 1),
+        ("workers", workers, 1),
+    ):
+        if value < least:
+            raise BadInput(f"{name} {value}: it must be at least {least}")
+    if order not in ORDERS:
+        raise BadInput(f"order '{order}': it is one of {', '.join(ORDERS)}")
     repo = repository(data)
-    names, known = list(repo.rows if subsets is None else subsets), {n.lower(): n for n in repo.rows}
+    names, known = (
+        list(repo.rows if subsets is None else subsets),
+        {n.lower(): n for n in repo.rows},
+    )
     for n in names:
-        if n not in repo.rows: raise BadInput(f"{data}: no subset '{n}'; there are {', '.join(sorted(repo.rows))}")
+        if n not in repo.rows:
+            raise BadInput(f"{data}: no subset '{n}'; there are {', '.join(sorted(repo.rows))}")
     for d in domains:
-        if d.lower() not in known: raise BadInput(f"{data}: no subset '{d.lower()}' for the domain '{d}'; take another domain, or a repository that has it")
-    writable(out/'manifest.json', folder=False)
-    settings = dict(seed=seed, order=order, max_images=max_images, max_messages=max_messages, buffer=buffer if order == 'shuffle' else None, calibration=calibration)
-    job = lambda folder, n, asked: _Job(repo, n, folder/'train'/f'{n}.parquet', asked, order, seed, max_images, max_messages, buffer)
-    sets = {out: [job(out, n, min(repo.rows[n], max(1, round(fraction*repo.rows[n])))) for n in names]}
+        if d.lower() not in known:
+            raise BadInput(
+                f"{data}: no subset '{d.lower()}' for the domain '{d}'; take another domain, or a repository that has it"
+            )
+    writable(out / "manifest.json", folder=False)
+    settings = dict(
+        seed=seed,
+        order=order,
+        max_images=max_images,
+        max_messages=max_messages,
+        buffer=buffer if order == "shuffle" else None,
+        calibration=calibration,
+    )
+    job = lambda folder, n, asked: _Job(
+        repo,
+        n,
+        folder / "train" / f"{n}.parquet",
+        asked,
+        order,
+        seed,
+        max_images,
+        max_messages,
+        buffer,
+    )
+    sets = {
+        out: [job(out, n, min(repo.rows[n], max(1, round(fraction * repo.rows[n])))) for n in names]
+    }
     asked = sum(j.asked for j in sets[out])
-    for d in domains: sets[out/d] = [job(out/d, n := known[d.lower()], min(repo.rows[n], asked))]
+    for d in domains:
+        sets[out / d] = [job(out / d, n := known[d.lower()], min(repo.rows[n], asked))]
     pending = []
     for folder, jobs in sets.items():
         marks = {j.path: j.mark for j in jobs}
-        for f in [*folder.glob('train/*.parquet')]:
+        for f in [*folder.glob("train/*.parquet")]:
             about = account(f)
-            if about and marks.get(f) == about.get('mark'): continue
-            if about is None and f not in marks: raise BadInput(f'{f}: not written by this project, and training would read it; move it elsewhere, or choose another folder')
+            if about and marks.get(f) == about.get("mark"):
+                continue
+            if about is None and f not in marks:
+                raise BadInput(
+                    f"{f}: not written by this project, and training would read it; move it elsewhere, or choose another folder"
+                )
             f.unlink()
-        for f in folder.glob('train/*.part'): f.unlink()
-        (folder/'train.parquet').unlink(missing_ok=True)          # an earlier set in one file would be taken for this one
+        for f in folder.glob("train/*.part"):
+            f.unlink()
+        (folder / "train.parquet").unlink(
+            missing_ok=True
+        )  # an earlier set in one file would be taken for this one
         pending += [j for j in jobs if not j.path.exists()]
     if pending:
         for folder in sets:
-            for name in ('manifest.json', 'calibration.parquet'): (folder/name).unlink(missing_ok=True)      # they tell of what was there before
-        need, free = sum(repo.bytes[j.subset]*j.asked/max(1, repo.rows[j.subset]) for j in pending), shutil.disk_usage(out).free
-        if need > free: raise BadInput(f'{out}: about {need/2**30:.1f} GiB are needed and {free/2**30:.1f} GiB are free; free some space, or take a smaller fraction')
+            for name in ("manifest.json", "calibration.parquet"):
+                (folder / name).unlink(missing_ok=True)  # they tell of what was there before
+        need, free = (
+            sum(repo.bytes[j.subset] * j.asked / max(1, repo.rows[j.subset]) for j in pending),
+            shutil.disk_usage(out).free,
+        )
+        if need > free:
+            raise BadInput(
+                f"{out}: about {need / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free; free some space, or take a smaller fraction"
+            )
     _run(pending, workers, progress)
     for d in domains:
-        (n,) = [j.subset for j in sets[out/d]]
-        _write_set(out/d, sets[out/d], sets[out/d][0].asked/max(1, repo.rows[n]), None, settings, repo, data, seed)
+        (n,) = [j.subset for j in sets[out / d]]
+        _write_set(
+            out / d,
+            sets[out / d],
+            sets[out / d][0].asked / max(1, repo.rows[n]),
+            None,
+            settings,
+            repo,
+            data,
+            seed,
+        )
     return _write_set(out, sets[out], fraction, calibration, settings, repo, data, seed)

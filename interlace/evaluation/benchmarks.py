@@ -15,7 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from ..core.project import BadInput, finished, fingerprint, quiet_datasets, read_json, write_json
+from interlace.core.project import (
+    BadInput,
+    finished,
+    fingerprint,
+    quiet_datasets,
+    read_json,
+    write_json,
+)
 from ..data.conversations import open_image
 from ..nano.world import final_answer, rng_for
 from ..nano.benchmarks import BENCHMARKS, ask, write_nano_benchmarks
@@ -24,237 +31,553 @@ from .harness import Exam, _harness
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #db20477c
 class Real(NamedTuple):
     "A real benchmark: lmms-eval's task, the data set behind it, and how its log is read"
-    task:str               # the task's name in lmms-eval
-    yaml:str               # its file, below lmms_eval/tasks
-    dataset:str            # on the hub
-    split:str
-    rows:int               # how many there are on the hub
-    metric:str             # in the harness's log
-    form:str               # of an answer, as the request to reason first names it
-    columns:str            # the schema
-    config:str|None=None   # of the data set
-    kind:str=''            # the column that says what kind of question it is
-    group:str=''           # 'index': rotations share it modulo a million; 'text': they share question and options; empty: asked once
-    averaged:bool=False    # a question asked several times counts by its share of right answers
-    guessable:bool=True    # its references are letters, or yes and no
-    per:float=100.         # what lmms-eval's own aggregate is multiplied by
+
+    task: str  # the task's name in lmms-eval
+    yaml: str  # its file, below lmms_eval/tasks
+    dataset: str  # on the hub
+    split: str
+    rows: int  # how many there are on the hub
+    metric: str  # in the harness's log
+    form: str  # of an answer, as the request to reason first names it
+    columns: str  # the schema
+    config: str | None = None  # of the data set
+    kind: str = ""  # the column that says what kind of question it is
+    group: str = ""  # 'index': rotations share it modulo a million; 'text': they share question and options; empty: asked once
+    averaged: bool = False  # a question asked several times counts by its share of right answers
+    guessable: bool = True  # its references are letters, or yes and no
+    per: float = 100.0  # what lmms-eval's own aggregate is multiplied by
+
 
 _LETTER = "the letter of the right option"
-_OPTIONS = 'A B C D'
+_OPTIONS = "A B C D"
 REAL = {
-    'AI2D': Real('ai2d', 'ai2d/ai2d.yaml', 'lmms-lab-encoder/ai2d', 'test', 3088, 'exact_match', _LETTER, 'question options:texts answer image:picture'),
-    'ChartQA': Real('chartqa', 'chartqa/chartqa.yaml', 'lmms-lab-encoder/ChartQA', 'test', 2500, 'relaxed_overall', 'a single word or number', 'type question answer image:picture', kind='type', guessable=False),
-    'OCRBench': Real('ocrbench', 'ocrbench/ocrbench.yaml', 'echo840/OCRBench', 'test', 1000, 'ocrbench_accuracy', 'the text that is asked for', 'dataset question question_type answer:texts image:picture', kind='question_type', guessable=False),
-    'TextVQA': Real('textvqa_val', 'textvqa/textvqa_val.yaml', 'lmms-lab-encoder/textvqa', 'validation', 5000, 'exact_match', 'a single word or phrase',
-                    'image_id? question_id:int32 question question_tokens:texts? image:picture image_width:int32? image_height:int32? flickr_original_url? flickr_300k_url? answers:texts image_classes:texts? set_name? ocr_tokens:texts?', guessable=False),
-    'MMBench': Real('mmbench_en_dev_static', 'mmbench/mmbench_en_dev_static.yaml', 'lmms-lab-encoder/MMBench', 'dev', 4329, 'gpt_eval_score', _LETTER,
-                    f'index:int64 question hint answer {_OPTIONS} category image:picture source L2-category comment? split', 'en', 'category', 'index', per=1.),
-    'POPE': Real('pope', 'pope/pope.yaml', 'lmms-lab-encoder/POPE', 'test', 9000, 'pope_accuracy', 'yes or no', 'id? question_id question answer image_source? image:picture category', kind='category'),
-    'RealWorldQA': Real('realworldqa', 'realworldqa/realworldqa.yaml', 'lmms-lab-encoder/RealWorldQA', 'test', 765, 'exact_match', 'the letter of the right option, or a single word or number where there are no options', 'image_path? question answer image:picture'),
-    'HRBench4K': Real('hrbench4k', 'hrbench/hrbench4k.yaml', 'DreamMr/HR-Bench', 'hrbench_4k', 800, 'average', _LETTER, f'index:int64 question answer category {_OPTIONS} cycle_category image', 'hrbench_version_split', 'category', 'text', averaged=True),
-    'HRBench8K': Real('hrbench8k', 'hrbench/hrbench8k.yaml', 'DreamMr/HR-Bench', 'hrbench_8k', 800, 'average', _LETTER, f'index:int64 question answer category {_OPTIONS} cycle_category image', 'hrbench_version_split', 'category', 'text', averaged=True),
-    'V-Star': Real('vstar_bench', 'vstar_bench/vstar_bench.yaml', 'lmms-lab-encoder/vstar-bench', 'test', 191, 'vstar_overall_acc', _LETTER, 'image:picture text category label question_id', kind='category', per=1.),
-    'MIABench': Real('mia_bench', 'mia_bench/mia_bench.yaml', 'lmms-lab-encoder/MIA-Bench', 'test', 400, 'gpt_eval_score', 'the whole response', 'image:picture instruction type? num_of_component:int32? components:texts component_weight:int32s component_type:texts?', guessable=False),
-    'ScienceQA': Real('scienceqa_img', 'scienceqa/scienceqa_img.yaml', 'lmms-lab-encoder/ScienceQA', 'test', 2017, 'exact_match', _LETTER, 'image:picture question choices:texts answer:int8 hint task? grade? subject topic? category? skill? lecture? solution?', 'ScienceQA-IMG', 'subject'),
+    "AI2D": Real(
+        "ai2d",
+        "ai2d/ai2d.yaml",
+        "lmms-lab-encoder/ai2d",
+        "test",
+        3088,
+        "exact_match",
+        _LETTER,
+        "question options:texts answer image:picture",
+    ),
+    "ChartQA": Real(
+        "chartqa",
+        "chartqa/chartqa.yaml",
+        "lmms-lab-encoder/ChartQA",
+        "test",
+        2500,
+        "relaxed_overall",
+        "a single word or number",
+        "type question answer image:picture",
+        kind="type",
+        guessable=False,
+    ),
+    "OCRBench": Real(
+        "ocrbench",
+        "ocrbench/ocrbench.yaml",
+        "echo840/OCRBench",
+        "test",
+        1000,
+        "ocrbench_accuracy",
+        "the text that is asked for",
+        "dataset question question_type answer:texts image:picture",
+        kind="question_type",
+        guessable=False,
+    ),
+    "TextVQA": Real(
+        "textvqa_val",
+        "textvqa/textvqa_val.yaml",
+        "lmms-lab-encoder/textvqa",
+        "validation",
+        5000,
+        "exact_match",
+        "a single word or phrase",
+        "image_id? question_id:int32 question question_tokens:texts? image:picture image_width:int32? image_height:int32? flickr_original_url? flickr_300k_url? answers:texts image_classes:texts? set_name? ocr_tokens:texts?",
+        guessable=False,
+    ),
+    "MMBench": Real(
+        "mmbench_en_dev_static",
+        "mmbench/mmbench_en_dev_static.yaml",
+        "lmms-lab-encoder/MMBench",
+        "dev",
+        4329,
+        "gpt_eval_score",
+        _LETTER,
+        f"index:int64 question hint answer {_OPTIONS} category image:picture source L2-category comment? split",
+        "en",
+        "category",
+        "index",
+        per=1.0,
+    ),
+    "POPE": Real(
+        "pope",
+        "pope/pope.yaml",
+        "lmms-lab-encoder/POPE",
+        "test",
+        9000,
+        "pope_accuracy",
+        "yes or no",
+        "id? question_id question answer image_source? image:picture category",
+        kind="category",
+    ),
+    "RealWorldQA": Real(
+        "realworldqa",
+        "realworldqa/realworldqa.yaml",
+        "lmms-lab-encoder/RealWorldQA",
+        "test",
+        765,
+        "exact_match",
+        "the letter of the right option, or a single word or number where there are no options",
+        "image_path? question answer image:picture",
+    ),
+    "HRBench4K": Real(
+        "hrbench4k",
+        "hrbench/hrbench4k.yaml",
+        "DreamMr/HR-Bench",
+        "hrbench_4k",
+        800,
+        "average",
+        _LETTER,
+        f"index:int64 question answer category {_OPTIONS} cycle_category image",
+        "hrbench_version_split",
+        "category",
+        "text",
+        averaged=True,
+    ),
+    "HRBench8K": Real(
+        "hrbench8k",
+        "hrbench/hrbench8k.yaml",
+        "DreamMr/HR-Bench",
+        "hrbench_8k",
+        800,
+        "average",
+        _LETTER,
+        f"index:int64 question answer category {_OPTIONS} cycle_category image",
+        "hrbench_version_split",
+        "category",
+        "text",
+        averaged=True,
+    ),
+    "V-Star": Real(
+        "vstar_bench",
+        "vstar_bench/vstar_bench.yaml",
+        "lmms-lab-encoder/vstar-bench",
+        "test",
+        191,
+        "vstar_overall_acc",
+        _LETTER,
+        "image:picture text category label question_id",
+        kind="category",
+        per=1.0,
+    ),
+    "MIABench": Real(
+        "mia_bench",
+        "mia_bench/mia_bench.yaml",
+        "lmms-lab-encoder/MIA-Bench",
+        "test",
+        400,
+        "gpt_eval_score",
+        "the whole response",
+        "image:picture instruction type? num_of_component:int32? components:texts component_weight:int32s component_type:texts?",
+        guessable=False,
+    ),
+    "ScienceQA": Real(
+        "scienceqa_img",
+        "scienceqa/scienceqa_img.yaml",
+        "lmms-lab-encoder/ScienceQA",
+        "test",
+        2017,
+        "exact_match",
+        _LETTER,
+        "image:picture question choices:texts answer:int8 hint task? grade? subject topic? category? skill? lecture? solution?",
+        "ScienceQA-IMG",
+        "subject",
+    ),
 }
+
 
 def _schema(real):
     "Column -> (type, whether a task reads it)"
-    return {name.rstrip('?'): ((kind or 'text').rstrip('?'), not column.endswith('?')) for column in real.columns.split() for name, _, kind in [column.partition(':')]}
+    return {
+        name.rstrip("?"): ((kind or "text").rstrip("?"), not column.endswith("?"))
+        for column in real.columns.split()
+        for name, _, kind in [column.partition(":")]
+    }
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #0b05d70d
-def _short(e): return ' '.join(str(e).split())[:160]
+def _short(e):
+    return " ".join(str(e).split())[:160]
+
 
 def _patterns(card, config, split):
     "The names of a split's files"
-    for c in (card or {}).get('configs') or []:
-        files = c.get('data_files') or []
+    for c in (card or {}).get("configs") or []:
+        files = c.get("data_files") or []
         for f in [files] if isinstance(files, dict) else files:
-            if c.get('config_name', 'default') == (config or 'default') and isinstance(f, dict) and f.get('split') == split: return [f['path']] if isinstance(f['path'], str) else list(f['path'])
-    at = f'{config}/' if config else ''
-    return [f'{at}{split}-*.parquet', f'{at}{split}.parquet', f'{at}data/{split}-*.parquet']
+            if (
+                c.get("config_name", "default") == (config or "default")
+                and isinstance(f, dict)
+                and f.get("split") == split
+            ):
+                return [f["path"]] if isinstance(f["path"], str) else list(f["path"])
+    at = f"{config}/" if config else ""
+    return [f"{at}{split}-*.parquet", f"{at}{split}.parquet", f"{at}data/{split}-*.parquet"]
+
 
 def _card(folder):
     from huggingface_hub import metadata_load
-    try: return metadata_load(folder/'README.md') if (folder/'README.md').is_file() else None
-    except Exception as e: raise BadInput(f'{folder}/README.md: its head is not YAML ({_short(e)}); repair it, or remove the file') from None
+
+    try:
+        return metadata_load(folder / "README.md") if (folder / "README.md").is_file() else None
+    except Exception as e:
+        raise BadInput(
+            f"{folder}/README.md: its head is not YAML ({_short(e)}); repair it, or remove the file"
+        ) from None
+
 
 def _from_hub(dataset, revision, config, split):
     "The folder in the hub's cache that holds a split's files; what is missing is fetched"
     import datasets
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-    fetch = lambda commit, files: Path(snapshot_download(dataset, repo_type='dataset', revision=commit, allow_patterns=files, local_files_only=datasets.config.HF_HUB_OFFLINE))
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    fetch = lambda commit, files: Path(
+        snapshot_download(
+            dataset,
+            repo_type="dataset",
+            revision=commit,
+            allow_patterns=files,
+            local_files_only=datasets.config.HF_HUB_OFFLINE,
+        )
+    )
     try:
         with quiet_datasets():
-            folder = fetch(revision, ['README.md', '.gitattributes'])
-            return fetch(folder.name, [*_patterns(_card(folder), config, split), 'README.md', '.gitattributes'])
-    except BadInput: raise
-    except GatedRepoError: raise BadInput(f'{dataset}: this data set is gated; accept its terms on its page and log in (hf auth login)') from None
-    except (RepositoryNotFoundError, HFValidationError): raise BadInput(f'{dataset}: no such data set on the hub, or a private one; correct its name, or log in (hf auth login)') from None
-    except RevisionNotFoundError: raise BadInput(f'{dataset}: no revision {revision}; give a commit or branch that it has') from None
-    except Exception as e: raise BadInput(f"{dataset}{f'@{revision}' if revision else ''}: the hub cannot be reached and the cache has no copy ({type(e).__name__}: {_short(e)}); connect once, or name a folder with copies") from None
+            folder = fetch(revision, ["README.md", ".gitattributes"])
+            return fetch(
+                folder.name,
+                [*_patterns(_card(folder), config, split), "README.md", ".gitattributes"],
+            )
+    except BadInput:
+        raise
+    except GatedRepoError:
+        raise BadInput(
+            f"{dataset}: this data set is gated; accept its terms on its page and log in (hf auth login)"
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise BadInput(
+            f"{dataset}: no such data set on the hub, or a private one; correct its name, or log in (hf auth login)"
+        ) from None
+    except RevisionNotFoundError:
+        raise BadInput(
+            f"{dataset}: no revision {revision}; give a commit or branch that it has"
+        ) from None
+    except Exception as e:
+        raise BadInput(
+            f"{dataset}{f'@{revision}' if revision else ''}: the hub cannot be reached and the cache has no copy ({type(e).__name__}: {_short(e)}); connect once, or name a folder with copies"
+        ) from None
 
-def _questions(name, source='hub', revision=None):
+
+def _questions(name, source="hub", revision=None):
     "A benchmark's rows, pictures still encoded, and where they are from"
     import pyarrow.parquet as pq
     from datasets import Dataset, Image as Picture, Value
+
     real = REAL[name]
-    dataset, _, commit = (revision or '').rpartition('@') if '@' in (revision or '') else ('', '', revision or '')
+    dataset, _, commit = (
+        (revision or "").rpartition("@") if "@" in (revision or "") else ("", "", revision or "")
+    )
     dataset = dataset or real.dataset
-    if str(source) == 'hub':
+    if str(source) == "hub":
         folder = _from_hub(dataset, commit or None, real.config, real.split)
         commit = folder.name
     else:
-        if not Path(source).is_dir(): raise BadInput(f"{source}: no such folder; name one with a copy of each benchmark, or 'hub'")
-        folder, commit = Path(source)/dataset.replace('/', '__'), None
-        if not folder.is_dir(): raise BadInput(f'{folder}: no such folder; {name} is the data set {dataset}: put its files there')
+        if not Path(source).is_dir():
+            raise BadInput(
+                f"{source}: no such folder; name one with a copy of each benchmark, or 'hub'"
+            )
+        folder, commit = Path(source) / dataset.replace("/", "__"), None
+        if not folder.is_dir():
+            raise BadInput(
+                f"{folder}: no such folder; {name} is the data set {dataset}: put its files there"
+            )
     patterns = _patterns(_card(folder), real.config, real.split)
-    files = sorted(f for f in folder.rglob('*.parquet') if any(fnmatch.fnmatch(f.relative_to(folder).as_posix(), p) for p in patterns))
-    if not files: raise BadInput(f"{folder}: no parquet file of split {real.split}{f' of {real.config}' if real.config else ''} ({' or '.join(patterns)}); put it there")
+    files = sorted(
+        f
+        for f in folder.rglob("*.parquet")
+        if any(fnmatch.fnmatch(f.relative_to(folder).as_posix(), p) for p in patterns)
+    )
+    if not files:
+        raise BadInput(
+            f"{folder}: no parquet file of split {real.split}{f' of {real.config}' if real.config else ''} ({' or '.join(patterns)}); put it there"
+        )
     for f in files:
-        if (m := re.fullmatch(r'(.*)-\d+-of-(\d+)', f.stem)) and (n := sum(g.stem.startswith(m[1] + '-') for g in files)) != int(m[2]): raise BadInput(f'{folder}: {n} of the {int(m[2])} files {m[1]}-… are there; fetch the others')
+        if (m := re.fullmatch(r"(.*)-\d+-of-(\d+)", f.stem)) and (
+            n := sum(g.stem.startswith(m[1] + "-") for g in files)
+        ) != int(m[2]):
+            raise BadInput(
+                f"{folder}: {n} of the {int(m[2])} files {m[1]}-… are there; fetch the others"
+            )
     try:
         empty = not sum(pq.read_metadata(f).num_rows for f in files)
-        with quiet_datasets(): rows = Dataset.from_parquet([str(f) for f in files]) if not empty else None
-    except Exception as e: raise BadInput(f"{files[0] if len(files) == 1 else folder}: not readable as parquet ({_short(e.__cause__ or e)}); fetch it again") from None
-    if empty: raise BadInput(f'{folder}: no rows in split {real.split}; fetch it again')
-    if missing := [c for c, (_, read) in _schema(real).items() if read and c not in rows.column_names]: raise BadInput(f"{folder}: column '{missing[0]}' is missing; {name} needs {', '.join(c for c, (_, read) in _schema(real).items() if read)}")
+        with quiet_datasets():
+            rows = Dataset.from_parquet([str(f) for f in files]) if not empty else None
+    except Exception as e:
+        raise BadInput(
+            f"{files[0] if len(files) == 1 else folder}: not readable as parquet ({_short(e.__cause__ or e)}); fetch it again"
+        ) from None
+    if empty:
+        raise BadInput(f"{folder}: no rows in split {real.split}; fetch it again")
+    if missing := [
+        c for c, (_, read) in _schema(real).items() if read and c not in rows.column_names
+    ]:
+        raise BadInput(
+            f"{folder}: column '{missing[0]}' is missing; {name} needs {', '.join(c for c, (_, read) in _schema(real).items() if read)}"
+        )
     with quiet_datasets():
-        if _schema(real)['image'][0] == 'picture': rows = rows.cast_column('image', Picture(decode=False))
-        if 'index' in rows.column_names and rows.features['index'].dtype != 'int64': rows = rows.cast_column('index', Value('int64'))     # some copies have it as text
-    return rows, dict(task=real.task, dataset=dataset, config=real.config, split=real.split, revision=commit, bytes=sum(f.stat().st_size for f in files)), files
+        if _schema(real)["image"][0] == "picture":
+            rows = rows.cast_column("image", Picture(decode=False))
+        if "index" in rows.column_names and rows.features["index"].dtype != "int64":
+            rows = rows.cast_column("index", Value("int64"))  # some copies have it as text
+    return (
+        rows,
+        dict(
+            task=real.task,
+            dataset=dataset,
+            config=real.config,
+            split=real.split,
+            revision=commit,
+            bytes=sum(f.stat().st_size for f in files),
+        ),
+        files,
+    )
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #861a66b0
 def _groups(real, rows):
     "Each row's question, numbered"
-    if not real.group: return list(range(len(rows)))
-    if real.group == 'index': keys = [i % 10**6 for i in rows['index']]
+    if not real.group:
+        return list(range(len(rows)))
+    if real.group == "index":
+        keys = [i % 10**6 for i in rows["index"]]
     else:
         import pyarrow.compute as pc
-        length = pc.binary_length(rows.data.column('image')).to_pylist()      # tells two pictures with the same question apart
-        keys = [(q, *sorted(map(str, o)), n) for q, *o, n in zip(rows['question'], *(rows[c] for c in _OPTIONS.split()), length)]
+
+        length = pc.binary_length(
+            rows.data.column("image")
+        ).to_pylist()  # tells two pictures with the same question apart
+        keys = [
+            (q, *sorted(map(str, o)), n)
+            for q, *o, n in zip(rows["question"], *(rows[c] for c in _OPTIONS.split()), length)
+        ]
     number = {k: i for i, k in enumerate(dict.fromkeys(keys))}
     return [number[k] for k in keys]
+
 
 def _drawn(name, groups, limit, seed):
     "The rows of `limit` questions, in their order; all with 0"
     n = max(groups) + 1
-    if not limit or limit >= n: return list(range(len(groups)))
-    taken = set(rng_for('questions', name, seed).permutation(n)[:limit].tolist())
+    if not limit or limit >= n:
+        return list(range(len(groups)))
+    taken = set(rng_for("questions", name, seed).permutation(n)[:limit].tolist())
     return [i for i, g in enumerate(groups) if g in taken]
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #1a9e983f
-_DIRECT = re.compile(r"\s*(?:Please answer directly with [^.]*\.|Answer the option letter directly\.|Answer with the option's letter from the given choices directly\.)")
+_DIRECT = re.compile(
+    r"\s*(?:Please answer directly with [^.]*\.|Answer the option letter directly\.|Answer with the option's letter from the given choices directly\.)"
+)
+
 
 def reasoning_request(
-    name:str       # a key of `REAL`
+    name: str,  # a key of `REAL`
 ) -> str:
     "What is asked beside the question, where the reasoning comes first"
     return f'Think step by step. Then write "Answer:" and {REAL[name].form}.'
 
-def _final(said): return final_answer(said).strip('*_ \n')       # large models like to print it in bold
+
+def _final(said):
+    return final_answer(said).strip("*_ \n")  # large models like to print it in bold
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #9be0117f
 def _config(name):
     "A task's file as lmms-eval reads it, its functions loaded anew"
     lmms_eval = _harness()
-    config = lmms_eval.utils.load_yaml_config(yaml_path=str(Path(lmms_eval.__file__).parent/'tasks'/REAL[name].yaml), mode='full')
-    return config | dict(metric_list=[m for m in config['metric_list'] if m['metric'] != 'submission'])
+    config = lmms_eval.utils.load_yaml_config(
+        yaml_path=str(Path(lmms_eval.__file__).parent / "tasks" / REAL[name].yaml), mode="full"
+    )
+    return config | dict(
+        metric_list=[m for m in config["metric_list"] if m["metric"] != "submission"]
+    )
+
 
 def _hr_bench(process):
     "HR-Bench's scoring without its judge: what cannot be read is no option"
-    reader = process.__globals__['hrbench_evaluator']
-    reader.get_chat_response = lambda data, **_: dict(data, gpt_prediction=reader.can_infer(data['prediction'], data['options']) or 'Z')
+    reader = process.__globals__["hrbench_evaluator"]
+    reader.get_chat_response = lambda data, **_: dict(
+        data, gpt_prediction=reader.can_infer(data["prediction"], data["options"]) or "Z"
+    )
     return process
+
 
 def _mia_bench(process):
     "MIA-Bench's scoring; once its judge has not answered, it is not asked again, and the scores say so"
     module, silent = process.__globals__, threading.Event()
-    judge = module['get_eval']
+    judge = module["get_eval"]
+
     def once(*args, **kwargs):
-        if silent.is_set(): return '', ''
-        said = judge(*args, **kwargs) or ('', '')
-        if not said[0]: silent.set()
+        if silent.is_set():
+            return "", ""
+        said = judge(*args, **kwargs) or ("", "")
+        if not said[0]:
+            silent.set()
         return said
+
     def scored(doc, results):
         out = process(doc, results)
-        out['gpt_eval_score']['judged'] = not silent.is_set()
+        out["gpt_eval_score"]["judged"] = not silent.is_set()
         return out
+
     module.update(get_eval=once, NUM_SECONDS_TO_SLEEP=1)
     return scored
+
 
 def _task(name, rows, cot, max_new_tokens):
     "A fresh lmms-eval task on these rows"
     import datasets
+
     lmms_eval, real, config = _harness(), REAL[name], _config(name)
+
     class Questions(lmms_eval.api.task.ConfigurableMessagesTask):
         def download(self, dataset_kwargs=None):
-            self.dataset, self.dataset_no_image = (datasets.DatasetDict({real.split: r}) for r in (rows, rows.remove_columns('image')))
+            self.dataset, self.dataset_no_image = (
+                datasets.DatasetDict({real.split: r}) for r in (rows, rows.remove_columns("image"))
+            )
+
     class Final(lmms_eval.api.filter.Filter):
-        def apply(self, resps, docs): return [[_final(r) for r in rs] for rs in resps]
-    own = config.get('generation_kwargs') or {}
-    config['generation_kwargs'] = dict(do_sample=False, until=own.get('until', []), max_new_tokens=max_new_tokens or own.get('max_new_tokens', 32))
-    encoded = (lambda image: image) if _schema(real)['image'][0] == 'picture' else base64.b64decode
-    config['doc_to_visual'] = lambda doc: [dict(type='image', url=encoded(doc['image']))] if doc['image'] is not None else []
-    if name in ('HRBench4K', 'HRBench8K'): config['process_results'] = _hr_bench(config['process_results'])
-    if name == 'MIABench': config['process_results'] = _mia_bench(config['process_results'])
+        def apply(self, resps, docs):
+            return [[_final(r) for r in rs] for rs in resps]
+
+    own = config.get("generation_kwargs") or {}
+    config["generation_kwargs"] = dict(
+        do_sample=False,
+        until=own.get("until", []),
+        max_new_tokens=max_new_tokens or own.get("max_new_tokens", 32),
+    )
+    encoded = (lambda image: image) if _schema(real)["image"][0] == "picture" else base64.b64decode
+    config["doc_to_visual"] = lambda doc: (
+        [dict(type="image", url=encoded(doc["image"]))] if doc["image"] is not None else []
+    )
+    if name in ("HRBench4K", "HRBench8K"):
+        config["process_results"] = _hr_bench(config["process_results"])
+    if name == "MIABench":
+        config["process_results"] = _mia_bench(config["process_results"])
     if cot:
-        question = config['doc_to_text']
-        if (config.get('lmms_eval_specific_kwargs') or {}).get('default', {}).get('post_prompt'): config['lmms_eval_specific_kwargs']['default']['post_prompt'] = ''
-        config['doc_to_text'] = lambda doc, *more: f"{_DIRECT.sub('', question(doc, *more)).rstrip()}\n{reasoning_request(name)}"
-    try: task = Questions(config=config)
-    except Exception as e: raise BadInput(f"{real.dataset}: lmms-eval's task {real.task} cannot be made of its first row ({type(e).__name__}: {_short(e)}); fetch the data set again") from None
+        question = config["doc_to_text"]
+        if (config.get("lmms_eval_specific_kwargs") or {}).get("default", {}).get("post_prompt"):
+            config["lmms_eval_specific_kwargs"]["default"]["post_prompt"] = ""
+        config["doc_to_text"] = lambda doc, *more: (
+            f"{_DIRECT.sub('', question(doc, *more)).rstrip()}\n{reasoning_request(name)}"
+        )
+    try:
+        task = Questions(config=config)
+    except Exception as e:
+        raise BadInput(
+            f"{real.dataset}: lmms-eval's task {real.task} cannot be made of its first row ({type(e).__name__}: {_short(e)}); fetch the data set again"
+        ) from None
     if cot:
-        for f in task._filters: f.filters.insert(0, Final())
+        for f in task._filters:
+            f.filters.insert(0, Final())
     return task
+
 
 def _scorer(name):
     "A question's score, 0 to 1, from a sample of the log"
     metric = REAL[name].metric
-    if name == 'MMBench':
+    if name == "MMBench":
         import pandas as pd
-        reader = _config(name)['process_results'].__globals__['mmbench_evaluator']
-        return lambda s: reader.eval_sub_data(pd.DataFrame([s[metric]]), {s[metric]['index']: s[metric]['answer']}, static_only=True)
-    if name == 'MIABench': return lambda s: s[metric]['total_score'] if s[metric].get('judged') else None
-    return lambda s: s[metric] if not isinstance(s[metric], dict) else s[metric]['gpt_score' if 'gpt_score' in s[metric] else 'score']
 
-def judge_key() -> tuple:      # (variable, whether it is set)
+        reader = _config(name)["process_results"].__globals__["mmbench_evaluator"]
+        return lambda s: reader.eval_sub_data(
+            pd.DataFrame([s[metric]]), {s[metric]["index"]: s[metric]["answer"]}, static_only=True
+        )
+    if name == "MIABench":
+        return lambda s: s[metric]["total_score"] if s[metric].get("judged") else None
+    return lambda s: (
+        s[metric]
+        if not isinstance(s[metric], dict)
+        else s[metric]["gpt_score" if "gpt_score" in s[metric] else "score"]
+    )
+
+
+def judge_key() -> tuple:  # (variable, whether it is set)
     "The environment variable that lmms-eval's judge takes its key from"
-    variable = 'AZURE_API_KEY' if os.environ.get('API_TYPE') == 'azure' else 'OPENAI_API_KEY'
+    variable = "AZURE_API_KEY" if os.environ.get("API_TYPE") == "azure" else "OPENAI_API_KEY"
     return variable, bool(os.environ.get(variable))
 
+
 def _named(names):
-    if unknown := [n for n in names or [] if n not in REAL]: raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(REAL)}")
+    if unknown := [n for n in names or [] if n not in REAL]:
+        raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(REAL)}")
     return list(dict.fromkeys(names or REAL))
+
 
 def _without_judge(judge):
     "Benchmarks that need a judge who is not there"
     variable, there = judge_key()
-    if judge and not there: raise BadInput(f'MIABench: {variable} is not set; set it to the key of the judge, or do without a judge')
-    if there and judge is not False: return {}
-    return dict(MIABench='its answers are graded by a language model, which was not asked' if there else f'its answers are graded by a language model and {variable} is not set')
+    if judge and not there:
+        raise BadInput(
+            f"MIABench: {variable} is not set; set it to the key of the judge, or do without a judge"
+        )
+    if there and judge is not False:
+        return {}
+    return dict(
+        MIABench="its answers are graded by a language model, which was not asked"
+        if there
+        else f"its answers are graded by a language model and {variable} is not set"
+    )
+
 
 def real_exams(
-    names:list|None=None,         # keys of `REAL`; all by default
-    source:str|Path='hub',        # 'hub', or a folder with a copy of each data set, `owner__name`
-    cot:bool=False,               # chain of thought: ask for the reasoning first
-    limit:int=0,                  # questions of each; 0: all
-    judge:bool|None=None,         # True: there must be one; False: none; None: as the environment has a key
-    revisions:dict|None=None,     # benchmark -> commit, or 'owner/name@commit' for another copy of it
-    seed:int=42,                  # of the draw that a limit makes
-    max_new_tokens:int|None=None, # of an answer; by default the task's own limit, and `reasoning_tokens` with `cot`
-    reasoning_tokens:int=1024,    # of an answer with its reasoning
-) -> tuple:                       # (list of `Exam`s, dict of left-out benchmark -> reason)
+    names: list | None = None,  # keys of `REAL`; all by default
+    source: str | Path = "hub",  # 'hub', or a folder with a copy of each data set, `owner__name`
+    cot: bool = False,  # chain of thought: ask for the reasoning first
+    limit: int = 0,  # questions of each; 0: all
+    judge: bool
+    | None = None,  # True: there must be one; False: none; None: as the environment has a key
+    revisions: dict
+    | None = None,  # benchmark -> commit, or 'owner/name@commit' for another copy of it
+    seed: int = 42,  # of the draw that a limit makes
+    max_new_tokens: int
+    | None = None,  # of an answer; by default the task's own limit, and `reasoning_tokens` with `cot`
+    reasoning_tokens: int = 1024,  # of an answer with its reasoning
+) -> tuple:  # (list of `Exam`s, dict of left-out benchmark -> reason)
     "The real benchmarks for `evaluate`"
     names, left_out, exams = _named(names), {}, []
-    if limit < 0: raise BadInput(f'limit {limit}: it must not be below 0; 0 takes all questions')
+    if limit < 0:
+        raise BadInput(f"limit {limit}: it must not be below 0; 0 takes all questions")
     _harness()
-    absent = _without_judge(judge) if 'MIABench' in names else {}
+    absent = _without_judge(judge) if "MIABench" in names else {}
     for name in names:
-        if name in absent: left_out[name] = absent[name]
-        else: exams.append(_exam(name, source, cot, limit, (revisions or {}).get(name), seed, max_new_tokens or (reasoning_tokens if cot else None)))
+        if name in absent:
+            left_out[name] = absent[name]
+        else:
+            exams.append(
+                _exam(
+                    name,
+                    source,
+                    cot,
+                    limit,
+                    (revisions or {}).get(name),
+                    seed,
+                    max_new_tokens or (reasoning_tokens if cot else None),
+                )
+            )
     return exams, left_out
+
 
 def _exam(name, source, cot, limit, revision, seed, max_new_tokens):
     real = REAL[name]
@@ -262,153 +585,439 @@ def _exam(name, source, cot, limit, revision, seed, max_new_tokens):
     groups = _groups(real, rows)
     at = _drawn(name, groups, limit, seed)
     chosen = rows.select(at) if len(at) < len(rows) else rows
-    of = 1000 if name == 'OCRBench' else None      # what lmms-eval divides by
-    whole = lambda results, n: float(next(v for k, v in results.items() if k.split(',')[0] == real.metric))*real.per*(of/n if of else 1)
-    reference = (lambda s: s['doc']['answers']) if name == 'TextVQA' else (lambda s: s['target'].lower().strip()) if name == 'POPE' else (lambda s: s['target'])
-    return Exam(name, BENCHMARKS[name].category, real.metric, lambda: _task(name, chosen, cot, max_new_tokens), _scorer(name), reference, lambda s: s['doc'][real.kind] if real.kind else '', lambda s: groups[at[s['doc_id']]],
-                real.averaged, real.guessable, whole, cot, name == 'MIABench', about | dict(rows=len(at)))
+    of = 1000 if name == "OCRBench" else None  # what lmms-eval divides by
+    whole = lambda results, n: (
+        float(next(v for k, v in results.items() if k.split(",")[0] == real.metric))
+        * real.per
+        * (of / n if of else 1)
+    )
+    reference = (
+        (lambda s: s["doc"]["answers"])
+        if name == "TextVQA"
+        else (lambda s: s["target"].lower().strip())
+        if name == "POPE"
+        else (lambda s: s["target"])
+    )
+    return Exam(
+        name,
+        BENCHMARKS[name].category,
+        real.metric,
+        lambda: _task(name, chosen, cot, max_new_tokens),
+        _scorer(name),
+        reference,
+        lambda s: s["doc"][real.kind] if real.kind else "",
+        lambda s: groups[at[s["doc_id"]]],
+        real.averaged,
+        real.guessable,
+        whole,
+        cot,
+        name == "MIABench",
+        about | dict(rows=len(at)),
+    )
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #4e7776ed
 def _check_pictures(name, rows):
-    encoded = (lambda image: image) if _schema(REAL[name])['image'][0] == 'picture' else base64.b64decode
+    encoded = (
+        (lambda image: image) if _schema(REAL[name])["image"][0] == "picture" else base64.b64decode
+    )
+
     def broken(i):
-        image = rows[i]['image']
-        try: image is not None and open_image(encoded(image), f'{name} row {i}')
-        except BadInput as e: return str(e)
-        except Exception as e: return f'{name} row {i}: the image cannot be decoded ({_short(e)}); repair or remove that row'
-    with ThreadPoolExecutor(os.cpu_count()) as pool: found = [b for b in pool.map(broken, range(len(rows))) if b]
-    if found: raise BadInput(found[0] + (f' ({len(found)} rows in all)' if len(found) > 1 else ''))
+        image = rows[i]["image"]
+        try:
+            image is not None and open_image(encoded(image), f"{name} row {i}")
+        except BadInput as e:
+            return str(e)
+        except Exception as e:
+            return f"{name} row {i}: the image cannot be decoded ({_short(e)}); repair or remove that row"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = [b for b in pool.map(broken, range(len(rows))) if b]
+    if found:
+        raise BadInput(found[0] + (f" ({len(found)} rows in all)" if len(found) > 1 else ""))
+
 
 def prepare_benchmarks(
-    out:str|Path,                 # the folder for manifest.json (and the nano benchmarks' files)
-    source:str|Path='nano',       # 'nano', 'hub', or a folder as for `real_exams`
-    names:list|None=None,         # keys of `BENCHMARKS`; all by default
-    limit:int=0,                  # questions of each; 0: all (nano benchmarks need a number)
-    seed:int=42,                  # of the draw that a limit makes
-    revisions:dict|None=None,     # as for `real_exams`
-    judge:bool|None=None,         # as for `real_exams`
+    out: str | Path,  # the folder for manifest.json (and the nano benchmarks' files)
+    source: str | Path = "nano",  # 'nano', 'hub', or a folder as for `real_exams`
+    names: list | None = None,  # keys of `BENCHMARKS`; all by default
+    limit: int = 0,  # questions of each; 0: all (nano benchmarks need a number)
+    seed: int = 42,  # of the draw that a limit makes
+    revisions: dict | None = None,  # as for `real_exams`
+    judge: bool | None = None,  # as for `real_exams`
 ) -> dict:
     "Fetch and check the benchmarks' questions; writes and returns the manifest"
     out = Path(out)
-    if str(source) == 'nano': return write_nano_benchmarks(out, limit, names)
-    if limit < 0: raise BadInput(f'limit {limit}: it must not be below 0; 0 takes all questions')
+    if str(source) == "nano":
+        return write_nano_benchmarks(out, limit, names)
+    if limit < 0:
+        raise BadInput(f"limit {limit}: it must not be below 0; 0 takes all questions")
     names, files = _named(names), {}
-    left_out = _without_judge(judge) if 'MIABench' in names else {}
+    left_out = _without_judge(judge) if "MIABench" in names else {}
     for name in names:
-        if name in left_out: continue
+        if name in left_out:
+            continue
         rows, about, parts = _questions(name, source, (revisions or {}).get(name))
         groups = _groups(REAL[name], rows)
         at = _drawn(name, groups, limit, seed)
         _check_pictures(name, rows.select(at))
-        files[name] = about | dict(rows=len(at), questions=len({groups[i] for i in at}), fingerprint=fingerprint(*parts, at))
-    if not files: raise BadInput(f"no benchmark to prepare; {'; '.join(f'{n}: {why}' for n, why in left_out.items())}; name others")
-    manifest = dict(kind='benchmarks', source=str(source), limit=limit, seed=seed, files=files, left_out=left_out)
-    write_json(out/'manifest.json', manifest)
+        files[name] = about | dict(
+            rows=len(at),
+            questions=len({groups[i] for i in at}),
+            fingerprint=fingerprint(*parts, at),
+        )
+    if not files:
+        raise BadInput(
+            f"no benchmark to prepare; {'; '.join(f'{n}: {why}' for n, why in left_out.items())}; name others"
+        )
+    manifest = dict(
+        kind="benchmarks",
+        source=str(source),
+        limit=limit,
+        seed=seed,
+        files=files,
+        left_out=left_out,
+    )
+    write_json(out / "manifest.json", manifest)
     return manifest
 
+
 def prepared_benchmarks(
-    folder:str|Path,              # what `prepare_benchmarks` filled
-    cot:bool=False,               # as for `real_exams`
-    reasoning_tokens:int=1024,    # as for `real_exams`
-    max_new_tokens:int|None=None, # as for `real_exams`
-) -> tuple:                       # (tasks, left out, what tells these questions from others) 
+    folder: str | Path,  # what `prepare_benchmarks` filled
+    cot: bool = False,  # as for `real_exams`
+    reasoning_tokens: int = 1024,  # as for `real_exams`
+    max_new_tokens: int | None = None,  # as for `real_exams`
+) -> tuple:  # (tasks, left out, what tells these questions from others)
     "Prepared benchmarks for `evaluate`: names of nano benchmarks, or exams"
-    manifest = read_json(Path(folder)/'manifest.json')
-    if manifest.get('kind') != 'benchmarks': return [Path(f).stem for f in manifest['files']], {}, {Path(f).stem: about for f, about in manifest['files'].items()}
-    asked, left_out = manifest['files'], dict(manifest['left_out'])
+    manifest = read_json(Path(folder) / "manifest.json")
+    if manifest.get("kind") != "benchmarks":
+        return (
+            [Path(f).stem for f in manifest["files"]],
+            {},
+            {Path(f).stem: about for f, about in manifest["files"].items()},
+        )
+    asked, left_out = manifest["files"], dict(manifest["left_out"])
     pinned = {n: f"{a['dataset']}@{a['revision'] or ''}" for n, a in asked.items()}
-    exams, absent = real_exams(list(asked), manifest['source'], cot, manifest['limit'], None, pinned, manifest['seed'], max_new_tokens, reasoning_tokens)
+    exams, absent = real_exams(
+        list(asked),
+        manifest["source"],
+        cot,
+        manifest["limit"],
+        None,
+        pinned,
+        manifest["seed"],
+        max_new_tokens,
+        reasoning_tokens,
+    )
     for e in exams:
-        if changed := [k for k in ('bytes', 'rows') if e.about[k] != asked[e.name][k]]: raise BadInput(f"{Path(folder)/'manifest.json'}: {e.name} has {e.about[changed[0]]} {changed[0]} now and had {asked[e.name][changed[0]]}; run the benchmarks stage again")
+        if changed := [k for k in ("bytes", "rows") if e.about[k] != asked[e.name][k]]:
+            raise BadInput(
+                f"{Path(folder) / 'manifest.json'}: {e.name} has {e.about[changed[0]]} {changed[0]} now and had {asked[e.name][changed[0]]}; run the benchmarks stage again"
+            )
     return exams, left_out | absent, asked
 
+
 def first_questions(
-    folder:str|Path,              # what `prepare_benchmarks` filled
-    n:int=4,                      # of each benchmark
-) -> dict:                        # benchmark -> dicts with `row` (in a record's answers), `image`, `question`, `answer`
+    folder: str | Path,  # what `prepare_benchmarks` filled
+    n: int = 4,  # of each benchmark
+) -> dict:  # benchmark -> dicts with `row` (in a record's answers), `image`, `question`, `answer`
     "The first questions of prepared benchmarks, to look at; of a question asked several times, its first row"
     from datasets import Dataset
+
     out = {}
     for t in prepared_benchmarks(folder)[0]:
         if isinstance(t, str):
-            with quiet_datasets(): docs = Dataset.from_parquet(str(Path(folder)/f'{t}.parquet'))
-            groups, shown = docs['group'], lambda d: dict(image=d['image'], question=d['question'], answer=d['answer'])
+            with quiet_datasets():
+                docs = Dataset.from_parquet(str(Path(folder) / f"{t}.parquet"))
+            groups, shown = (
+                docs["group"],
+                lambda d: dict(image=d["image"], question=d["question"], answer=d["answer"]),
+            )
         else:
             task = t.task()
-            docs, groups = task.test_docs(), [t.group(dict(doc_id=i)) for i in range(len(task.test_docs()))]
-            shown = lambda d: dict(image=next((open_image(v['url']) for v in task.doc_to_visual(d)), None), question=task.doc_to_text(d), answer=t.reference(dict(doc=d, target=task.doc_to_target(d))))
+            docs, groups = (
+                task.test_docs(),
+                [t.group(dict(doc_id=i)) for i in range(len(task.test_docs()))],
+            )
+            shown = lambda d: dict(
+                image=next((open_image(v["url"]) for v in task.doc_to_visual(d)), None),
+                question=task.doc_to_text(d),
+                answer=t.reference(dict(doc=d, target=task.doc_to_target(d))),
+            )
         rows = list({g: i for i, g in reversed(list(enumerate(groups)))}.values())
-        out[t if isinstance(t, str) else t.name] = [dict(row=i) | shown(docs[i]) for i in sorted(rows)[:n]]
+        out[t if isinstance(t, str) else t.name] = [
+            dict(row=i) | shown(docs[i]) for i in sorted(rows)[:n]
+        ]
     return out
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #4cfb351a
-_OCR = ['Regular Text Recognition', 'Irregular Text Recognition', 'Artistic Text Recognition', 'Handwriting Recognition', 'Digit String Recognition', 'Non-Semantic Text Recognition',
-        'Scene Text-centric VQA', 'Doc-oriented VQA', 'Key Information Extraction', 'Handwritten Mathematical Expression Recognition']
-_SUBSETS = dict(ChartQA=['human_test', 'augmented_test'], OCRBench=_OCR, MMBench=['attribute_recognition', 'object_localization', 'spatial_relationship', 'ocr', 'image_scene'], POPE=['adversarial', 'popular', 'random'],
-                HRBench4K=['single', 'cross'], HRBench8K=['single', 'cross'], ScienceQA=['natural science', 'social science', 'language science'], **{'V-Star': ['direct_attributes', 'relative_position']})
+_OCR = [
+    "Regular Text Recognition",
+    "Irregular Text Recognition",
+    "Artistic Text Recognition",
+    "Handwriting Recognition",
+    "Digit String Recognition",
+    "Non-Semantic Text Recognition",
+    "Scene Text-centric VQA",
+    "Doc-oriented VQA",
+    "Key Information Extraction",
+    "Handwritten Mathematical Expression Recognition",
+]
+_SUBSETS = dict(
+    ChartQA=["human_test", "augmented_test"],
+    OCRBench=_OCR,
+    MMBench=[
+        "attribute_recognition",
+        "object_localization",
+        "spatial_relationship",
+        "ocr",
+        "image_scene",
+    ],
+    POPE=["adversarial", "popular", "random"],
+    HRBench4K=["single", "cross"],
+    HRBench8K=["single", "cross"],
+    ScienceQA=["natural science", "social science", "language science"],
+    **{"V-Star": ["direct_attributes", "relative_position"]},
+)
+
 
 @lru_cache(maxsize=None)
-def _said(name): return sorted({ask(name, i)['answer'] for i in range(24)})
+def _said(name):
+    return sorted({ask(name, i)["answer"] for i in range(24)})
+
 
 def _choice(name, i, rng):
     "A nano question as prompt, options and the right one's place"
     q = ask(name, i)
-    right = q['options'][ord(q['answer']) - 65] if q['options'] else q['answer']
-    options = q['options'] or [right, *rng.permutation([a for a in _said(name) if a != right])[:3].tolist()]
+    right = q["options"][ord(q["answer"]) - 65] if q["options"] else q["answer"]
+    options = q["options"] or [
+        right,
+        *rng.permutation([a for a in _said(name) if a != right])[:3].tolist(),
+    ]
     options = [options[k] for k in rng.permutation(len(options))]
-    return q, q['question'].split('\n')[0], options, options.index(right)
+    return q, q["question"].split("\n")[0], options, options.index(right)
+
 
 def _encoded(image, how):
     out = io.BytesIO()
-    dict(P=lambda: image.convert('P').save(out, 'PNG'), RGBA=lambda: image.convert('RGBA').save(out, 'PNG'), JPEG=lambda: image.save(out, 'JPEG', quality=95), PNG=lambda: image.save(out, 'PNG'))[how]()
+    dict(
+        P=lambda: image.convert("P").save(out, "PNG"),
+        RGBA=lambda: image.convert("RGBA").save(out, "PNG"),
+        JPEG=lambda: image.save(out, "JPEG", quality=95),
+        PNG=lambda: image.save(out, "PNG"),
+    )[how]()
     return out.getvalue()
+
 
 def _like(name, i, rng):
     "The rows of one question in a benchmark's schema"
     q, prompt, options, right = _choice(name, i, rng)
-    subset = _SUBSETS.get(name, [''])[i % len(_SUBSETS.get(name, ['']))]
-    lettered = '\n'.join(f'{chr(65+k)}. {o}' for k, o in enumerate(options))
-    picture = dict(bytes=_encoded(q['image'], ('P', 'RGBA', 'JPEG', 'PNG')[i % 4]), path=None)
-    four = lambda turned: {c: turned[k] if k < len(turned) else 'nan' for k, c in enumerate(_OPTIONS.split())}
-    turns = [(options[r:] + options[:r], chr(65 + (right - r) % len(options))) for r in range(len(options))]
-    if name == 'AI2D': return [dict(question=prompt, options=options, answer=str(right), image=picture)]
-    if name == 'ChartQA': return [dict(type=subset, question=q['question'], answer=q['answer'], image=picture)]
-    if name == 'OCRBench': return [dict(dataset='HME100k' if subset == _OCR[-1] else 'nano', question=prompt, question_type=subset, answer=[q['answer']], image=picture)]
-    if name == 'TextVQA': return [dict(image_id=f'{i:016x}', question_id=i, question=prompt, question_tokens=prompt.lower().split(), image=picture, image_width=q['image'].width, image_height=q['image'].height, flickr_original_url='', flickr_300k_url='',
-                                       answers=[q['answer']]*8 + ['unanswerable']*2, image_classes=[q['kind']], set_name='val', ocr_tokens=[])]
-    if name == 'MMBench': return [dict(index=i + 10**6*r, question=prompt, hint='nan' if i % 2 else 'Look at the picture.', answer=letter, **four(turned), category=subset, image=picture, source='nano', comment='nan', split='dev', **{'L2-category': 'coarse_perception'}) for r, (turned, letter) in enumerate(turns)]
-    if name == 'POPE': return [dict(id=str(i), question_id=str(i), question=q['question'], answer=q['answer'], image_source=f'nano_{i:012d}', image=picture, category=subset)]
-    if name == 'RealWorldQA': return [dict(image_path=f'{i}.webp', image=picture, **(dict(question=f'{prompt}\n{lettered}\nPlease answer directly with only the letter of the correct option and nothing else.', answer=chr(65 + right)) if i % 3
-                                           else dict(question=f'{prompt} Please answer directly with a single word or number.', answer=options[right])))]
-    if name.startswith('HRBench'): return [dict(index=4*i + r, question=prompt, answer=letter, category=subset, **four(turned), cycle_category=str(r), image=base64.b64encode(_encoded(q['image'], 'JPEG')).decode()) for r, (turned, letter) in enumerate((turns*4)[:4])]
-    if name == 'V-Star': return [dict(image=picture, text=prompt + ''.join(f'\n({chr(65+k)}) {o}' for k, o in enumerate(options)) + "\nAnswer with the option's letter from the given choices directly.", category=subset, label=chr(65 + right), question_id=str(i))]
-    if name == 'MIABench': return [dict(image=picture, instruction=q['question'], type='basic', num_of_component=2, components=['Name what is asked for.', 'Keep to the form.'], component_weight=[5, 5], component_type=['describe', 'format'])]
-    return [dict(image=picture, question=prompt, choices=options, answer=right, hint='' if i % 2 else 'Study the picture.', task='closed choice', grade='grade3', subject=subset, topic='physics', category='Magnets', skill='Compare', lecture='', solution='')]
+    subset = _SUBSETS.get(name, [""])[i % len(_SUBSETS.get(name, [""]))]
+    lettered = "\n".join(f"{chr(65 + k)}. {o}" for k, o in enumerate(options))
+    picture = dict(bytes=_encoded(q["image"], ("P", "RGBA", "JPEG", "PNG")[i % 4]), path=None)
+    four = lambda turned: {
+        c: turned[k] if k < len(turned) else "nan" for k, c in enumerate(_OPTIONS.split())
+    }
+    turns = [
+        (options[r:] + options[:r], chr(65 + (right - r) % len(options)))
+        for r in range(len(options))
+    ]
+    if name == "AI2D":
+        return [dict(question=prompt, options=options, answer=str(right), image=picture)]
+    if name == "ChartQA":
+        return [dict(type=subset, question=q["question"], answer=q["answer"], image=picture)]
+    if name == "OCRBench":
+        return [
+            dict(
+                dataset="HME100k" if subset == _OCR[-1] else "nano",
+                question=prompt,
+                question_type=subset,
+                answer=[q["answer"]],
+                image=picture,
+            )
+        ]
+    if name == "TextVQA":
+        return [
+            dict(
+                image_id=f"{i:016x}",
+                question_id=i,
+                question=prompt,
+                question_tokens=prompt.lower().split(),
+                image=picture,
+                image_width=q["image"].width,
+                image_height=q["image"].height,
+                flickr_original_url="",
+                flickr_300k_url="",
+                answers=[q["answer"]] * 8 + ["unanswerable"] * 2,
+                image_classes=[q["kind"]],
+                set_name="val",
+                ocr_tokens=[],
+            )
+        ]
+    if name == "MMBench":
+        return [
+            dict(
+                index=i + 10**6 * r,
+                question=prompt,
+                hint="nan" if i % 2 else "Look at the picture.",
+                answer=letter,
+                **four(turned),
+                category=subset,
+                image=picture,
+                source="nano",
+                comment="nan",
+                split="dev",
+                **{"L2-category": "coarse_perception"},
+            )
+            for r, (turned, letter) in enumerate(turns)
+        ]
+    if name == "POPE":
+        return [
+            dict(
+                id=str(i),
+                question_id=str(i),
+                question=q["question"],
+                answer=q["answer"],
+                image_source=f"nano_{i:012d}",
+                image=picture,
+                category=subset,
+            )
+        ]
+    if name == "RealWorldQA":
+        return [
+            dict(
+                image_path=f"{i}.webp",
+                image=picture,
+                **(
+                    dict(
+                        question=f"{prompt}\n{lettered}\nPlease answer directly with only the letter of the correct option and nothing else.",
+                        answer=chr(65 + right),
+                    )
+                    if i % 3
+                    else dict(
+                        question=f"{prompt} Please answer directly with a single word or number.",
+                        answer=options[right],
+                    )
+                ),
+            )
+        ]
+    if name.startswith("HRBench"):
+        return [
+            dict(
+                index=4 * i + r,
+                question=prompt,
+                answer=letter,
+                category=subset,
+                **four(turned),
+                cycle_category=str(r),
+                image=base64.b64encode(_encoded(q["image"], "JPEG")).decode(),
+            )
+            for r, (turned, letter) in enumerate((turns * 4)[:4])
+        ]
+    if name == "V-Star":
+        return [
+            dict(
+                image=picture,
+                text=prompt
+                + "".join(f"\n({chr(65 + k)}) {o}" for k, o in enumerate(options))
+                + "\nAnswer with the option's letter from the given choices directly.",
+                category=subset,
+                label=chr(65 + right),
+                question_id=str(i),
+            )
+        ]
+    if name == "MIABench":
+        return [
+            dict(
+                image=picture,
+                instruction=q["question"],
+                type="basic",
+                num_of_component=2,
+                components=["Name what is asked for.", "Keep to the form."],
+                component_weight=[5, 5],
+                component_type=["describe", "format"],
+            )
+        ]
+    return [
+        dict(
+            image=picture,
+            question=prompt,
+            choices=options,
+            answer=right,
+            hint="" if i % 2 else "Study the picture.",
+            task="closed choice",
+            grade="grade3",
+            subject=subset,
+            topic="physics",
+            category="Magnets",
+            skill="Compare",
+            lecture="",
+            solution="",
+        )
+    ]
 
-_FILES = dict(MMBench='en/dev-00000-of-00001.parquet', HRBench4K='hr_bench_4k.parquet', HRBench8K='hr_bench_8k.parquet', ScienceQA='ScienceQA-IMG/test-00000-of-00001.parquet', TextVQA='data/validation-00000-of-00001.parquet')
-_CARDS = {'MMBench': 'en', 'HRBench4K': 'hrbench_version_split', 'ScienceQA': 'ScienceQA-IMG'}
+
+_FILES = dict(
+    MMBench="en/dev-00000-of-00001.parquet",
+    HRBench4K="hr_bench_4k.parquet",
+    HRBench8K="hr_bench_8k.parquet",
+    ScienceQA="ScienceQA-IMG/test-00000-of-00001.parquet",
+    TextVQA="data/validation-00000-of-00001.parquet",
+)
+_CARDS = {"MMBench": "en", "HRBench4K": "hrbench_version_split", "ScienceQA": "ScienceQA-IMG"}
+
 
 def write_benchmarks_like(
-    folder:str|Path,              # gets one repository for each data set, `owner__name`
-    questions:int=4,              # of each benchmark; more where it has more categories
-    seed:int=0,                   # another seed, other pictures
-    names:list|None=None,         # keys of `REAL`; all by default
-) -> dict:                        # benchmark -> rows written
+    folder: str | Path,  # gets one repository for each data set, `owner__name`
+    questions: int = 4,  # of each benchmark; more where it has more categories
+    seed: int = 0,  # another seed, other pictures
+    names: list | None = None,  # keys of `REAL`; all by default
+) -> dict:  # benchmark -> rows written
     "Write small stand-ins for the real benchmarks' data sets, in their schema"
     from datasets import Dataset, Features, Image as Picture, List, Value
-    kinds = dict(text=Value('string'), texts=List(Value('string')), picture=Picture(), int64=Value('int64'), int32=Value('int32'), int32s=List(Value('int32')), int8=Value('int8'))
+
+    kinds = dict(
+        text=Value("string"),
+        texts=List(Value("string")),
+        picture=Picture(),
+        int64=Value("int64"),
+        int32=Value("int32"),
+        int32s=List(Value("int32")),
+        int8=Value("int8"),
+    )
     folder, names, counts = Path(folder), _named(names), {}
-    if questions < 1: raise BadInput(f'questions {questions}: each benchmark needs at least 1')
+    if questions < 1:
+        raise BadInput(f"questions {questions}: each benchmark needs at least 1")
     for name in names:
         real = REAL[name]
-        n = max(questions, len(_SUBSETS.get(name, '')))
-        rows = [row for i in range(n) for row in _like(name, 1000*seed + i, rng_for('like', name, seed, i))]
+        n = max(questions, len(_SUBSETS.get(name, "")))
+        rows = [
+            row
+            for i in range(n)
+            for row in _like(name, 1000 * seed + i, rng_for("like", name, seed, i))
+        ]
         features = Features({c: kinds[kind] for c, (kind, _) in _schema(real).items()})
-        with quiet_datasets(), finished(folder/real.dataset.replace('/', '__')/_FILES.get(name, 'data/test-00000-of-00001.parquet')) as part: Dataset.from_list(rows, features=features).to_parquet(part)
+        with (
+            quiet_datasets(),
+            finished(
+                folder
+                / real.dataset.replace("/", "__")
+                / _FILES.get(name, "data/test-00000-of-00001.parquet")
+            ) as part,
+        ):
+            Dataset.from_list(rows, features=features).to_parquet(part)
         counts[name] = len(rows)
     for name, config in _CARDS.items():
-        if name not in names and not (name == 'HRBench4K' and 'HRBench8K' in names): continue
-        sisters = [(r.split, f) for n, r in REAL.items() if r.dataset == REAL[name].dataset and (f := _FILES.get(n))]
-        files = ''.join(f'  - split: {split}\n    path: {f if "-of-" not in f else f.split("-0000")[0] + "-*"}\n' for split, f in sisters)
-        with finished(folder/REAL[name].dataset.replace('/', '__')/'README.md') as part: part.write_text(f'---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n')
+        if name not in names and not (name == "HRBench4K" and "HRBench8K" in names):
+            continue
+        sisters = [
+            (r.split, f)
+            for n, r in REAL.items()
+            if r.dataset == REAL[name].dataset and (f := _FILES.get(n))
+        ]
+        files = "".join(
+            f"  - split: {split}\n    path: {f if '-of-' not in f else f.split('-0000')[0] + '-*'}\n"
+            for split, f in sisters
+        )
+        with finished(folder / REAL[name].dataset.replace("/", "__") / "README.md") as part:
+            part.write_text(f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n")
     return counts

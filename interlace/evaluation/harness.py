@@ -17,83 +17,126 @@ import numpy as np
 import torch
 from PIL import ImageFile
 from tqdm.auto import tqdm
-from ..core.project import BadInput, add_to, fingerprint, kept_random_states, measured, provenance, quiet_datasets, read_json
+from interlace.core.project import (
+    BadInput,
+    add_to,
+    fingerprint,
+    kept_random_states,
+    measured,
+    provenance,
+    quiet_datasets,
+    read_json,
+)
 from ..data.conversations import encode, image_tokens, open_image, render
 from ..nano.world import COT, final_answer
 from ..method.similarity import gathered, most, world
 from ..nano.benchmarks import BENCHMARKS, write_nano_benchmarks
 
 # %% ../../nbs/evaluation/01_harness.ipynb #5a41af38
-def _plain(text): return ' '.join(text.lower().split()).strip(' .')
+def _plain(text):
+    return " ".join(text.lower().split()).strip(" .")
+
 
 def _number(text):
-    try: return float(text.replace('%', '').replace(',', ''))
-    except ValueError: return None
+    try:
+        return float(text.replace("%", "").replace(",", ""))
+    except ValueError:
+        return None
 
-def exact(answer:str, reference:str, options:tuple=()) -> float:
+
+def exact(answer: str, reference: str, options: tuple = ()) -> float:
     "1 if the answer is the reference; for a choice, `B`, `B.`, `B. red` and, where the options are given, B's text count as B"
     if len(reference) == 1 and reference in string.ascii_uppercase:
         same = [chr(65 + i) for i, o in enumerate(options) if _plain(o) == _plain(answer)]
-        letter = re.match(r'\(?([A-Z])\)?(?:[.:)]|\s|$)', answer.strip())
+        letter = re.match(r"\(?([A-Z])\)?(?:[.:)]|\s|$)", answer.strip())
         return float(same == [reference] if same else bool(letter) and letter[1] == reference)
     return float(_plain(answer) == _plain(reference))
 
-def relaxed(answer:str, reference:str, options:tuple=(), tolerance:float=.05) -> float:
+
+def relaxed(answer: str, reference: str, options: tuple = (), tolerance: float = 0.05) -> float:
     "1 if a number is within 5% of the reference, or another answer is equal to it"
     a, r = _number(_plain(answer)), _number(_plain(reference))
-    if a is not None and r is not None: return float(abs(a - r) <= tolerance*abs(r)) if r else float(a == 0)
+    if a is not None and r is not None:
+        return float(abs(a - r) <= tolerance * abs(r)) if r else float(a == 0)
     return float(_plain(answer) == _plain(reference))
 
-def contains(answer:str, reference:str, options:tuple=()) -> float:
+
+def contains(answer: str, reference: str, options: tuple = ()) -> float:
     "1 if the reference occurs in the answer"
     return float(bool(_plain(reference)) and _plain(reference) in _plain(answer))
 
-def yesno(answer:str, reference:str, options:tuple=()) -> float:
+
+def yesno(answer: str, reference: str, options: tuple = ()) -> float:
     "1 if the answer is exactly the reference, yes or no"
     return float(_plain(answer) == reference)
 
-def form(answer:str, reference:str, options:tuple=()) -> float:
+
+def form(answer: str, reference: str, options: tuple = ()) -> float:
     "A quarter each: the same words, in the same order, in the same letters, with the same between them; nothing without a right word"
-    words, between = (lambda t: re.findall(r'\w+', t)), (lambda t: re.sub(r'\w+', '', t.strip()))
+    words, between = (lambda t: re.findall(r"\w+", t)), (lambda t: re.sub(r"\w+", "", t.strip()))
     a, r = words(answer), words(reference)
     low = lambda ws: [w.casefold() for w in ws]
-    if not set(low(a)) & set(low(r)): return 0.
+    if not set(low(a)) & set(low(r)):
+        return 0.0
     same_letters = all(w.isupper() == r[0].isupper() for w in a if not w.isdigit())
-    return sum([sorted(low(a)) == sorted(low(r)), low(a) == low(r), same_letters, between(answer) == between(reference)])/4
+    return (
+        sum(
+            [
+                sorted(low(a)) == sorted(low(r)),
+                low(a) == low(r),
+                same_letters,
+                between(answer) == between(reference),
+            ]
+        )
+        / 4
+    )
+
 
 METRICS = dict(exact=exact, relaxed=relaxed, contains=contains, yesno=yesno, form=form)
 
 # %% ../../nbs/evaluation/01_harness.ipynb #66cc65d5
 def _harness():
     "lmms-eval, quiet and offline-safe; an extra that not every user needs"
-    os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
-    new = 'lmms_eval' not in sys.modules
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    new = "lmms_eval" not in sys.modules
     try:
         from loguru import logger
         import lmms_eval.evaluator, lmms_eval.api.task, lmms_eval.api.model
-    except ImportError as e: raise BadInput(f"evaluation needs lmms-eval ({e}); install it with: pip install 'interlace-companion[reproduce]'") from None
-    if new: logger.remove()     # at its import it sets up a log of its own
+    except ImportError as e:
+        raise BadInput(
+            f"evaluation needs lmms-eval ({e}); install it with: pip install 'interlace-companion[reproduce]'"
+        ) from None
+    if new:
+        logger.remove()  # at its import it sets up a log of its own
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     return lmms_eval
+
 
 @contextlib.contextmanager
 def _heard():
     "What the harness prints is dropped; what it warns of becomes Python warnings, each once"
     from loguru import logger
+
     said = []
-    sink = logger.add(lambda m: said.append(' '.join(m.record['message'].split())[:300]), level='WARNING')
+    sink = logger.add(
+        lambda m: said.append(" ".join(m.record["message"].split())[:300]), level="WARNING"
+    )
     try:
-        with contextlib.redirect_stdout(io.StringIO()): yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logger.remove(sink)
-        for text in dict.fromkeys(said): warnings.warn(f'lmms-eval: {text}', stacklevel=4)
+        for text in dict.fromkeys(said):
+            warnings.warn(f"lmms-eval: {text}", stacklevel=4)
+
 
 def in_memory(
-    model, processor,
-    batch_size:int=16,            # questions at a time
-    max_new_tokens:int|None=None,   # overrides the tasks' own limit
-    progress:bool=True,           # show a bar
-    temperature:float=0.,         # of sampling; 0: greedy
+    model,
+    processor,
+    batch_size: int = 16,  # questions at a time
+    max_new_tokens: int | None = None,  # overrides the tasks' own limit
+    progress: bool = True,  # show a bar
+    temperature: float = 0.0,  # of sampling; 0: greedy
 ):
     "A model and processor in memory as lmms-eval sees a model"
     lmms_eval = _harness()
@@ -101,56 +144,108 @@ def in_memory(
 
     class InMemory(lmms_eval.api.model.lmms):
         is_simple = False
-        device = model.device if torch.distributed.is_initialized() and 'nccl' in torch.distributed.get_backend() else 'cpu'     # of what several processes tell each other
-        def clean(self): pass                       # the base class deletes the model
-        def loglikelihood(self, requests): raise NotImplementedError('these benchmarks generate')
-        def generate_until_multi_round(self, requests): raise NotImplementedError('these benchmarks have one round')
+        device = (
+            model.device
+            if torch.distributed.is_initialized() and "nccl" in torch.distributed.get_backend()
+            else "cpu"
+        )  # of what several processes tell each other
+
+        def clean(self):
+            pass  # the base class deletes the model
+
+        def loglikelihood(self, requests):
+            raise NotImplementedError("these benchmarks generate")
+
+        def generate_until_multi_round(self, requests):
+            raise NotImplementedError("these benchmarks have one round")
 
         def generate_until(self, requests):
             asked, tokens = [], []
-            for r in requests:                          # images are looked at, not kept
+            for r in requests:  # images are looked at, not kept
                 text, images = self._prompt(r)
                 asked.append((text, r.args[2]))
                 tokens.append(self._length(text, images))
-            same = lambda i: json.dumps(asked[i][1], sort_keys=True, default=str)        # only questions with the same settings share a batch
-            order = sorted(range(len(asked)), key=lambda i: (same(i), requests[i].args[4], tokens[i]))     # … of one benchmark, whose answers are of like length, and of like length themselves: little padding
-            batches = [[*group][k:k+batch_size] for group in ([*g] for _, g in itertools.groupby(order, same)) for k in range(0, len(group), batch_size)]
-            answers = [None]*len(asked)
-            for at in tqdm(batches, desc='evaluating', disable=not progress or world()[0] > 0):
-                for i, a in zip(at, self._generate([self._prompt(requests[i]) for i in at], asked[at[0]][1])): answers[i] = a
+            same = lambda i: json.dumps(
+                asked[i][1], sort_keys=True, default=str
+            )  # only questions with the same settings share a batch
+            order = sorted(
+                range(len(asked)), key=lambda i: (same(i), requests[i].args[4], tokens[i])
+            )  # … of one benchmark, whose answers are of like length, and of like length themselves: little padding
+            batches = [
+                [*group][k : k + batch_size]
+                for group in ([*g] for _, g in itertools.groupby(order, same))
+                for k in range(0, len(group), batch_size)
+            ]
+            answers = [None] * len(asked)
+            for at in tqdm(batches, desc="evaluating", disable=not progress or world()[0] > 0):
+                for i, a in zip(
+                    at, self._generate([self._prompt(requests[i]) for i in at], asked[at[0]][1])
+                ):
+                    answers[i] = a
             return answers
 
         def _length(self, text, images):
             "Tokens of a prompt, those of its images included"
-            written = getattr(processor, 'tokenizer', processor)(text, add_special_tokens=False)['input_ids']
-            return len(written) + sum(image_tokens(processor, [image], where) or 0 for image, where in images)
+            written = getattr(processor, "tokenizer", processor)(text, add_special_tokens=False)[
+                "input_ids"
+            ]
+            return len(written) + sum(
+                image_tokens(processor, [image], where) or 0 for image, where in images
+            )
 
         def _prompt(self, request):
             "Text of a request, and its pictures, still encoded where its task keeps them so"
             _, doc_to_messages, _, doc_id, task, split = request.args
-            where, pictures, chat = f'{task} question {doc_id}', [], []
-            try: messages = doc_to_messages(self.task_dict[task][split][doc_id])
-            except BadInput: raise
-            except Exception as e: raise BadInput(f'{where}: the image cannot be decoded ({e}); repair or remove that row') from None
+            where, pictures, chat = f"{task} question {doc_id}", [], []
+            try:
+                messages = doc_to_messages(self.task_dict[task][split][doc_id])
+            except BadInput:
+                raise
+            except Exception as e:
+                raise BadInput(
+                    f"{where}: the image cannot be decoded ({e}); repair or remove that row"
+                ) from None
             for m in messages:
                 content = []
-                for c in m['content']:
-                    if c['type'] == 'image': pictures.append((c['url'], where)); content.append({'type': 'image'})
-                    else: content.append({'type': 'text', 'text': c['text']})
-                chat.append(dict(role=m['role'], content=content))
+                for c in m["content"]:
+                    if c["type"] == "image":
+                        pictures.append((c["url"], where))
+                        content.append({"type": "image"})
+                    else:
+                        content.append({"type": "text", "text": c["text"]})
+                chat.append(dict(role=m["role"], content=content))
             return render(processor, chat, True), pictures
 
         @torch.inference_mode()
         def _generate(self, prompts, kwargs):
-            texts, pictures = [t for t, _ in prompts], [[open_image(*p) for p in ps] for _, ps in prompts]
-            tokenizer = getattr(processor, 'tokenizer', processor)
-            inputs = encode(processor, texts, pictures, padding_side='left').to(model.device)
-            how = dict(do_sample=True, temperature=temperature) if temperature else dict(do_sample=False)
-            out = model.generate(**inputs, max_new_tokens=max_new_tokens or kwargs.get('max_new_tokens', 16), num_beams=1, **how)
-            said = tokenizer.batch_decode(out[:, inputs['input_ids'].shape[1]:], skip_special_tokens=True)
-            stops = [s for s in kwargs.get('until', []) if s.strip()]     # lmms-eval's default, an empty line, is no reason to stop
-            for s in stops: said = [a.split(s)[0] for a in said]
-            return [strip_reasoning_tags(a, [['<think>', '</think>']]).strip() for a in said]      # as lmms-eval's own command does
+            texts, pictures = (
+                [t for t, _ in prompts],
+                [[open_image(*p) for p in ps] for _, ps in prompts],
+            )
+            tokenizer = getattr(processor, "tokenizer", processor)
+            inputs = encode(processor, texts, pictures, padding_side="left").to(model.device)
+            how = (
+                dict(do_sample=True, temperature=temperature)
+                if temperature
+                else dict(do_sample=False)
+            )
+            out = model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens or kwargs.get("max_new_tokens", 16),
+                num_beams=1,
+                **how,
+            )
+            said = tokenizer.batch_decode(
+                out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            )
+            stops = [
+                s for s in kwargs.get("until", []) if s.strip()
+            ]  # lmms-eval's default, an empty line, is no reason to stop
+            for s in stops:
+                said = [a.split(s)[0] for a in said]
+            return [
+                strip_reasoning_tags(a, [["<think>", "</think>"]]).strip() for a in said
+            ]  # as lmms-eval's own command does
 
     return InMemory()
 
@@ -158,239 +253,539 @@ def in_memory(
 def _parquet_task(name, path, metric, cot, max_new_tokens, remedy, reasoning=COT):
     "A parquet file of questions as an lmms-eval task; `remedy` is for a file that is none"
     lmms_eval = _harness()
-    question = (lambda doc: doc['cot_question'] if 'cot_question' in doc else f"{doc['question']}\n{reasoning}") if cot else (lambda doc: doc['question'])
+    question = (
+        (
+            lambda doc: (
+                doc["cot_question"] if "cot_question" in doc else f"{doc['question']}\n{reasoning}"
+            )
+        )
+        if cot
+        else (lambda doc: doc["question"])
+    )
     try:
-        with quiet_datasets(): return lmms_eval.api.task.ConfigurableMessagesTask(config=dict(
-            task=name, dataset_path='parquet', dataset_kwargs=dict(data_files=dict(test=str(path))), test_split='test', output_type='generate_until',
-            doc_to_visual=lambda doc: [] if doc.get('image') is None else [open_image(doc['image'], f"{path.name} question {doc.get('id', doc['question'])}")], doc_to_text=question, doc_to_target='answer',
-            process_results=lambda doc, results: dict(score=metric(final_answer(results[0]) if cot else results[0], doc['answer'], doc.get('options') or ())),
-            metric_list=[dict(metric='score', aggregation='mean', higher_is_better=True)],
-            generation_kwargs=dict(max_new_tokens=max_new_tokens, do_sample=False, until=[])))
-    except Exception as e: raise BadInput(f'{path}: not a readable benchmark file ({" ".join(str(e.__cause__ or e).split())[:160]}); {remedy}') from None
+        with quiet_datasets():
+            return lmms_eval.api.task.ConfigurableMessagesTask(
+                config=dict(
+                    task=name,
+                    dataset_path="parquet",
+                    dataset_kwargs=dict(data_files=dict(test=str(path))),
+                    test_split="test",
+                    output_type="generate_until",
+                    doc_to_visual=lambda doc: (
+                        []
+                        if doc.get("image") is None
+                        else [
+                            open_image(
+                                doc["image"],
+                                f"{path.name} question {doc.get('id', doc['question'])}",
+                            )
+                        ]
+                    ),
+                    doc_to_text=question,
+                    doc_to_target="answer",
+                    process_results=lambda doc, results: dict(
+                        score=metric(
+                            final_answer(results[0]) if cot else results[0],
+                            doc["answer"],
+                            doc.get("options") or (),
+                        )
+                    ),
+                    metric_list=[dict(metric="score", aggregation="mean", higher_is_better=True)],
+                    generation_kwargs=dict(
+                        max_new_tokens=max_new_tokens, do_sample=False, until=[]
+                    ),
+                )
+            )
+    except Exception as e:
+        raise BadInput(
+            f"{path}: not a readable benchmark file ({' '.join(str(e.__cause__ or e).split())[:160]}); {remedy}"
+        ) from None
+
 
 def nano_task(
-    name:str,              # a key of `BENCHMARKS`
-    path:str|Path,         # its parquet file
-    cot:bool=False,        # chain of thought: ask for the reasoning first
-    max_new_tokens:int=24,        # of an answer
+    name: str,  # a key of `BENCHMARKS`
+    path: str | Path,  # its parquet file
+    cot: bool = False,  # chain of thought: ask for the reasoning first
+    max_new_tokens: int = 24,  # of an answer
 ):
     "A nano benchmark as an lmms-eval task"
-    if not Path(path).is_file(): raise BadInput(f'{path}: no such file; run its stage (interlace reproduce --only benchmarks), or correct the path')
-    return _parquet_task(f'{name}-nano', Path(path), METRICS[BENCHMARKS[name].metric], cot, max_new_tokens, 'delete it and run the benchmarks stage again')
+    if not Path(path).is_file():
+        raise BadInput(
+            f"{path}: no such file; run its stage (interlace reproduce --only benchmarks), or correct the path"
+        )
+    return _parquet_task(
+        f"{name}-nano",
+        Path(path),
+        METRICS[BENCHMARKS[name].metric],
+        cot,
+        max_new_tokens,
+        "delete it and run the benchmarks stage again",
+    )
+
 
 def chance(
-    references:list,         # the right answers
-    metric,                  # a function of answer and reference
-    kinds:list|None=None,    # each question's kind; all are of one kind by default
-    groups:list|None=None,   # each question's number, where questions are asked several times
-    options:list|None=None,  # each question's options, where it has some
+    references: list,  # the right answers
+    metric,  # a function of answer and reference
+    kinds: list | None = None,  # each question's kind; all are of one kind by default
+    groups: list | None = None,  # each question's number, where questions are asked several times
+    options: list | None = None,  # each question's options, where it has some
 ) -> float:
     "The score, 0 to 100, of the best constant answer to each kind of question: what is got without looking"
     asked = {}
-    for i, (r, k) in enumerate(zip(references, kinds or ['']*len(references))): asked.setdefault(k, {}).setdefault(groups[i] if groups else i, []).append((r, tuple(options[i] if options else ())))
-    constant = lambda questions: sorted({a for rs in questions.values() for r, os in rs for a in (r, *os)})
-    best = lambda questions: max(sum(min(metric(a, *r) for r in rs) for rs in questions.values()) for a in constant(questions))
-    return 100*sum(map(best, asked.values()))/sum(map(len, asked.values()))
+    for i, (r, k) in enumerate(zip(references, kinds or [""] * len(references))):
+        asked.setdefault(k, {}).setdefault(groups[i] if groups else i, []).append(
+            (r, tuple(options[i] if options else ()))
+        )
+    constant = lambda questions: sorted(
+        {a for rs in questions.values() for r, os in rs for a in (r, *os)}
+    )
+    best = lambda questions: max(
+        sum(min(metric(a, *r) for r in rs) for rs in questions.values())
+        for a in constant(questions)
+    )
+    return 100 * sum(map(best, asked.values())) / sum(map(len, asked.values()))
 
 # %% ../../nbs/evaluation/01_harness.ipynb #bbeb7e19
 class Exam(NamedTuple):
     "A benchmark of lmms-eval's own: how its task is made and how its log is read"
-    name:str               # as tables print it, e.g. 'AI2D'
-    category:str           # the paper's category
-    metric:str             # what lmms-eval calls it
-    task:Callable          # () -> a fresh lmms-eval task
-    score:Callable         # a sample of the log -> 0 to 1; None: its judge did not answer
-    reference:Callable     # a sample -> the right answer
-    kind:Callable          # a sample -> what kind of question it is
-    group:Callable         # a sample -> its question's number
-    averaged:bool=False    # a question that is asked several times counts by its share of right answers, not only if all are right
-    guessable:bool=False   # a constant answer can be right: the references are letters, or yes and no
-    whole:Callable=None    # lmms-eval's own aggregate, number of samples -> the same on a scale of 100
-    cot:bool=False         # it asks for the reasoning first
-    judged:bool=False      # another model gives the scores
-    about:dict={}          # where its questions are from
-    guess:Callable=None    # samples -> what is got without looking, 0 to 100; by default the best constant answer, where it is guessable
+
+    name: str  # as tables print it, e.g. 'AI2D'
+    category: str  # the paper's category
+    metric: str  # what lmms-eval calls it
+    task: Callable  # () -> a fresh lmms-eval task
+    score: Callable  # a sample of the log -> 0 to 1; None: its judge did not answer
+    reference: Callable  # a sample -> the right answer
+    kind: Callable  # a sample -> what kind of question it is
+    group: Callable  # a sample -> its question's number
+    averaged: bool = False  # a question that is asked several times counts by its share of right answers, not only if all are right
+    guessable: bool = (
+        False  # a constant answer can be right: the references are letters, or yes and no
+    )
+    whole: Callable = (
+        None  # lmms-eval's own aggregate, number of samples -> the same on a scale of 100
+    )
+    cot: bool = False  # it asks for the reasoning first
+    judged: bool = False  # another model gives the scores
+    about: dict = {}  # where its questions are from
+    guess: Callable = None  # samples -> what is got without looking, 0 to 100; by default the best constant answer, where it is guessable
 
 # %% ../../nbs/evaluation/01_harness.ipynb #83a179b9
-ADDED = {}      # benchmarks of one's own: name -> (category, function of cot that gives an `Exam`)
+ADDED = {}  # benchmarks of one's own: name -> (category, function of cot that gives an `Exam`)
+
 
 def add_benchmark(
-    name:str,        # as tables print it and settings name it
-    exam,            # a function of `cot` (whether to ask for the reasoning first) that gives an `Exam`, as `local_exam` makes one
-    category:str,    # tables have the mean of each; the paper's are Text/Chart, GVQA, Perception, Inst&Sci
+    name: str,  # as tables print it and settings name it
+    exam,  # a function of `cot` (whether to ask for the reasoning first) that gives an `Exam`, as `local_exam` makes one
+    category: str,  # tables have the mean of each; the paper's are Text/Chart, GVQA, Perception, Inst&Sci
 ):
     "Register a benchmark; in an `extensions` file, for every stage of a run"
-    if not callable(exam) or isinstance(exam, Exam): raise BadInput(f"benchmark '{name}': its exam is no function; give a function of cot that gives an Exam, as local_exam does")
-    if not isinstance(category, str) or not category: raise BadInput(f"benchmark '{name}': category {category!r} is no name; give one, e.g. Perception")
-    add_to(ADDED, name, (category, exam), 'benchmark', ('average', *BENCHMARKS))
+    if not callable(exam) or isinstance(exam, Exam):
+        raise BadInput(
+            f"benchmark '{name}': its exam is no function; give a function of cot that gives an Exam, as local_exam does"
+        )
+    if not isinstance(category, str) or not category:
+        raise BadInput(
+            f"benchmark '{name}': category {category!r} is no name; give one, e.g. Perception"
+        )
+    add_to(ADDED, name, (category, exam), "benchmark", ("average", *BENCHMARKS))
+
 
 def added_exam(
-    name:str,            # of an added benchmark
-    cot:bool=False,      # chain of thought: ask for the reasoning first
+    name: str,  # of an added benchmark
+    cot: bool = False,  # chain of thought: ask for the reasoning first
 ) -> Exam:
     "An added benchmark's exam, under its name and in its category"
-    if name not in ADDED: raise BadInput(f"no benchmark '{name}' was added; there are {', '.join(ADDED) or 'none'}; name the file that adds it as an extension")
+    if name not in ADDED:
+        raise BadInput(
+            f"no benchmark '{name}' was added; there are {', '.join(ADDED) or 'none'}; name the file that adds it as an extension"
+        )
     category, make = ADDED[name]
     _harness()
     exam = make(cot)
-    if not isinstance(exam, Exam): raise BadInput(f"benchmark '{name}': its function gave {type(exam).__name__}; it must give an Exam")
+    if not isinstance(exam, Exam):
+        raise BadInput(
+            f"benchmark '{name}': its function gave {type(exam).__name__}; it must give an Exam"
+        )
     return exam._replace(name=name, category=category, cot=cot)
 
+
 def local_exam(
-    path:str|Path,           # a parquet file: `question`, `answer`; where there are, `image`, `options`, `kind`, `group` (a question's number), `cot_question`
-    metric:Callable,         # of answer, reference and options, from 0 to 1, as those in `METRICS`
-    max_new_tokens:int=24,   # of an answer; four times as many where the reasoning comes first
-    reasoning:str=COT,       # how the reasoning is asked for, where the file has no `cot_question`; what follows the last "Answer:" counts
-):                           # a function of `cot`, for `add_benchmark`
+    path: str
+    | Path,  # a parquet file: `question`, `answer`; where there are, `image`, `options`, `kind`, `group` (a question's number), `cot_question`
+    metric: Callable,  # of answer, reference and options, from 0 to 1, as those in `METRICS`
+    max_new_tokens: int = 24,  # of an answer; four times as many where the reasoning comes first
+    reasoning: str = COT,  # how the reasoning is asked for, where the file has no `cot_question`; what follows the last "Answer:" counts
+):  # a function of `cot`, for `add_benchmark`
     "An exam made of a file of questions and a metric"
     path = Path(path)
+
     def scored(answer, doc):
-        try: score = float(metric(answer, doc['answer'], tuple(doc.get('options') or ())))
-        except Exception as e: raise BadInput(f"{path.name}: the metric {getattr(metric, '__name__', metric)} fails on the answer {answer!r} where {doc['answer']!r} is right ({type(e).__name__}: {e}); correct it") from None
-        if not 0 <= score <= 1: raise BadInput(f"{path.name}: the metric {getattr(metric, '__name__', metric)} gives {score} for the answer {answer!r}; it must lie between 0 and 1")
+        try:
+            score = float(metric(answer, doc["answer"], tuple(doc.get("options") or ())))
+        except Exception as e:
+            raise BadInput(
+                f"{path.name}: the metric {getattr(metric, '__name__', metric)} fails on the answer {answer!r} where {doc['answer']!r} is right ({type(e).__name__}: {e}); correct it"
+            ) from None
+        if not 0 <= score <= 1:
+            raise BadInput(
+                f"{path.name}: the metric {getattr(metric, '__name__', metric)} gives {score} for the answer {answer!r}; it must lie between 0 and 1"
+            )
         return score
-    def quietly(answer, reference, options):         # the harness would try again for a while what fails
-        try: return scored(answer, dict(answer=reference, options=options))
-        except BadInput: return float('nan')
+
+    def quietly(answer, reference, options):  # the harness would try again for a while what fails
+        try:
+            return scored(answer, dict(answer=reference, options=options))
+        except BadInput:
+            return float("nan")
+
     def exam(cot=False):
         import pyarrow.parquet as pq
-        if not path.is_file(): raise BadInput(f'{path}: no such file; write it, or correct the path')
-        try: columns, rows = pq.read_schema(path).names, pq.read_metadata(path).num_rows
-        except Exception as e: raise BadInput(f"{path}: not readable as parquet ({' '.join(str(e).split())[:160]}); write it again") from None
-        if missing := [c for c in ('question', 'answer') if c not in columns]: raise BadInput(f"{path}: column '{missing[0]}' is missing; a benchmark has question and answer, and image where there are pictures")
-        if not rows: raise BadInput(f'{path}: no questions in it; write it again')
-        said = lambda s: final_answer(s['filtered_resps'][0]) if cot else s['filtered_resps'][0]
-        kind, group = (lambda s: s['doc'].get('kind') or ''), (lambda s: s['doc'].get('group', s['doc_id']))
-        guess = lambda samples: chance([s['doc']['answer'] for s in samples], lambda a, r, options: scored(a, dict(answer=r, options=options)), [kind(s) for s in samples], [group(s) for s in samples], [s['doc'].get('options') or () for s in samples])
-        return Exam(path.stem, '', getattr(metric, '__name__', 'score'), lambda: _parquet_task(f'{path.stem}-own', path, quietly, cot, (4 if cot else 1)*max_new_tokens, 'write it again', reasoning), lambda s: scored(said(s), s['doc']),
-                    lambda s: s['doc']['answer'], kind, group, whole=lambda results, n: 100*results['score,none'], cot=cot, about=dict(file=path.name, rows=rows, fingerprint=fingerprint(path)), guess=guess)
+
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file; write it, or correct the path")
+        try:
+            columns, rows = pq.read_schema(path).names, pq.read_metadata(path).num_rows
+        except Exception as e:
+            raise BadInput(
+                f"{path}: not readable as parquet ({' '.join(str(e).split())[:160]}); write it again"
+            ) from None
+        if missing := [c for c in ("question", "answer") if c not in columns]:
+            raise BadInput(
+                f"{path}: column '{missing[0]}' is missing; a benchmark has question and answer, and image where there are pictures"
+            )
+        if not rows:
+            raise BadInput(f"{path}: no questions in it; write it again")
+        said = lambda s: final_answer(s["filtered_resps"][0]) if cot else s["filtered_resps"][0]
+        kind, group = (
+            (lambda s: s["doc"].get("kind") or ""),
+            (lambda s: s["doc"].get("group", s["doc_id"])),
+        )
+        guess = lambda samples: chance(
+            [s["doc"]["answer"] for s in samples],
+            lambda a, r, options: scored(a, dict(answer=r, options=options)),
+            [kind(s) for s in samples],
+            [group(s) for s in samples],
+            [s["doc"].get("options") or () for s in samples],
+        )
+        return Exam(
+            path.stem,
+            "",
+            getattr(metric, "__name__", "score"),
+            lambda: _parquet_task(
+                f"{path.stem}-own",
+                path,
+                quietly,
+                cot,
+                (4 if cot else 1) * max_new_tokens,
+                "write it again",
+                reasoning,
+            ),
+            lambda s: scored(said(s), s["doc"]),
+            lambda s: s["doc"]["answer"],
+            kind,
+            group,
+            whole=lambda results, n: 100 * results["score,none"],
+            cot=cot,
+            about=dict(file=path.name, rows=rows, fingerprint=fingerprint(path)),
+            guess=guess,
+        )
+
     return exam
 
+
 def prepared_exams(
-    folder:str|Path,     # where the benchmarks stage left its manifest
-    cot:bool=False,      # chain of thought: ask for the reasoning first
+    folder: str | Path,  # where the benchmarks stage left its manifest
+    cot: bool = False,  # chain of thought: ask for the reasoning first
 ) -> list:
     "Exams of the added benchmarks that the benchmarks stage has looked at; other questions than it saw are a `BadInput`"
-    manifest = Path(folder)/'manifest.json'
-    exams = {n: (added_exam(n, cot), about) for n, about in read_json(manifest).get('added', {}).items()}
+    manifest = Path(folder) / "manifest.json"
+    exams = {
+        n: (added_exam(n, cot), about) for n, about in read_json(manifest).get("added", {}).items()
+    }
     for n, (e, about) in exams.items():
-        if e.about != about: raise BadInput(f"{manifest}: the questions of {n} have changed since; run the benchmarks stage again (touch the extension's file, or make it a folder that holds the questions, too)")
+        if e.about != about:
+            raise BadInput(
+                f"{manifest}: the questions of {n} have changed since; run the benchmarks stage again (touch the extension's file, or make it a folder that holds the questions, too)"
+            )
     return [e for e, _ in exams.values()]
 
 # %% ../../nbs/evaluation/01_harness.ipynb #3e1de137
 def question_scores(
-    answers:list       # dicts with `score` and `group`, the question's number
-) -> list:             # of scores, one for each question
+    answers: list,  # dicts with `score` and `group`, the question's number
+) -> list:  # of scores, one for each question
     "A question that was asked several times (MMBench, with every rotation of its options) counts only if every answer was right, or (HR-Bench: answers marked `averaged`) by its share of right answers"
-    groups, together = {}, (lambda g: sum(g)/len(g)) if any(a.get('averaged') for a in answers) else min
-    for a in answers: groups.setdefault(a['group'], []).append(a['score'])
+    groups, together = (
+        {},
+        (lambda g: sum(g) / len(g)) if any(a.get("averaged") for a in answers) else min,
+    )
+    for a in answers:
+        groups.setdefault(a["group"], []).append(a["score"])
     return [together(g) for g in groups.values()]
 
+
 def mean_and_error(
-    scores,    # of single questions, 0 to 1
-) -> tuple:    # 0 to 100
+    scores,  # of single questions, 0 to 1
+) -> tuple:  # 0 to 100
     "Mean and standard error of the mean"
-    a = 100*np.asarray(scores, float)
-    return float(a.mean()), float(a.std(ddof=1)/np.sqrt(len(a))) if len(a) > 1 else float('nan')
+    a = 100 * np.asarray(scores, float)
+    return float(a.mean()), float(a.std(ddof=1) / np.sqrt(len(a))) if len(a) > 1 else float("nan")
+
 
 def summary(
-    benchmarks:dict    # name -> dict with `score`, `stderr`, `category`
+    benchmarks: dict,  # name -> dict with `score`, `stderr`, `category`
 ) -> dict:
     "Category means and the average over benchmarks, with standard errors"
-    over = lambda rows: dict(score=float(np.mean([r['score'] for r in rows])), stderr=float(np.sqrt(np.sum([r['stderr']**2 for r in rows]))/len(rows)))
+    over = lambda rows: dict(
+        score=float(np.mean([r["score"] for r in rows])),
+        stderr=float(np.sqrt(np.sum([r["stderr"] ** 2 for r in rows])) / len(rows)),
+    )
     categories = {}
-    for b in benchmarks.values(): categories.setdefault(b['category'], []).append(b)
-    return dict(categories={c: over(rows) for c, rows in categories.items()}, average=over(list(benchmarks.values())))
+    for b in benchmarks.values():
+        categories.setdefault(b["category"], []).append(b)
+    return dict(
+        categories={c: over(rows) for c, rows in categories.items()},
+        average=over(list(benchmarks.values())),
+    )
+
 
 def yes_no_table(
-    answers:list       # dicts with `answer` and `reference`
-) -> dict:             # 0 to 100
+    answers: list,  # dicts with `answer` and `reference`
+) -> dict:  # 0 to 100
     "POPE's numbers: accuracy, precision, recall and F1 of saying yes, and how often yes was said; another answer counts as no"
-    said, true = (np.array([_plain(a[k]) == 'yes' for a in answers]) for k in ('answer', 'reference'))
+    said, true = (
+        np.array([_plain(a[k]) == "yes" for a in answers]) for k in ("answer", "reference")
+    )
     tp = int((said & true).sum())
-    share = lambda n, d: 100*n/d if d else float('nan')
-    return dict(accuracy=share(sum(_plain(a['answer']) == a['reference'] for a in answers), len(answers)), precision=share(tp, said.sum()), recall=share(tp, true.sum()), f1=share(2*tp, said.sum() + true.sum()), yes_ratio=share(said.sum(), len(said)))
+    share = lambda n, d: 100 * n / d if d else float("nan")
+    return dict(
+        accuracy=share(sum(_plain(a["answer"]) == a["reference"] for a in answers), len(answers)),
+        precision=share(tp, said.sum()),
+        recall=share(tp, true.sum()),
+        f1=share(2 * tp, said.sum() + true.sum()),
+        yes_ratio=share(said.sum(), len(said)),
+    )
+
 
 def _nano(name, samples, cot):
     "A nano benchmark's entry in the record, and its answers"
     b = BENCHMARKS[name]
-    answers = [dict(score=s['score'], answer=final_answer(s['filtered_resps'][0]) if cot else s['filtered_resps'][0], reference=s['target'], kind=s['doc']['kind'], subset=s['doc']['subset'], group=s['doc']['group']) for s in samples]
+    answers = [
+        dict(
+            score=s["score"],
+            answer=final_answer(s["filtered_resps"][0]) if cot else s["filtered_resps"][0],
+            reference=s["target"],
+            kind=s["doc"]["kind"],
+            subset=s["doc"]["subset"],
+            group=s["doc"]["group"],
+        )
+        for s in samples
+    ]
     if cot:
-        for a, s in zip(answers, samples): a['said'] = s['filtered_resps'][0]
+        for a, s in zip(answers, samples):
+            a["said"] = s["filtered_resps"][0]
     scores = question_scores(answers)
     score, stderr = mean_and_error(scores)
-    kinds = [None if b.metric == 'yesno' else (s['doc']['subset'], s['doc']['kind'], len(s['doc']['options'])) for s in samples]
-    entry = dict(score=score, stderr=stderr, n=len(scores), chance=chance([s['target'] for s in samples], METRICS[b.metric], kinds, [a['group'] for a in answers], [s['doc']['options'] for s in samples]), category=b.category, metric=b.metric)
-    return entry | (yes_no_table(answers) if b.metric == 'yesno' else {}), answers
+    kinds = [
+        None
+        if b.metric == "yesno"
+        else (s["doc"]["subset"], s["doc"]["kind"], len(s["doc"]["options"]))
+        for s in samples
+    ]
+    entry = dict(
+        score=score,
+        stderr=stderr,
+        n=len(scores),
+        chance=chance(
+            [s["target"] for s in samples],
+            METRICS[b.metric],
+            kinds,
+            [a["group"] for a in answers],
+            [s["doc"]["options"] for s in samples],
+        ),
+        category=b.category,
+        metric=b.metric,
+    )
+    return entry | (yes_no_table(answers) if b.metric == "yesno" else {}), answers
 
-class _Unscored(Exception): "A benchmark that has no score"
+
+class _Unscored(Exception):
+    "A benchmark that has no score"
+
 
 def _real(exam, samples, aggregate):
     "The same of one of lmms-eval's own; what its judge left open is a reason to leave it out"
     scores = [exam.score(s) for s in samples]
-    if None in scores: raise _Unscored(f'its judge did not answer {scores.count(None)} of {len(scores)} questions')
-    answers = [dict(score=float(v), answer=s['filtered_resps'][0], reference=exam.reference(s), kind=exam.kind(s), subset=exam.about.get('dataset', ''), group=exam.group(s)) for v, s in zip(scores, samples)]
-    for a, s in zip(answers, samples): a |= (dict(averaged=True) if exam.averaged else {}) | (dict(said=s['resps'][0][0][-600:]) if exam.cot else {})      # the end of long thoughts: a record stays readable
+    if None in scores:
+        raise _Unscored(f"its judge did not answer {scores.count(None)} of {len(scores)} questions")
+    answers = [
+        dict(
+            score=float(v),
+            answer=s["filtered_resps"][0],
+            reference=exam.reference(s),
+            kind=exam.kind(s),
+            subset=exam.about.get("dataset", ""),
+            group=exam.group(s),
+        )
+        for v, s in zip(scores, samples)
+    ]
+    for a, s in zip(answers, samples):
+        a |= (dict(averaged=True) if exam.averaged else {}) | (
+            dict(said=s["resps"][0][0][-600:]) if exam.cot else {}
+        )  # the end of long thoughts: a record stays readable
     each = question_scores(answers)
     score, stderr = mean_and_error(each)
-    guess = exam.guess(samples) if exam.guess else chance([a['reference'] for a in answers], lambda a, r, _: float(a == r), groups=None if exam.averaged else [a['group'] for a in answers]) if exam.guessable else None
-    entry = dict(score=score, stderr=stderr, n=len(each), chance=guess, category=exam.category, metric=exam.metric, harness=exam.whole(aggregate, len(samples)), **exam.about)
-    plain = lambda a: said if (said := a['answer'].lower().strip()) in ('yes', 'no') else ''
-    return entry | (yes_no_table([dict(answer=plain(a), reference=a['reference']) for a in answers]) if all(a['reference'] in ('yes', 'no') for a in answers) else {}), answers
+    guess = (
+        exam.guess(samples)
+        if exam.guess
+        else chance(
+            [a["reference"] for a in answers],
+            lambda a, r, _: float(a == r),
+            groups=None if exam.averaged else [a["group"] for a in answers],
+        )
+        if exam.guessable
+        else None
+    )
+    entry = dict(
+        score=score,
+        stderr=stderr,
+        n=len(each),
+        chance=guess,
+        category=exam.category,
+        metric=exam.metric,
+        harness=exam.whole(aggregate, len(samples)),
+        **exam.about,
+    )
+    plain = lambda a: said if (said := a["answer"].lower().strip()) in ("yes", "no") else ""
+    return entry | (
+        yes_no_table([dict(answer=plain(a), reference=a["reference"]) for a in answers])
+        if all(a["reference"] in ("yes", "no") for a in answers)
+        else {}
+    ), answers
+
 
 def evaluate(
-    model, processor,
-    tasks,                         # nano benchmarks by name, 'AI2D' or 'AI2D-nano', added ones by theirs, and `Exam`s
-    folder:str|Path|None=None,     # where the nano benchmarks' parquet files are; drawn anew by default
-    questions:int=200,             # per nano benchmark, where they are drawn anew
-    batch_size:int=16,            # questions at a time
-    max_new_tokens:int|None=None, # of an answer; by default 24, 96 with `cot`, and an exam's own
-    cot:bool=False,               # chain of thought: ask nano benchmarks for the reasoning first (an exam knows by itself)
-    progress:bool=True,           # show a bar
-    temperature:float=0.,         # of sampling, the model's generation settings beside it; 0: greedy
-    seed:int=42,                  # of sampling
-    left_out:dict|None=None,      # benchmarks that were asked for and have no task: name -> reason
-) -> dict:                        # the same on each of several processes that share the questions
+    model,
+    processor,
+    tasks,  # nano benchmarks by name, 'AI2D' or 'AI2D-nano', added ones by theirs, and `Exam`s
+    folder: str
+    | Path
+    | None = None,  # where the nano benchmarks' parquet files are; drawn anew by default
+    questions: int = 200,  # per nano benchmark, where they are drawn anew
+    batch_size: int = 16,  # questions at a time
+    max_new_tokens: int
+    | None = None,  # of an answer; by default 24, 96 with `cot`, and an exam's own
+    cot: bool = False,  # chain of thought: ask nano benchmarks for the reasoning first (an exam knows by itself)
+    progress: bool = True,  # show a bar
+    temperature: float = 0.0,  # of sampling, the model's generation settings beside it; 0: greedy
+    seed: int = 42,  # of sampling
+    left_out: dict | None = None,  # benchmarks that were asked for and have no task: name -> reason
+) -> dict:  # the same on each of several processes that share the questions
     "Scores per benchmark with standard error, n and chance; category means; average; every single answer; what was left out and why"
     cost, left_out = {}, dict(left_out or {})
-    with measured(cost), kept_random_states(), tempfile.TemporaryDirectory() as temporary:      # the harness seeds all generators
+    with (
+        measured(cost),
+        kept_random_states(),
+        tempfile.TemporaryDirectory() as temporary,
+    ):  # the harness seeds all generators
         tasks = [added_exam(t, cot) if isinstance(t, str) and t in ADDED else t for t in tasks]
-        names = [t.removesuffix('-nano') for t in tasks if isinstance(t, str)]
+        names = [t.removesuffix("-nano") for t in tasks if isinstance(t, str)]
         exams = {t.name: t for t in tasks if isinstance(t, Exam)}
-        if unknown := [n for n in names if n not in BENCHMARKS]: raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join([*BENCHMARKS, *ADDED])}")
-        if twice := [n for n in exams if n in names or [*(t.name for t in tasks if isinstance(t, Exam))].count(n) > 1]: raise BadInput(f"benchmark '{twice[0]}' is asked for twice; give it once")
-        if not names and not exams: raise BadInput('no benchmark to evaluate' + ''.join(f'; {n}: {why}' for n, why in left_out.items()) + '; name at least one that can be scored')
-        if temperature < 0: raise BadInput(f'temperature {temperature}: it must not be below 0')
+        if unknown := [n for n in names if n not in BENCHMARKS]:
+            raise BadInput(
+                f"no benchmark '{unknown[0]}'; there are {', '.join([*BENCHMARKS, *ADDED])}"
+            )
+        if twice := [
+            n
+            for n in exams
+            if n in names or [*(t.name for t in tasks if isinstance(t, Exam))].count(n) > 1
+        ]:
+            raise BadInput(f"benchmark '{twice[0]}' is asked for twice; give it once")
+        if not names and not exams:
+            raise BadInput(
+                "no benchmark to evaluate"
+                + "".join(f"; {n}: {why}" for n, why in left_out.items())
+                + "; name at least one that can be scored"
+            )
+        if temperature < 0:
+            raise BadInput(f"temperature {temperature}: it must not be below 0")
         lmms_eval = _harness()
-        if folder is None and names: write_nano_benchmarks(folder := temporary, questions, names)
-        run = [nano_task(n, Path(folder)/f'{n}.parquet', cot, max_new_tokens or (96 if cot else 24)) for n in names] + [e.task() for e in exams.values()]
+        if folder is None and names:
+            write_nano_benchmarks(folder := temporary, questions, names)
+        run = [
+            nano_task(n, Path(folder) / f"{n}.parquet", cot, max_new_tokens or (96 if cot else 24))
+            for n in names
+        ] + [e.task() for e in exams.values()]
         of = dict(zip([t.config.task for t in run], [*names, *exams]))
         was_training = model.training
         model.eval()
-        hush = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())     # the harness's own bars
+        hush = (
+            contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
+        )  # the harness's own bars
         try:
-            with hush, _heard(): out = lmms_eval.evaluator.simple_evaluate(
-                model=in_memory(model, processor, batch_size, max_new_tokens, progress, temperature), tasks=run, task_manager=lmms_eval.tasks.TaskManager(include_defaults=False), bootstrap_iters=0, torch_random_seed=seed,
-                cli_args=Namespace(process_with_media=False, output_path=temporary, reasoning_tags=None), process_docs_parallel=8 if any(e.judged for e in exams.values()) else 1, verbosity='ERROR',
-                distributed_executor_backend='torchrun' if int(os.environ.get('WORLD_SIZE', 1)) > 1 else 'accelerate')
-        finally: model.train(was_training)
-    out = gathered(out and dict(samples=out['samples'], results=out['results']))[0]       # it puts them together on the first process
+            with hush, _heard():
+                out = lmms_eval.evaluator.simple_evaluate(
+                    model=in_memory(
+                        model, processor, batch_size, max_new_tokens, progress, temperature
+                    ),
+                    tasks=run,
+                    task_manager=lmms_eval.tasks.TaskManager(include_defaults=False),
+                    bootstrap_iters=0,
+                    torch_random_seed=seed,
+                    cli_args=Namespace(
+                        process_with_media=False, output_path=temporary, reasoning_tags=None
+                    ),
+                    process_docs_parallel=8 if any(e.judged for e in exams.values()) else 1,
+                    verbosity="ERROR",
+                    distributed_executor_backend="torchrun"
+                    if int(os.environ.get("WORLD_SIZE", 1)) > 1
+                    else "accelerate",
+                )
+        finally:
+            model.train(was_training)
+    out = gathered(out and dict(samples=out["samples"], results=out["results"]))[
+        0
+    ]  # it puts them together on the first process
     cost = most(cost)
     benchmarks, answers = {}, {}
-    for task, samples in out['samples'].items():
+    for task, samples in out["samples"].items():
         name = of[task]
-        samples = sorted(samples, key=lambda s: s['doc_id'])
-        try: benchmarks[name], answers[name] = _real(exams[name], samples, out['results'][task]) if name in exams else _nano(name, samples, cot)
-        except _Unscored as e: left_out[name] = str(e)
-    if not benchmarks: raise BadInput('no benchmark could be scored' + ''.join(f'; {n}: {why}' for n, why in left_out.items()))
+        samples = sorted(samples, key=lambda s: s["doc_id"])
+        try:
+            benchmarks[name], answers[name] = (
+                _real(exams[name], samples, out["results"][task])
+                if name in exams
+                else _nano(name, samples, cot)
+            )
+        except _Unscored as e:
+            left_out[name] = str(e)
+    if not benchmarks:
+        raise BadInput(
+            "no benchmark could be scored" + "".join(f"; {n}: {why}" for n, why in left_out.items())
+        )
     sampled = dict(temperature=temperature, seed=seed) if temperature else {}
-    return dict(kind='evaluation', benchmarks=benchmarks, **summary(benchmarks), answers=answers, cot=cot or any(e.cot for e in exams.values()), left_out=left_out, **cost, provenance=provenance(batch_size=batch_size, max_new_tokens=max_new_tokens, cot=cot or any(e.cot for e in exams.values()), **sampled))
+    return dict(
+        kind="evaluation",
+        benchmarks=benchmarks,
+        **summary(benchmarks),
+        answers=answers,
+        cot=cot or any(e.cot for e in exams.values()),
+        left_out=left_out,
+        **cost,
+        provenance=provenance(
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            cot=cot or any(e.cot for e in exams.values()),
+            **sampled,
+        ),
+    )
 
 # %% ../../nbs/evaluation/01_harness.ipynb #1174bbc7
 def pm(
-    value:dict,     # `score` and `stderr`
-    digits:int=1
+    value: dict,  # `score` and `stderr`
+    digits: int = 1,
 ) -> str:
     "A score with its standard error, as text"
-    error = value.get('stderr')
-    return f"{value['score']:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None and np.isfinite(error) else '')
+    error = value.get("stderr")
+    return f"{value['score']:.{digits}f}" + (
+        f" ± {error:.{digits}f}" if error is not None and np.isfinite(error) else ""
+    )

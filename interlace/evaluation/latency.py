@@ -24,180 +24,340 @@ from ..method.surgery import pruned_by
 # %% ../../nbs/evaluation/05_latency.ipynb #94a5b453
 class _Stopwatch(BaseStreamer):
     "When each token came, in seconds since the start"
-    def __init__(self): self.start, self.times = time.perf_counter(), []
-    def put(self, value): self.times.append(time.perf_counter() - self.start)
-    def end(self): pass
+
+    def __init__(self):
+        self.start, self.times = time.perf_counter(), []
+
+    def put(self, value):
+        self.times.append(time.perf_counter() - self.start)
+
+    def end(self):
+        pass
+
 
 @torch.inference_mode()
 def time_once(
     model,
-    inputs:dict,          # one prompt as the processor gives it (batch size 1)
-    new_tokens:int=16,    # tokens generated, whatever they say
-) -> tuple:               # (seconds to the first token, tokens per second after it)
+    inputs: dict,  # one prompt as the processor gives it (batch size 1)
+    new_tokens: int = 16,  # tokens generated, whatever they say
+) -> tuple:  # (seconds to the first token, tokens per second after it)
     "One greedy generation"
-    if len(inputs['input_ids']) != 1: raise BadInput(f"a batch of {len(inputs['input_ids'])} prompts; latency is measured on one")
-    if model.device.type == 'cuda': torch.cuda.synchronize()
+    if len(inputs["input_ids"]) != 1:
+        raise BadInput(f"a batch of {len(inputs['input_ids'])} prompts; latency is measured on one")
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
     watch = _Stopwatch()
-    model.generate(**inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, streamer=watch)
+    model.generate(
+        **inputs,
+        max_new_tokens=new_tokens,
+        min_new_tokens=new_tokens,
+        do_sample=False,
+        streamer=watch,
+    )
     first, last = watch.times[1], watch.times[-1]
-    return first, (new_tokens - 1)/(last - first) if new_tokens > 1 else float('nan')
+    return first, (new_tokens - 1) / (last - first) if new_tokens > 1 else float("nan")
 
 # %% ../../nbs/evaluation/05_latency.ipynb #dcac8d91
-def weight_bytes(
-    model
-) -> int:
+def weight_bytes(model) -> int:
     "Bytes of all parameters, shared ones once"
-    return sum(p.numel()*p.element_size() for p in model.parameters())
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
 
 class _Allocated(TorchDispatchMode):
     "Counts the bytes of tensors that operations make, while they live"
+
     def __init__(self, known):
         super().__init__()
         self.seen, self.now, self.peak = weakref.WeakSet(t.untyped_storage() for t in known), 0, 0
-    def _gone(self, n): self.now -= n
+
+    def _gone(self, n):
+        self.now -= n
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for t in tree_leaves(out):
-            if torch.is_tensor(t) and (s := t.untyped_storage()) not in self.seen:      # a view has its source's storage
+            if (
+                torch.is_tensor(t) and (s := t.untyped_storage()) not in self.seen
+            ):  # a view has its source's storage
                 self.seen.add(s)
-                self.now += s.nbytes(); self.peak = max(self.peak, self.now)
+                self.now += s.nbytes()
+                self.peak = max(self.peak, self.now)
                 weakref.finalize(s, self._gone, s.nbytes())
         return out
 
+
 def peak_of(
-    go,                   # a function without arguments
-    known:list,           # tensors that are there before and do not count
-    cuda:bool=False,      # whether it runs on a GPU
-) -> int:                 # bytes
+    go,  # a function without arguments
+    known: list,  # tensors that are there before and do not count
+    cuda: bool = False,  # whether it runs on a GPU
+) -> int:  # bytes
     "Peak memory of what a function makes"
     if cuda:
-        torch.cuda.reset_peak_memory_stats(); before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         go()
         return torch.cuda.max_memory_allocated() - before
-    with _Allocated(known) as allocated: go()
+    with _Allocated(known) as allocated:
+        go()
     return allocated.peak
+
 
 @torch.inference_mode()
 def peak_bytes(
-    model, inputs:dict,   # as for `time_once`
-    new_tokens:int=16,
-) -> int:                 # bytes above the weights
+    model,
+    inputs: dict,  # as for `time_once`
+    new_tokens: int = 16,
+) -> int:  # bytes above the weights
     "Peak memory of one generation, beyond the weights and the prompt"
-    known = [*model.parameters(), *model.buffers(), *(v for v in inputs.values() if torch.is_tensor(v))]
-    return peak_of(lambda: model.generate(**inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False), known, model.device.type == 'cuda')
+    known = [
+        *model.parameters(),
+        *model.buffers(),
+        *(v for v in inputs.values() if torch.is_tensor(v)),
+    ]
+    return peak_of(
+        lambda: model.generate(
+            **inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
+        ),
+        known,
+        model.device.type == "cuda",
+    )
 
 # %% ../../nbs/evaluation/05_latency.ipynb #41fe13e2
 def _spread(values):
     q1, median, q3 = np.percentile(values, [25, 50, 75])
     return dict(median=float(median), q1=float(q1), q3=float(q3), n=len(values))
 
+
 def quartiles(
-    spread:dict,       # `median`, `q1`, `q3`, as `latency` gives them
-    scale:float=1.,    # unit: 1000 for milliseconds
-    digits:int=1
+    spread: dict,  # `median`, `q1`, `q3`, as `latency` gives them
+    scale: float = 1.0,  # unit: 1000 for milliseconds
+    digits: int = 1,
 ) -> str:
     "Median and quartiles as text: 12.3 [11.9, 13.0]"
-    median, q1, q3 = (f'{scale*spread[k]:.{digits}f}' for k in ('median', 'q1', 'q3'))
-    return f'{median} [{q1}, {q3}]'
+    median, q1, q3 = (f"{scale * spread[k]:.{digits}f}" for k in ("median", "q1", "q3"))
+    return f"{median} [{q1}, {q3}]"
+
 
 def latency(
-    variants,             # a model; or {name: model or (model, plan)}
-    inputs:dict,          # one prompt as the processor gives it (batch size 1)
-    new_tokens:int=16,    # tokens generated
-    repeats:int=30,       # turns that count
-    warmup:int=3,         # turns before them that do not
-    seed:int=42,          # of the order within a turn
-    memory:bool=True,     # measure peak memory too
-) -> dict:                # name -> `ttft_s`, `tokens_per_s` (median, q1, q3, n), `weight_bytes`, `peak_bytes`, `parameters`, `layers`
+    variants,  # a model; or {name: model or (model, plan)}
+    inputs: dict,  # one prompt as the processor gives it (batch size 1)
+    new_tokens: int = 16,  # tokens generated
+    repeats: int = 30,  # turns that count
+    warmup: int = 3,  # turns before them that do not
+    seed: int = 42,  # of the order within a turn
+    memory: bool = True,  # measure peak memory too
+) -> dict:  # name -> `ttft_s`, `tokens_per_s` (median, q1, q3, n), `weight_bytes`, `peak_bytes`, `parameters`, `layers`
     "Time to first token, decoding speed and memory of each variant"
-    if not isinstance(variants, dict): variants = {'model': variants}
-    if repeats < 1: raise BadInput(f'repeats {repeats}: at least one turn has to count')
+    if not isinstance(variants, dict):
+        variants = {"model": variants}
+    if repeats < 1:
+        raise BadInput(f"repeats {repeats}: at least one turn has to count")
     for name, variant in variants.items():
-        if isinstance(variant, tuple) and variant[1].n_layers != len(find_decoder(variant[0])): raise BadInput(f"{name}: the plan is for {variant[1].n_layers} layers and this decoder has {len(find_decoder(variant[0]))}; make a plan from this model's scores")
+        if isinstance(variant, tuple) and variant[1].n_layers != len(find_decoder(variant[0])):
+            raise BadInput(
+                f"{name}: the plan is for {variant[1].n_layers} layers and this decoder has {len(find_decoder(variant[0]))}; make a plan from this model's scores"
+            )
     rng, times, about = np.random.Generator(np.random.PCG64(seed)), {n: [] for n in variants}, {}
+
     @contextlib.contextmanager
     def cut(variant):
         model, plan = variant if isinstance(variant, tuple) else (variant, None)
         was_training = model.training
         model.eval()
         try:
-            with pruned_by(model, plan) if plan is not None else contextlib.nullcontext(): yield model, on_device(inputs, model)
-        finally: model.train(was_training)
+            with pruned_by(model, plan) if plan is not None else contextlib.nullcontext():
+                yield model, on_device(inputs, model)
+        finally:
+            model.train(was_training)
+
     for turn in range(warmup + repeats):
         for name in rng.permutation(list(variants)).tolist():
             with cut(variants[name]) as (model, moved):
                 got = time_once(model, moved, new_tokens)
-                if turn >= warmup: times[name].append(got)
+                if turn >= warmup:
+                    times[name].append(got)
     for name, variant in variants.items():
         with cut(variant) as (model, moved):
-            about[name] = dict(weight_bytes=weight_bytes(model), parameters=sum(p.numel() for p in model.parameters()), layers=model.config.get_text_config(decoder=True).num_hidden_layers,
-                               peak_bytes=peak_bytes(model, moved, new_tokens) if memory else None)
-    return {n: dict(ttft_s=_spread([t for t, _ in ts]), tokens_per_s=_spread([s for _, s in ts]), **about[n]) for n, ts in times.items()}
+            about[name] = dict(
+                weight_bytes=weight_bytes(model),
+                parameters=sum(p.numel() for p in model.parameters()),
+                layers=model.config.get_text_config(decoder=True).num_hidden_layers,
+                peak_bytes=peak_bytes(model, moved, new_tokens) if memory else None,
+            )
+    return {
+        n: dict(
+            ttft_s=_spread([t for t, _ in ts]), tokens_per_s=_spread([s for _, s in ts]), **about[n]
+        )
+        for n, ts in times.items()
+    }
 
 # %% ../../nbs/evaluation/05_latency.ipynb #7fa80954
-PAPER_SHAPES = {   # from the models' published configurations
-    'Qwen3-VL-8B': dict(text=dict(hidden_size=4096, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, intermediate_size=12288, vocab_size=151936), tied=False,
-                        vision=dict(hidden_size=1152, depth=27, num_heads=16, intermediate_size=4304, out_hidden_size=4096, deepstack_visual_indexes=[8, 16, 24])),
-    'Qwen3-VL-4B': dict(text=dict(hidden_size=2560, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, intermediate_size=9728, vocab_size=151936), tied=True,
-                        vision=dict(hidden_size=1024, depth=24, num_heads=16, intermediate_size=4096, out_hidden_size=2560, deepstack_visual_indexes=[5, 11, 17])),
-    'Qwen3-VL-2B': dict(text=dict(hidden_size=2048, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, intermediate_size=6144, vocab_size=151936), tied=True,
-                        vision=dict(hidden_size=1024, depth=24, num_heads=16, intermediate_size=4096, out_hidden_size=2048, deepstack_visual_indexes=[5, 11, 17]))}
+PAPER_SHAPES = {  # from the models' published configurations
+    "Qwen3-VL-8B": dict(
+        text=dict(
+            hidden_size=4096,
+            num_hidden_layers=36,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=128,
+            intermediate_size=12288,
+            vocab_size=151936,
+        ),
+        tied=False,
+        vision=dict(
+            hidden_size=1152,
+            depth=27,
+            num_heads=16,
+            intermediate_size=4304,
+            out_hidden_size=4096,
+            deepstack_visual_indexes=[8, 16, 24],
+        ),
+    ),
+    "Qwen3-VL-4B": dict(
+        text=dict(
+            hidden_size=2560,
+            num_hidden_layers=36,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=128,
+            intermediate_size=9728,
+            vocab_size=151936,
+        ),
+        tied=True,
+        vision=dict(
+            hidden_size=1024,
+            depth=24,
+            num_heads=16,
+            intermediate_size=4096,
+            out_hidden_size=2560,
+            deepstack_visual_indexes=[5, 11, 17],
+        ),
+    ),
+    "Qwen3-VL-2B": dict(
+        text=dict(
+            hidden_size=2048,
+            num_hidden_layers=28,
+            num_attention_heads=16,
+            num_key_value_heads=8,
+            head_dim=128,
+            intermediate_size=6144,
+            vocab_size=151936,
+        ),
+        tied=True,
+        vision=dict(
+            hidden_size=1024,
+            depth=24,
+            num_heads=16,
+            intermediate_size=4096,
+            out_hidden_size=2048,
+            deepstack_visual_indexes=[5, 11, 17],
+        ),
+    ),
+}
+
 
 def shaped_config(
-    name:str='Qwen3-VL-8B',          # a key of `PAPER_SHAPES`
-    layers:int|None=None,            # decoder layers, where not all fit
+    name: str = "Qwen3-VL-8B",  # a key of `PAPER_SHAPES`
+    layers: int | None = None,  # decoder layers, where not all fit
 ) -> Qwen3VLConfig:
     "The configuration of a model of the paper's shape"
-    if name not in PAPER_SHAPES: raise BadInput(f"no shape '{name}'; there are {', '.join(PAPER_SHAPES)}")
+    if name not in PAPER_SHAPES:
+        raise BadInput(f"no shape '{name}'; there are {', '.join(PAPER_SHAPES)}")
     s = PAPER_SHAPES[name]
-    text = s['text'] | dict(rope_parameters=dict(rope_type='default', rope_theta=5e6, mrope_section=[24, 20, 20], mrope_interleaved=True), rms_norm_eps=1e-6, max_position_embeddings=262144, tie_word_embeddings=s['tied'])
-    if layers is not None: text['num_hidden_layers'] = layers
-    return Qwen3VLConfig(text_config=text, vision_config=s['vision'] | dict(patch_size=16, spatial_merge_size=2, temporal_patch_size=2, num_position_embeddings=2304), tie_word_embeddings=s['tied'])
+    text = s["text"] | dict(
+        rope_parameters=dict(
+            rope_type="default", rope_theta=5e6, mrope_section=[24, 20, 20], mrope_interleaved=True
+        ),
+        rms_norm_eps=1e-6,
+        max_position_embeddings=262144,
+        tie_word_embeddings=s["tied"],
+    )
+    if layers is not None:
+        text["num_hidden_layers"] = layers
+    return Qwen3VLConfig(
+        text_config=text,
+        vision_config=s["vision"]
+        | dict(
+            patch_size=16, spatial_merge_size=2, temporal_patch_size=2, num_position_embeddings=2304
+        ),
+        tie_word_embeddings=s["tied"],
+    )
+
 
 def shaped_model(
-    name:str='Qwen3-VL-8B',          # a key of `PAPER_SHAPES`
-    dtype:torch.dtype=torch.bfloat16,
-    device:str='cpu',
-    layers:int|None=None,            # decoder layers, where not all fit
+    name: str = "Qwen3-VL-8B",  # a key of `PAPER_SHAPES`
+    dtype: torch.dtype = torch.bfloat16,
+    device: str = "cpu",
+    layers: int | None = None,  # decoder layers, where not all fit
 ) -> Qwen3VLForConditionalGeneration:
     "A model of the paper's shape with random weights"
     config = shaped_config(name, layers)
-    with torch.device('meta'): model = Qwen3VLForConditionalGeneration._from_config(config, dtype=dtype)
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration._from_config(config, dtype=dtype)
     model.to_empty(device=device)
-    with torch.device(device): fresh = _buffers(config)
-    for n, b in model.named_buffers(): b.copy_(fresh[n])                   # rotary frequencies are computed, not stored
-    for n, p in model.named_parameters(): p.data.fill_(1.) if p.dim() == 1 and 'norm' in n else p.data.uniform_(-.02, .02)
+    with torch.device(device):
+        fresh = _buffers(config)
+    for n, b in model.named_buffers():
+        b.copy_(fresh[n])  # rotary frequencies are computed, not stored
+    for n, p in model.named_parameters():
+        p.data.fill_(1.0) if p.dim() == 1 and "norm" in n else p.data.uniform_(-0.02, 0.02)
     model.tie_weights()
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = 0
     return model.eval()
 
+
 def _buffers(config):
     "The buffers of a model without layers"
     small = copy.deepcopy(config)
-    small.text_config.num_hidden_layers, small.text_config.vocab_size, small.text_config.intermediate_size = 1, 8, 8
-    small.vision_config.depth, small.vision_config.intermediate_size, small.vision_config.deepstack_visual_indexes = 1, 8, []
+    (
+        small.text_config.num_hidden_layers,
+        small.text_config.vocab_size,
+        small.text_config.intermediate_size,
+    ) = 1, 8, 8
+    (
+        small.vision_config.depth,
+        small.vision_config.intermediate_size,
+        small.vision_config.deepstack_visual_indexes,
+    ) = 1, 8, []
     return dict(Qwen3VLForConditionalGeneration._from_config(small).named_buffers())
 
+
 def shaped_inputs(
-    model,                # from `shaped_model`
-    side:int=224,         # pixels on each side of the one picture; the paper's fine-tuning takes at most 224 x 224
-    text_tokens:int=64,   # besides the picture
-    seed:int=42,
-) -> dict:                # as a processor gives it
+    model,  # from `shaped_model`
+    side: int = 224,  # pixels on each side of the one picture; the paper's fine-tuning takes at most 224 x 224
+    text_tokens: int = 64,  # besides the picture
+    seed: int = 42,
+) -> dict:  # as a processor gives it
     "A prompt of one picture and some text, at random"
     c, g = model.config, torch.Generator().manual_seed(seed)
-    grid, merge = side//c.vision_config.patch_size, c.vision_config.spatial_merge_size
-    visual = (grid//merge)**2
+    grid, merge = side // c.vision_config.patch_size, c.vision_config.spatial_merge_size
+    visual = (grid // merge) ** 2
     ids = torch.randint(1000, 2000, (1, text_tokens + visual + 2), generator=g)
-    ids[0, 4], ids[0, 5:5 + visual], ids[0, 5 + visual] = c.vision_start_token_id, c.image_token_id, c.vision_end_token_id
-    pixels = torch.randn(grid*grid, 3*c.vision_config.temporal_patch_size*c.vision_config.patch_size**2, generator=g).to(model.dtype)
-    return dict(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == c.image_token_id).int(), pixel_values=pixels, image_grid_thw=torch.tensor([[1, grid, grid]]))
+    ids[0, 4], ids[0, 5 : 5 + visual], ids[0, 5 + visual] = (
+        c.vision_start_token_id,
+        c.image_token_id,
+        c.vision_end_token_id,
+    )
+    pixels = torch.randn(
+        grid * grid,
+        3 * c.vision_config.temporal_patch_size * c.vision_config.patch_size**2,
+        generator=g,
+    ).to(model.dtype)
+    return dict(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        mm_token_type_ids=(ids == c.image_token_id).int(),
+        pixel_values=pixels,
+        image_grid_thw=torch.tensor([[1, grid, grid]]),
+    )
 
 # %% ../../nbs/evaluation/05_latency.ipynb #8a151184
 @torch.inference_mode()
 def prefill_flops(
-    model, inputs:dict    # one prompt
+    model,
+    inputs: dict,  # one prompt
 ) -> int:
     "Floating-point operations of vision tower, prefill and the first token's head"
-    with FlopCounterMode(display=False) as counter: model(**inputs, use_cache=False, logits_to_keep=1)
+    with FlopCounterMode(display=False) as counter:
+        model(**inputs, use_cache=False, logits_to_keep=1)
     return counter.get_total_flops()

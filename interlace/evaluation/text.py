@@ -20,160 +20,266 @@ from ..nano.world import rng_for
 from .harness import ADDED, local_exam
 
 # %% ../../nbs/evaluation/03_text.ipynb #ceb31a87
-SHARED = 80     # characters; shorter paragraphs ("See also:") may stand anywhere
+SHARED = 80  # characters; shorter paragraphs ("See also:") may stand anywhere
 
-def _paragraphs(text): return [p for p in (re.sub(r'[ \t]*\n[ \t]*', '\n', p).strip() for p in re.split(r'\n\s*\n', text)) if p]
+
+def _paragraphs(text):
+    return [
+        p
+        for p in (re.sub(r"[ \t]*\n[ \t]*", "\n", p).strip() for p in re.split(r"\n\s*\n", text))
+        if p
+    ]
+
 
 def grouped(
-    topics:dict       # topic -> text
-) -> dict:            # the topics of a group, joined by '+' -> its paragraphs, each once
+    topics: dict,  # topic -> text
+) -> dict:  # the topics of a group, joined by '+' -> its paragraphs, each once
     "Topics that share a paragraph, put together"
     first, of = {}, {t: t for t in topics}
+
     def find(t):
-        while of[t] != t: t = of[t]
+        while of[t] != t:
+            t = of[t]
         return t
+
     for t, text in topics.items():
         for p in _paragraphs(text):
-            if len(p) >= SHARED: of[find(t)] = find(first.setdefault(p, t))
+            if len(p) >= SHARED:
+                of[find(t)] = find(first.setdefault(p, t))
     groups = {}
-    for t in topics: groups.setdefault(find(t), []).append(t)
-    return {'+'.join(members): list(dict.fromkeys(p for t in members for p in _paragraphs(topics[t]))) for members in groups.values()}
+    for t in topics:
+        groups.setdefault(find(t), []).append(t)
+    return {
+        "+".join(members): list(dict.fromkeys(p for t in members for p in _paragraphs(topics[t])))
+        for members in groups.values()
+    }
+
 
 def python_topics() -> dict:
     "The reference manual's topics that come with Python, in groups: name -> paragraphs"
     from pydoc_data.topics import topics
+
     return grouped(dict(sorted(topics.items())))
 
 # %% ../../nbs/evaluation/03_text.ipynb #1f460810
-SHARES = dict(train=.65, calibration=.1, test=.25)     # of the text
+SHARES = dict(train=0.65, calibration=0.1, test=0.25)  # of the text
+
 
 def split_groups(
-    groups:dict     # name -> paragraphs
-) -> dict:          # split -> names
+    groups: dict,  # name -> paragraphs
+) -> dict:  # split -> names
     "Which group is in which split"
     size = {g: sum(map(len, ps)) for g, ps in groups.items()}
     out, total = {s: [] for s in SHARES}, sum(size.values())
-    order = sorted(groups, key=lambda g: (-(size[g] > total*min(SHARES.values())), hashlib.blake2b(g.encode(), digest_size=8).digest()))     # what no small split could hold comes first
+    order = sorted(
+        groups,
+        key=lambda g: (
+            -(size[g] > total * min(SHARES.values())),
+            hashlib.blake2b(g.encode(), digest_size=8).digest(),
+        ),
+    )  # what no small split could hold comes first
     for g in order:
-        missing = {s: SHARES[s]*total - sum(size[x] for x in out[s]) for s in SHARES}
+        missing = {s: SHARES[s] * total - sum(size[x] for x in out[s]) for s in SHARES}
         out[max(missing, key=missing.get)].append(g)
     return out
 
 # %% ../../nbs/evaluation/03_text.ipynb #868fed67
-WINDOW = 1000     # characters
+WINDOW = 1000  # characters
 
-def windows(
-    paragraphs:list
-) -> list:          # of texts
+
+def windows(paragraphs: list) -> list:  # of texts
     "Paragraphs in their order, put together to about `WINDOW` characters; a longer one is cut between words"
-    pieces = [piece for p in paragraphs for piece in ([p] if len(p) <= WINDOW else re.findall(rf'(?s).{{1,{WINDOW}}}(?=\s|$)', p))]
+    pieces = [
+        piece
+        for p in paragraphs
+        for piece in ([p] if len(p) <= WINDOW else re.findall(rf"(?s).{{1,{WINDOW}}}(?=\s|$)", p))
+    ]
     out = []
     for p in map(str.strip, pieces):
-        if out and len(out[-1]) + len(p) + 2 <= WINDOW: out[-1] += '\n\n' + p
-        elif p: out.append(p)
+        if out and len(out[-1]) + len(p) + 2 <= WINDOW:
+            out[-1] += "\n\n" + p
+        elif p:
+            out.append(p)
     return out
 
+
 def prose_sample(
-    text:str,       # a window
-    name:str,       # of the sample
-    source:str,     # its group of topics
-) -> dict:          # `images` (none), `texts`, `id`, `source`
+    text: str,  # a window
+    name: str,  # of the sample
+    source: str,  # its group of topics
+) -> dict:  # `images` (none), `texts`, `id`, `source`
     "A window as a conversation: its first part is given, the rest is to be said"
-    at = text.rfind(' ', 0, max(2*len(text)//5, 2))
-    at = at if at > 0 else len(text)//2
-    return dict(id=name, source=source, images=[], texts=[dict(user=f"Continue this text:\n\n{text[:at].rstrip()}", assistant=text[at:].strip())])
+    at = text.rfind(" ", 0, max(2 * len(text) // 5, 2))
+    at = at if at > 0 else len(text) // 2
+    return dict(
+        id=name,
+        source=source,
+        images=[],
+        texts=[
+            dict(user=f"Continue this text:\n\n{text[:at].rstrip()}", assistant=text[at:].strip())
+        ],
+    )
 
 # %% ../../nbs/evaluation/03_text.ipynb #d103fb3b
-WIKITEXT = 'Salesforce/wikitext'
+WIKITEXT = "Salesforce/wikitext"
+
 
 def _wikitext(revision):
     from datasets import load_dataset
+
     try:
-        with quiet_datasets(): d = load_dataset(WIKITEXT, 'wikitext-2-raw-v1', revision=revision)
-    except Exception as e: raise BadInput(f"wikitext-2: the hub cannot be reached, or has no {WIKITEXT}{'@' + revision if revision else ''} ({' '.join(str(e).split())[:120]}); connect (and unset HF_HUB_OFFLINE, HF_DATASETS_OFFLINE), or take data = topics") from None
-    split = dict(train='train', calibration='validation', test='test')
+        with quiet_datasets():
+            d = load_dataset(WIKITEXT, "wikitext-2-raw-v1", revision=revision)
+    except Exception as e:
+        raise BadInput(
+            f"wikitext-2: the hub cannot be reached, or has no {WIKITEXT}{'@' + revision if revision else ''} ({' '.join(str(e).split())[:120]}); connect (and unset HF_HUB_OFFLINE, HF_DATASETS_OFFLINE), or take data = topics"
+        ) from None
+    split = dict(train="train", calibration="validation", test="test")
+
     def articles(lines):
         "Articles begin with a line ` = Title = `"
         out = {}
         for l in lines:
-            if m := re.fullmatch(r' = ([^=].*[^=]) = \n?', l): now = out.setdefault(m[1], [])
-            elif out and l.strip() and not l.startswith(' = '): now.append(l.strip())
+            if m := re.fullmatch(r" = ([^=].*[^=]) = \n?", l):
+                now = out.setdefault(m[1], [])
+            elif out and l.strip() and not l.startswith(" = "):
+                now.append(l.strip())
         return {t: ps for t, ps in out.items() if ps}
-    return {s: articles(d[theirs]['text']) for s, theirs in split.items()}
+
+    return {s: articles(d[theirs]["text"]) for s, theirs in split.items()}
+
 
 def prose_windows(
-    data:str='topics'     # or 'wikitext-2', 'wikitext-2@revision'
-) -> dict:                # split -> (group, window), in order
+    data: str = "topics",  # or 'wikitext-2', 'wikitext-2@revision'
+) -> dict:  # split -> (group, window), in order
     "All windows of each split"
-    kind, _, revision = data.partition('@')
-    if kind not in ('topics', 'wikitext-2'): raise BadInput(f"data {data}: no such prose; there are topics (comes with Python) and wikitext-2 (from the hub)")
-    if kind == 'topics': texts = {s: {g: groups[g] for g in gs} for groups in [python_topics()] for s, gs in split_groups(groups).items()}
-    else: texts = _wikitext(revision or None)
-    return {s: [(g, w) for g, ps in sorted(of.items()) for w in windows(ps)] for s, of in texts.items()}
+    kind, _, revision = data.partition("@")
+    if kind not in ("topics", "wikitext-2"):
+        raise BadInput(
+            f"data {data}: no such prose; there are topics (comes with Python) and wikitext-2 (from the hub)"
+        )
+    if kind == "topics":
+        texts = {
+            s: {g: groups[g] for g in gs}
+            for groups in [python_topics()]
+            for s, gs in split_groups(groups).items()
+        }
+    else:
+        texts = _wikitext(revision or None)
+    return {
+        s: [(g, w) for g, ps in sorted(of.items()) for w in windows(ps)] for s, of in texts.items()
+    }
+
 
 def write_prose(
-    folder:str|Path,              # where the files go
-    data:str='topics',            # or 'wikitext-2', 'wikitext-2@revision'
-    fraction:float=1.,            # share of the training windows
-    calibration:float=.1,         # size of the calibration set, as a share of the fine-tuning set
-    test:int=100,                 # test windows at most, spread over the test text
+    folder: str | Path,  # where the files go
+    data: str = "topics",  # or 'wikitext-2', 'wikitext-2@revision'
+    fraction: float = 1.0,  # share of the training windows
+    calibration: float = 0.1,  # size of the calibration set, as a share of the fine-tuning set
+    test: int = 100,  # test windows at most, spread over the test text
 ) -> dict:
     "Write the fine-tuning set, the calibration set, the test windows and a manifest; returns the manifest"
     from datasets import Dataset, Features, Image, List, Value
+
     folder = Path(folder)
-    if not 0 < fraction <= 1 or not 0 < calibration <= 1: raise BadInput(f'fraction {fraction}, calibration {calibration}: both must lie in (0, 1]')
+    if not 0 < fraction <= 1 or not 0 < calibration <= 1:
+        raise BadInput(f"fraction {fraction}, calibration {calibration}: both must lie in (0, 1]")
     every = prose_windows(data)
-    some = lambda of, n: [of[i] for i in sorted({round(k*(len(of) - 1)/max(n - 1, 1)) for k in range(min(n, len(of)))})]
-    n = max(1, round(fraction*len(every['train'])))
-    taken = dict(train=some(every['train'], n), calibration=some(every['calibration'], max(1, round(n*calibration))), test=some(every['test'], test))
-    features, files = Features(id=Value('string'), source=Value('string'), images=List(Image()), texts=List(dict(user=Value('string'), assistant=Value('string')))), {}
+    some = lambda of, n: [
+        of[i]
+        for i in sorted({round(k * (len(of) - 1) / max(n - 1, 1)) for k in range(min(n, len(of)))})
+    ]
+    n = max(1, round(fraction * len(every["train"])))
+    taken = dict(
+        train=some(every["train"], n),
+        calibration=some(every["calibration"], max(1, round(n * calibration))),
+        test=some(every["test"], test),
+    )
+    features, files = (
+        Features(
+            id=Value("string"),
+            source=Value("string"),
+            images=List(Image()),
+            texts=List(dict(user=Value("string"), assistant=Value("string"))),
+        ),
+        {},
+    )
     for split, rows in taken.items():
-        if split == 'test': write_json(folder/'test.json', [w for _, w in rows])
+        if split == "test":
+            write_json(folder / "test.json", [w for _, w in rows])
         else:
-            with quiet_datasets(), finished(folder/f'{split}.parquet') as part: Dataset.from_list([prose_sample(w, f'{split}/{i}', g) for i, (g, w) in enumerate(rows)], features=features).to_parquet(part)
-        files[f"{split}.{'json' if split == 'test' else 'parquet'}"] = dict(rows=len(rows), fingerprint=fingerprint(*[w for _, w in rows]))
-    manifest = dict(data=data, fraction=fraction, subsets={s: dict(rows=len(every[s]), taken=len(taken[s]), groups=len({g for g, _ in every[s]})) for s in taken}, files=files)
-    write_json(folder/'manifest.json', manifest)
+            with quiet_datasets(), finished(folder / f"{split}.parquet") as part:
+                Dataset.from_list(
+                    [prose_sample(w, f"{split}/{i}", g) for i, (g, w) in enumerate(rows)],
+                    features=features,
+                ).to_parquet(part)
+        files[f"{split}.{'json' if split == 'test' else 'parquet'}"] = dict(
+            rows=len(rows), fingerprint=fingerprint(*[w for _, w in rows])
+        )
+    manifest = dict(
+        data=data,
+        fraction=fraction,
+        subsets={
+            s: dict(rows=len(every[s]), taken=len(taken[s]), groups=len({g for g, _ in every[s]}))
+            for s in taken
+        },
+        files=files,
+    )
+    write_json(folder / "manifest.json", manifest)
     return manifest
 
 # %% ../../nbs/evaluation/03_text.ipynb #84346217
 def log_perplexity(
-    runs:list,            # of `perplexity`, on the same windows: of one variant, one for each seed; their means are taken window by window
-    draws:int=2000,       # of the bootstrap over windows
-    seed:int=42,          # of the draws: the same windows for every variant
-) -> np.ndarray:          # `draws+1`: the mean negative log-likelihood of a token, then that of redrawn windows
+    runs: list,  # of `perplexity`, on the same windows: of one variant, one for each seed; their means are taken window by window
+    draws: int = 2000,  # of the bootstrap over windows
+    seed: int = 42,  # of the draws: the same windows for every variant
+) -> (
+    np.ndarray
+):  # `draws+1`: the mean negative log-likelihood of a token, then that of redrawn windows
     "Bootstrap of a perplexity's logarithm; the difference of two of them is the logarithm of the ratio, paired"
-    length = np.array(runs[0]['length'])
-    if any(r['length'] != runs[0]['length'] for r in runs): raise BadInput('the perplexities are of different windows; evaluate all on the same test text')
-    nll = np.mean([r['nll'] for r in runs], 0)
+    length = np.array(runs[0]["length"])
+    if any(r["length"] != runs[0]["length"] for r in runs):
+        raise BadInput(
+            "the perplexities are of different windows; evaluate all on the same test text"
+        )
+    nll = np.mean([r["nll"] for r in runs], 0)
     pick = np.random.Generator(np.random.PCG64(seed)).integers(len(nll), size=(draws, len(nll)))
-    return np.concatenate([[nll.sum()/length.sum()], nll[pick].sum(1)/length[pick].sum(1)])
+    return np.concatenate([[nll.sum() / length.sum()], nll[pick].sum(1) / length[pick].sum(1)])
 
 # %% ../../nbs/evaluation/03_text.ipynb #8bd1d251
 @torch.inference_mode()
 def perplexity(
-    model, tokenizer,
-    texts:list,            # windows
-    batch_size:int=8,
-    max_length:int=512,    # tokens of a window that count
-    draws:int=2000,        # of the bootstrap
-    seed:int=42,           # of the bootstrap
-    progress:bool=True,    # show a bar
-) -> dict:                 # `value`, `low`, `high`, `windows`, `tokens`, and of each window `nll` (a sum) and `length`
+    model,
+    tokenizer,
+    texts: list,  # windows
+    batch_size: int = 8,
+    max_length: int = 512,  # tokens of a window that count
+    draws: int = 2000,  # of the bootstrap
+    seed: int = 42,  # of the bootstrap
+    progress: bool = True,  # show a bar
+) -> (
+    dict
+):  # `value`, `low`, `high`, `windows`, `tokens`, and of each window `nll` (a sum) and `length`
     "A text model's perplexity on windows of text, with its 95% interval over windows"
-    if not texts: raise BadInput('no text to compute a perplexity on; give at least one window')
-    ids = [tokenizer(t, add_special_tokens=False)['input_ids'][:max_length] for t in texts]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))       # like lengths together: little padding
+    if not texts:
+        raise BadInput("no text to compute a perplexity on; give at least one window")
+    ids = [tokenizer(t, add_special_tokens=False)["input_ids"][:max_length] for t in texts]
+    order = sorted(
+        range(len(ids)), key=lambda i: len(ids[i])
+    )  # like lengths together: little padding
     nll, length, was = np.zeros(len(ids)), np.array([len(i) - 1 for i in ids]), model.training
     model.eval()
-    for k in tqdm(range(0, len(order), batch_size), desc='perplexity', disable=not progress):
-        at = order[k:k+batch_size]
+    for k in tqdm(range(0, len(order), batch_size), desc="perplexity", disable=not progress):
+        at = order[k : k + batch_size]
         T = max(len(ids[i]) for i in at)
-        tokens = torch.tensor([ids[i] + [0]*(T - len(ids[i])) for i in at])
-        mask = torch.tensor([[1]*len(ids[i]) + [0]*(T - len(ids[i])) for i in at])
+        tokens = torch.tensor([ids[i] + [0] * (T - len(ids[i])) for i in at])
+        mask = torch.tensor([[1] * len(ids[i]) + [0] * (T - len(ids[i])) for i in at])
         batch = on_device(dict(input_ids=tokens, attention_mask=mask), model)
         logits = model(**batch, use_cache=False).logits[:, :-1].float()
-        said = -torch.log_softmax(logits, -1).gather(-1, batch['input_ids'][:, 1:, None])[..., 0]*batch['attention_mask'][:, 1:]
+        said = (
+            -torch.log_softmax(logits, -1).gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
+            * batch["attention_mask"][:, 1:]
+        )
         nll[at] = said.sum(1).double().cpu().numpy()
     model.train(was)
     out = dict(windows=len(ids), tokens=int(length.sum()), nll=nll.tolist(), length=length.tolist())
@@ -192,54 +298,101 @@ true false; front back|rear; inside outside; begin end|finish; buy sell; love ha
 PLURALS = """child children; mouse mice; foot feet; tooth teeth; goose geese; man men; woman women; person people|persons; ox oxen; sheep sheep; deer deer; fish fish|fishes; leaf leaves; knife knives; wife wives; life lives; wolf wolves; half halves; shelf shelves; loaf loaves; city cities; baby babies; lady ladies;
 party parties; box boxes; bus buses; class classes; church churches; dish dishes; watch watches; potato potatoes; tomato tomatoes; hero heroes; photo photos; piano pianos; cactus cacti|cactuses; analysis analyses; crisis crises; phenomenon phenomena; criterion criteria"""
 
+
 def _pairs(text, last=False):
     "`question answer` pairs; the word before the first blank asks, except that a country's name may not have one"
-    return [tuple(p.strip().split(' ', 1)) for p in text.replace('\n', ' ').split(';')]
+    return [tuple(p.strip().split(" ", 1)) for p in text.replace("\n", " ").split(";")]
+
 
 def text_questions(
-    name:str,        # 'Facts' or 'Forms'
-    n:int=0,         # how many, spread over all; 0: all
-) -> list:           # dicts with `id`, `question`, `answer` (accepted spellings, separated by '|'), `kind`, `group`
+    name: str,  # 'Facts' or 'Forms'
+    n: int = 0,  # how many, spread over all; 0: all
+) -> (
+    list
+):  # dicts with `id`, `question`, `answer` (accepted spellings, separated by '|'), `kind`, `group`
     "The questions of a set"
-    if name == 'Facts': rows = [('capital', f'What is the capital of {c}?', a) for c, a in _pairs(CAPITALS)] + [('opposite', f'What is the opposite of "{w}"? Answer with one word.', a) for w, a in _pairs(OPPOSITES)]
-    elif name == 'Forms':
-        rng = rng_for('text', 'sums')
-        sums, draw = set(), lambda most, other: (*sorted((int(rng.integers(2, most)), int(rng.integers(2, other)))), '+-'[int(rng.integers(2))])
+    if name == "Facts":
+        rows = [("capital", f"What is the capital of {c}?", a) for c, a in _pairs(CAPITALS)] + [
+            ("opposite", f'What is the opposite of "{w}"? Answer with one word.', a)
+            for w, a in _pairs(OPPOSITES)
+        ]
+    elif name == "Forms":
+        rng = rng_for("text", "sums")
+        sums, draw = (
+            set(),
+            lambda most, other: (
+                *sorted((int(rng.integers(2, most)), int(rng.integers(2, other)))),
+                "+-"[int(rng.integers(2))],
+            ),
+        )
         for upto, most, other in ((48, 10, 10), (64, 100, 10), (72, 100, 100)):
-            while len(sums) < upto: sums.add(draw(most, other))
-        rows = [('plural', f'What is the plural of "{w}"? Answer with one word.', a) for w, a in _pairs(PLURALS)]
-        rows += [('sum', f'What is {b} {sign} {a}? Answer with a number.', str(b + a if sign == '+' else b - a)) for a, b, sign in sorted(sums)]
-    else: raise BadInput(f"no set of questions '{name}'; there are Facts, Forms")
-    take = range(len(rows)) if not n or n >= len(rows) else sorted({round(k*(len(rows) - 1)/max(n - 1, 1)) for k in range(n)})
-    return [dict(id=f'{name}/{i}', question=rows[i][1], answer=rows[i][2], kind=rows[i][0], group=i) for i in take]
+            while len(sums) < upto:
+                sums.add(draw(most, other))
+        rows = [
+            ("plural", f'What is the plural of "{w}"? Answer with one word.', a)
+            for w, a in _pairs(PLURALS)
+        ]
+        rows += [
+            (
+                "sum",
+                f"What is {b} {sign} {a}? Answer with a number.",
+                str(b + a if sign == "+" else b - a),
+            )
+            for a, b, sign in sorted(sums)
+        ]
+    else:
+        raise BadInput(f"no set of questions '{name}'; there are Facts, Forms")
+    take = (
+        range(len(rows))
+        if not n or n >= len(rows)
+        else sorted({round(k * (len(rows) - 1) / max(n - 1, 1)) for k in range(n)})
+    )
+    return [
+        dict(id=f"{name}/{i}", question=rows[i][1], answer=rows[i][2], kind=rows[i][0], group=i)
+        for i in take
+    ]
+
 
 def accepted(
-    answer:str,          # what the model said
-    reference:str,       # accepted spellings, separated by '|'
-    options:tuple=(),    # not used
+    answer: str,  # what the model said
+    reference: str,  # accepted spellings, separated by '|'
+    options: tuple = (),  # not used
 ) -> float:
     "1 if an accepted spelling stands in the answer as whole words; of numbers the last one counts"
     words = lambda t: re.findall(r"-?\d+|[^\W\d_]+", t.casefold())
-    if re.fullmatch(r'-?\d+', reference): return float((re.findall(r'-?\d+', answer.replace(',', '')) or [''])[-1] == reference)
-    said = ' '.join(words(answer))
-    return float(any(re.search(rf"\b{re.escape(' '.join(words(r)))}\b", said) for r in reference.split('|')))
+    if re.fullmatch(r"-?\d+", reference):
+        return float((re.findall(r"-?\d+", answer.replace(",", "")) or [""])[-1] == reference)
+    said = " ".join(words(answer))
+    return float(
+        any(re.search(rf"\b{re.escape(' '.join(words(r)))}\b", said) for r in reference.split("|"))
+    )
 
 # %% ../../nbs/evaluation/03_text.ipynb #33e3f2ea
-TEXT_SETS = ('Facts', 'Forms')
+TEXT_SETS = ("Facts", "Forms")
+
 
 @functools.cache
-def _folder(): return tempfile.TemporaryDirectory(prefix='interlace-')
+def _folder():
+    return tempfile.TemporaryDirectory(prefix="interlace-")
+
 
 def text_exam(
-    name:str     # 'Facts' or 'Forms'
-):               # a function of `cot`, as `local_exam` gives it
+    name: str,  # 'Facts' or 'Forms'
+):  # a function of `cot`, as `local_exam` gives it
     "A set of questions as an exam"
+
     def exam(cot=False):
         from datasets import Dataset
-        rows, file = text_questions(name), Path(_folder().name)/f'{name}.parquet'
+
+        rows, file = text_questions(name), Path(_folder().name) / f"{name}.parquet"
         if not file.exists():
-            with quiet_datasets(), finished(file) as part: Dataset.from_list(rows).to_parquet(part)
-        return local_exam(file, accepted, max_new_tokens=16)(cot)._replace(about=dict(file=name, rows=len(rows), fingerprint=fingerprint(*map(str, rows))))
+            with quiet_datasets(), finished(file) as part:
+                Dataset.from_list(rows).to_parquet(part)
+        return local_exam(file, accepted, max_new_tokens=16)(cot)._replace(
+            about=dict(file=name, rows=len(rows), fingerprint=fingerprint(*map(str, rows)))
+        )
+
     return exam
 
-ADDED.update({name: ('Text', text_exam(name)) for name in TEXT_SETS})
+
+ADDED.update({name: ("Text", text_exam(name)) for name in TEXT_SETS})

@@ -12,105 +12,144 @@ from .harness import question_scores
 
 # %% ../../nbs/evaluation/04_uncertainty.ipynb #57a0edbe
 DRAWS = 2000
+
+
 def _chosen_runs(
-    runs:int,     # of one variant
-    n:int,        # draws
-    seed:int      # of the draws
+    runs: int,  # of one variant
+    n: int,  # draws
+    seed: int,  # of the draws
 ) -> np.ndarray:  # `n max(1, runs-1)`: the runs that each draw averages
     "Which runs each draw takes"
     rng = np.random.Generator(np.random.PCG64([seed, runs]))
     return rng.integers(runs, size=(n, max(1, runs - 1)))
 
+
 def draws(
-    records:list,             # of `evaluate`, on the same questions: several runs of one variant
-    n:int=DRAWS,              # bootstrap draws
-    seed:int=42,              # of the draws
-) -> dict:                    # benchmark -> `n+1`, 0 to 100: the score, then its `n` draws
+    records: list,  # of `evaluate`, on the same questions: several runs of one variant
+    n: int = DRAWS,  # bootstrap draws
+    seed: int = 42,  # of the draws
+) -> dict:  # benchmark -> `n+1`, 0 to 100: the score, then its `n` draws
     "Bootstrap every benchmark's score over questions and runs"
     rng, out = np.random.Generator(np.random.PCG64(seed)), {}
     chosen = _chosen_runs(len(records), n, seed)
-    for name in sorted(records[0]['answers']):      # one order: the draws are the same for every variant
-        runs = [question_scores(r['answers'].get(name, [])) for r in records]
+    for name in sorted(
+        records[0]["answers"]
+    ):  # one order: the draws are the same for every variant
+        runs = [question_scores(r["answers"].get(name, [])) for r in records]
         if len({len(r) for r in runs}) > 1:
-            counts = ' and '.join(str(len(r)) for r in runs)
-            raise BadInput(f'{name}: the records answer {counts} questions; evaluate all on the same')
-        scores = np.array(runs)                                         # runs, questions
+            counts = " and ".join(str(len(r)) for r in runs)
+            raise BadInput(
+                f"{name}: the records answer {counts} questions; evaluate all on the same"
+            )
+        scores = np.array(runs)  # runs, questions
         at = rng.integers(scores.shape[1], size=(n, scores.shape[1]))
-        of_runs = np.array([run[at].mean(1) for run in scores])         # runs, draws
+        of_runs = np.array([run[at].mean(1) for run in scores])  # runs, draws
         drawn = np.take_along_axis(of_runs.T, chosen, axis=1).mean(1)
-        out[name] = 100*np.concatenate([[scores.mean()], drawn])
+        out[name] = 100 * np.concatenate([[scores.mean()], drawn])
     return out
 
 # %% ../../nbs/evaluation/04_uncertainty.ipynb #c3a5e5b8
 def interval(
-    values            # as `draws` gives them: the number, then its draws
-) -> dict:            # `value`, `low`, `high`
+    values,  # as `draws` gives them: the number, then its draws
+) -> dict:  # `value`, `low`, `high`
     "A number with its 95% interval"
     values = np.asarray(values, float)
-    if not np.isfinite(values[0]): return dict.fromkeys(('value', 'low', 'high'), float('nan'))
+    if not np.isfinite(values[0]):
+        return dict.fromkeys(("value", "low", "high"), float("nan"))
     low, high = np.nanpercentile(values[1:], [2.5, 97.5])
     return dict(value=float(values[0]), low=float(low), high=float(high))
 
 # %% ../../nbs/evaluation/04_uncertainty.ipynb #fc926b37
 def relative(
-    record:dict,       # from `evaluate`
-    reference:dict,    # from `evaluate`: the model that counts as 100
+    record: dict,  # from `evaluate`
+    reference: dict,  # from `evaluate`: the model that counts as 100
 ) -> float:
     "Mean over benchmarks of score / reference score, in per cent"
-    a, b = record['benchmarks'], reference['benchmarks']
-    if set(a) != set(b): raise BadInput(f"the records hold different benchmarks ({', '.join(sorted(set(a) ^ set(b)))}); evaluate both on the same")
-    if zero := [n for n in b if not b[n]['score']]: raise BadInput(f'{zero[0]}: the reference scores 0, so nothing can be relative to it')
-    return 100*float(np.mean([a[n]['score']/b[n]['score'] for n in b]))
+    a, b = record["benchmarks"], reference["benchmarks"]
+    if set(a) != set(b):
+        raise BadInput(
+            f"the records hold different benchmarks ({', '.join(sorted(set(a) ^ set(b)))}); evaluate both on the same"
+        )
+    if zero := [n for n in b if not b[n]["score"]]:
+        raise BadInput(f"{zero[0]}: the reference scores 0, so nothing can be relative to it")
+    return 100 * float(np.mean([a[n]["score"] / b[n]["score"] for n in b]))
 
 # %% ../../nbs/evaluation/04_uncertainty.ipynb #8abe79dc
 def figures(
-    records:list,             # of one variant, one for each seed
-    reference:list|None=None, # of the variant that counts as 100; None: the scores themselves
-    n:int=DRAWS,              # bootstrap draws
-) -> dict:                    # benchmark, category, 'average' -> `n+1`: the figure and its draws
+    records: list,  # of one variant, one for each seed
+    reference: list | None = None,  # of the variant that counts as 100; None: the scores themselves
+    n: int = DRAWS,  # bootstrap draws
+) -> dict:  # benchmark, category, 'average' -> `n+1`: the figure and its draws
     "Everything that a table says about a variant, in per cent of a reference where there is one"
     out = draws(records, n)
-    categories = {name: b['category'] for name, b in records[0]['benchmarks'].items()}
+    categories = {name: b["category"] for name, b in records[0]["benchmarks"].items()}
     if reference is not None:
         below = draws(reference, n)
-        if set(below) != set(out): raise BadInput(f"the records hold different benchmarks ({', '.join(sorted(set(below) ^ set(out)))}); evaluate both on the same")
-        if unlike := [b for b in out if len(question_scores(records[0]['answers'][b])) != len(question_scores(reference[0]['answers'][b]))]:
-            raise BadInput(f"{unlike[0]}: the records answer {' and '.join(str(len(question_scores(r['answers'][unlike[0]]))) for r in (records[0], reference[0]))} questions; evaluate both on the same")
-        out = {b: np.where(below[b] > 0, 100*v/np.where(below[b] > 0, below[b], 1), np.nan) for b, v in out.items()}
+        if set(below) != set(out):
+            raise BadInput(
+                f"the records hold different benchmarks ({', '.join(sorted(set(below) ^ set(out)))}); evaluate both on the same"
+            )
+        if unlike := [
+            b
+            for b in out
+            if len(question_scores(records[0]["answers"][b]))
+            != len(question_scores(reference[0]["answers"][b]))
+        ]:
+            raise BadInput(
+                f"{unlike[0]}: the records answer {' and '.join(str(len(question_scores(r['answers'][unlike[0]]))) for r in (records[0], reference[0]))} questions; evaluate both on the same"
+            )
+        out = {
+            b: np.where(below[b] > 0, 100 * v / np.where(below[b] > 0, below[b], 1), np.nan)
+            for b, v in out.items()
+        }
     names = list(out)
-    out |= {c: np.mean([out[b] for b in names if categories[b] == c], 0) for c in dict.fromkeys(categories.values())}
+    out |= {
+        c: np.mean([out[b] for b in names if categories[b] == c], 0)
+        for c in dict.fromkeys(categories.values())
+    }
     return out | dict(average=np.mean([out[b] for b in names], 0))
 
+
 def with_intervals(
-    records:list,             # of one variant, one for each seed
-    reference:list|None=None, # as for `figures`
-) -> dict:                    # benchmark, category, 'average' -> `value`, `low`, `high`, `over_seeds`
+    records: list,  # of one variant, one for each seed
+    reference: list | None = None,  # as for `figures`
+) -> dict:  # benchmark, category, 'average' -> `value`, `low`, `high`, `over_seeds`
     "`figures` as intervals, with the spread over seeds"
     each = [figures([r], reference, 0) for r in records]
-    return {k: interval(v) | dict(over_seeds=float(np.std([e[k][0] for e in each], ddof=1)) if len(each) > 1 else float('nan')) for k, v in figures(records, reference).items()}
+    return {
+        k: interval(v)
+        | dict(
+            over_seeds=float(np.std([e[k][0] for e in each], ddof=1))
+            if len(each) > 1
+            else float("nan")
+        )
+        for k, v in figures(records, reference).items()
+    }
 
 # %% ../../nbs/evaluation/04_uncertainty.ipynb #0d9f31ce
 def detectable_difference(
-    a:dict,           # name -> draws of one variant's numbers
-    b:dict,           # … and of another's, with the same reference
-    what:str='average',
-) -> float:           # in the unit of the numbers
+    a: dict,  # name -> draws of one variant's numbers
+    b: dict,  # … and of another's, with the same reference
+    what: str = "average",
+) -> float:  # in the unit of the numbers
     "The true difference that this design would find with a power of 80%, at a level of 5%"
-    return float((1.96 + .84)*np.nanstd(a[what][1:] - b[what][1:], ddof=1))
+    return float((1.96 + 0.84) * np.nanstd(a[what][1:] - b[what][1:], ddof=1))
 
 # %% ../../nbs/evaluation/04_uncertainty.ipynb #c5d7e058
 def shown(
-    value:dict,               # `value`, `low`, `high`, perhaps `over_seeds`
-    digits:int=1,
-) -> str:                     # '–' if it is not a number
+    value: dict,  # `value`, `low`, `high`, perhaps `over_seeds`
+    digits: int = 1,
+) -> str:  # '–' if it is not a number
     "A figure with its 95% interval, as text"
-    if not np.isfinite(value['value']): return '–'
+    if not np.isfinite(value["value"]):
+        return "–"
     return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
+
 def difference(
-    a:dict,           # name -> draws of one variant's figures
-    b:dict,           # … and of another's, with the same reference
-    what:str='average',
-) -> dict:            # of a - b: `value`, `low`, `high`
+    a: dict,  # name -> draws of one variant's figures
+    b: dict,  # … and of another's, with the same reference
+    what: str = "average",
+) -> dict:  # of a - b: `value`, `low`, `high`
     "The paired difference of two variants; they are told apart where its interval excludes 0"
     return interval(a[what] - b[what])

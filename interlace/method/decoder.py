@@ -14,78 +14,121 @@ from torch import nn
 from ..core.project import BadInput, fingerprint
 
 # %% ../../nbs/method/01_decoder.ipynb #2650f1a8
-_PLACE = ('layer_idx', 'layer_id', 'layer_index')   # names under which a module keeps its place in the stack
+_PLACE = (
+    "layer_idx",
+    "layer_id",
+    "layer_index",
+)  # names under which a module keeps its place in the stack
+
 
 def places(
-    layer:nn.Module               # a decoder layer
+    layer: nn.Module,  # a decoder layer
 ) -> list:  # (module, attribute name, value)
     "Where a layer's modules keep their place in the stack"
-    return [(m, a, v) for m in layer.modules() for a in _PLACE if isinstance(v := vars(m).get(a), int)]
+    return [
+        (m, a, v) for m in layer.modules() for a in _PLACE if isinstance(v := vars(m).get(a), int)
+    ]
+
 
 @dataclass(frozen=True)
 class Decoder:
     "A model's decoder: its layers and how to reach them"
-    path:str               # dotted name of the list in the model
-    parent:nn.Module       # the module that owns the list
-    name:str               # the list's attribute name in `parent`
-    config:object          # the text configuration
+
+    path: str  # dotted name of the list in the model
+    parent: nn.Module  # the module that owns the list
+    name: str  # the list's attribute name in `parent`
+    config: object  # the text configuration
 
     @property
     def layers(self) -> nn.ModuleList:
         "The layers, in order"
         return getattr(self.parent, self.name)
 
-    def __len__(self): return len(self.layers)
+    def __len__(self):
+        return len(self.layers)
+
 
 def find_decoder(
-    model:nn.Module      # any transformers model
+    model: nn.Module,  # any transformers model
 ) -> Decoder:
     "Find the decoder by structure; a model without exactly one is refused with the reason"
     kind = type(model).__name__
-    if not hasattr(model, 'config'): raise BadInput(f'{kind}: not a transformers model (it has no config)')
-    if getattr(model.config, 'is_encoder_decoder', False): raise BadInput(f'{kind}: an encoder-decoder model; its decoder layers also read the encoder, which this method does not cover')
+    if not hasattr(model, "config"):
+        raise BadInput(f"{kind}: not a transformers model (it has no config)")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise BadInput(
+            f"{kind}: an encoder-decoder model; its decoder layers also read the encoder, which this method does not cover"
+        )
     text = model.config.get_text_config(decoder=True)
-    n = getattr(text, 'num_hidden_layers', None)
+    n = getattr(text, "num_hidden_layers", None)
     found, other = [], []
     for path, m in model.named_modules():
-        if not isinstance(m, nn.ModuleList) or not len(m): continue
+        if not isinstance(m, nn.ModuleList) or not len(m):
+            continue
         known = [{v for _, _, v in places(layer)} for layer in m]
         if all(k == {i} for i, k in enumerate(known)):
-            parent, _, name = path.rpartition('.')
-            (found if len(m) == n else other).append(Decoder(path, model.get_submodule(parent), name, text))
-    if len(found) == 1: return found[0]
-    if found: raise BadInput(f"{kind}: {len(found)} stacks look like the decoder ({', '.join(d.path for d in found)}); it must be one")
-    if other: raise BadInput(f"{kind}: {other[0].path} has {len(other[0])} layers and the configuration says {n}; load the model with its own configuration")
-    raise BadInput(f'{kind}: no stack of layers that know their place in the cache (layer_idx); models without one cannot be pruned correctly')
+            parent, _, name = path.rpartition(".")
+            (found if len(m) == n else other).append(
+                Decoder(path, model.get_submodule(parent), name, text)
+            )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInput(
+            f"{kind}: {len(found)} stacks look like the decoder ({', '.join(d.path for d in found)}); it must be one"
+        )
+    if other:
+        raise BadInput(
+            f"{kind}: {other[0].path} has {len(other[0])} layers and the configuration says {n}; load the model with its own configuration"
+        )
+    raise BadInput(
+        f"{kind}: no stack of layers that know their place in the cache (layer_idx); models without one cannot be pruned correctly"
+    )
+
 
 def decoder_mark(
-    model:nn.Module               # any model with a decoder
+    model: nn.Module,  # any model with a decoder
 ) -> str:
     "A short hash that tells this decoder from others: the first weights of each of its parameters, whatever the precision they are held in"
-    return fingerprint([[n, p.detach().flatten()[:8].to('cpu', torch.bfloat16).float().tolist()] for n, p in find_decoder(model).layers.named_parameters()])
+    return fingerprint(
+        [
+            [n, p.detach().flatten()[:8].to("cpu", torch.bfloat16).float().tolist()]
+            for n, p in find_decoder(model).layers.named_parameters()
+        ]
+    )
 
 # %% ../../nbs/method/01_decoder.ipynb #5703d70e
 @contextlib.contextmanager
 def layer_inputs(
-    model:nn.Module,              # any model with a decoder
-    see,              # called as see(i, x[i]) for i = 0 … L-1 and, last, see(L, x[L]); x is `B T D`
+    model: nn.Module,  # any model with a decoder
+    see,  # called as see(i, x[i]) for i = 0 … L-1 and, last, see(L, x[L]); x is `B T D`
 ):
     "Within the block, show `see` what enters each decoder layer, in order, as forward passes run"
     layers = find_decoder(model).layers
+
     def entrance(i):
-        def hook(module, args, kwargs): see(i, (args[0] if args else kwargs['hidden_states']).detach())
+        def hook(module, args, kwargs):
+            see(i, (args[0] if args else kwargs["hidden_states"]).detach())
+
         return hook
-    def leaving(module, args, out): see(len(layers), (out[0] if isinstance(out, tuple) else out).detach())
-    hooks = [l.register_forward_pre_hook(entrance(i), with_kwargs=True) for i, l in enumerate(layers)]
+
+    def leaving(module, args, out):
+        see(len(layers), (out[0] if isinstance(out, tuple) else out).detach())
+
+    hooks = [
+        l.register_forward_pre_hook(entrance(i), with_kwargs=True) for i, l in enumerate(layers)
+    ]
     hooks.append(layers[-1].register_forward_hook(leaving))
-    try: yield
+    try:
+        yield
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
 
 # %% ../../nbs/method/01_decoder.ipynb #107db31c
 def on_device(
-    batch:dict,        # of tensors and anything else
-    model:nn.Module
+    batch: dict,  # of tensors and anything else
+    model: nn.Module,
 ) -> dict:
     "The batch with its tensors where the model is"
     return {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}

@@ -18,7 +18,19 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
-from ..core.project import BadInput, ends_with_us, finished, fingerprint, measured, package_folder, provenance, read_json, seed_everything, writable, write_json
+from interlace.core.project import (
+    BadInput,
+    ends_with_us,
+    finished,
+    fingerprint,
+    measured,
+    package_folder,
+    provenance,
+    read_json,
+    seed_everything,
+    writable,
+    write_json,
+)
 from ..data.conversations import IGNORE, Collator
 from .decoder import find_decoder
 from .selection import Plan
@@ -27,68 +39,94 @@ from .surgery import freeze_for, tuned_layers
 
 # %% ../../nbs/method/05_finetuning.ipynb #08578784
 def last_checkpoint(
-    folder:str|Path,   # where Trainer keeps `checkpoint-N`
-    steps=None,        # only of these steps
-) -> Path|None:
+    folder: str | Path,  # where Trainer keeps `checkpoint-N`
+    steps=None,  # only of these steps
+) -> Path | None:
     "The newest whole checkpoint, or None"
     whole = []
-    for p in Path(folder).glob('checkpoint-*'):
+    for p in Path(folder).glob("checkpoint-*"):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            whole.append((json.loads((p/'trainer_state.json').read_text())['global_step'], p))
+            whole.append((json.loads((p / "trainer_state.json").read_text())["global_step"], p))
     whole = [w for w in whole if steps is None or w[0] in steps]
     return max(whole)[1] if whole else None
 
 # %% ../../nbs/method/05_finetuning.ipynb #9217bd14
 class _Clock(TrainerCallback):
     "Keeps the training time with the checkpoints, so that a resumed run counts all of it"
+
     def __init__(self, file):
         self.file, self.start = file, time.perf_counter()
         self.before = {int(k): v for k, v in read_json(file).items()} if file.exists() else {}
-        self.base = 0.
-    def resume_at(self, step): self.base = self.before.get(step, 0.)
-    def seconds(self): return self.base + time.perf_counter() - self.start
+        self.base = 0.0
+
+    def resume_at(self, step):
+        self.base = self.before.get(step, 0.0)
+
+    def seconds(self):
+        return self.base + time.perf_counter() - self.start
+
     def on_save(self, args, state, control, **kwargs):
         self.before[state.global_step] = round(self.seconds(), 1)
-        if all(gathered(True)) and world()[0] == 0: write_json(self.file, self.before)        # every process has written its part
+        if all(gathered(True)) and world()[0] == 0:
+            write_json(self.file, self.before)  # every process has written its part
 
 # %% ../../nbs/method/05_finetuning.ipynb #3c5e91d2
 def _run_mark(model, dataset, settings):
     "A hash of what makes a run: settings, data, and the bytes of the weights it starts from"
     weights = hashlib.sha256()
     for name, p in model.named_parameters():
-        if not p.requires_grad: continue
+        if not p.requires_grad:
+            continue
         weights.update(name.encode())
         weights.update(p.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return fingerprint(settings, weights.hexdigest(), getattr(dataset, '_fingerprint', None))
+    return fingerprint(settings, weights.hexdigest(), getattr(dataset, "_fingerprint", None))
 
 # %% ../../nbs/method/05_finetuning.ipynb #b71d40aa
 def _claim_checkpoints(folder, mark):
     "Make `folder` this run's: checkpoints of another run are moved aside, this run's own come back"
-    owner = folder/'settings.json'
+    owner = folder / "settings.json"
     if folder.exists() and not owner.exists() and any(folder.iterdir()):
-        raise BadInput(f'{folder}: not a folder of checkpoints that this command made; '
-                       'move it away, or write to another place')
+        raise BadInput(
+            f"{folder}: not a folder of checkpoints that this command made; "
+            "move it away, or write to another place"
+        )
     if owner.exists() and (other := read_json(owner)) != mark:
-        aside = folder.with_name(f'{folder.name}-{other}')
-        if aside.exists(): raise BadInput(f'{aside}: already there; move it away, then start again')
+        aside = folder.with_name(f"{folder.name}-{other}")
+        if aside.exists():
+            raise BadInput(f"{aside}: already there; move it away, then start again")
         folder.rename(aside)
-        print(f'{folder.name}: checkpoints of another run, moved to {aside.name}', file=sys.stderr)
-    mine = folder.with_name(f'{folder.name}-{mark}')
-    if mine.exists() and not folder.exists(): mine.rename(folder)
+        print(f"{folder.name}: checkpoints of another run, moved to {aside.name}", file=sys.stderr)
+    mine = folder.with_name(f"{folder.name}-{mark}")
+    if mine.exists() and not folder.exists():
+        mine.rename(folder)
     write_json(owner, mark)
 
 # %% ../../nbs/method/05_finetuning.ipynb #763a8b0a
 class _Bar(TrainerCallback):
     "A bar over the steps, with the last loss"
-    def on_train_begin(self, args, state, control, **kwargs): self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc='fine-tuning', **(dict(disable=True) if world()[0] else {}))
-    def on_step_end(self, args, state, control, **kwargs): self.bar.update()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="fine-tuning",
+            **(dict(disable=True) if world()[0] else {}),
+        )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update()
+
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if 'loss' in (logs or {}): self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
-    def on_train_end(self, args, state, control, **kwargs): self.bar.close()
+        if "loss" in (logs or {}):
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
 
 # %% ../../nbs/method/05_finetuning.ipynb #17be8d03
 class _Parts:
     "A step's samples, sorted by their number of tokens, as several padded batches"
+
     def __init__(self, collator, parts, finish):
         self.collator, self.parts, self.finish = collator, parts, finish
 
@@ -100,36 +138,58 @@ class _Parts:
         for chunk in chunks:
             some = [samples[i] for i in chunk]
             batches.append(self.finish(self.collator(some), some))
-        return dict(labels=torch.cat([b['labels'].flatten() for b in batches]), parts=batches)
+        return dict(labels=torch.cat([b["labels"].flatten() for b in batches]), parts=batches)
 
 # %% ../../nbs/method/05_finetuning.ipynb #8fa1c6e9
 class _PartsTrainer(Trainer):
     "Trainer whose batches may come in parts, and that ends where the loss is no number any more"
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         step = super().training_step
-        loss = sum(step(model, part, num_items_in_batch) for part in inputs.get('parts', [inputs]))
+        loss = sum(step(model, part, num_items_in_batch) for part in inputs.get("parts", [inputs]))
         if not torch.isfinite(loss).all():
-            raise BadInput(f'step {self.state.global_step + 1}: the loss is {float(loss):g}; lower the learning rate '
-                           f'({self.args.learning_rate:g}), or look for broken samples. Nothing was saved but earlier checkpoints')
+            raise BadInput(
+                f"step {self.state.global_step + 1}: the loss is {float(loss):g}; lower the learning rate "
+                f"({self.args.learning_rate:g}), or look for broken samples. Nothing was saved but earlier checkpoints"
+            )
         return loss
+
 
 class _LastStep(TrainerCallback):
     "The last step is logged, whatever the interval"
+
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps: control.should_log = True
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
 
 def _check_finite(model, step):
     "A `BadInput` if training has left weights that are no numbers"
-    broken = [n for n, p in model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
-    if broken: raise BadInput(f'step {step}: {len(broken)} trained weights are not finite, the first is {broken[0]}; lower the learning rate. Nothing was saved')
+    broken = [
+        n for n, p in model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()
+    ]
+    if broken:
+        raise BadInput(
+            f"step {step}: {len(broken)} trained weights are not finite, the first is {broken[0]}; lower the learning rate. Nothing was saved"
+        )
 
 # %% ../../nbs/method/05_finetuning.ipynb #5ea9d0b1
-_LIMITS = {   # name of a setting -> (lowest, highest) of its values, in words
-    'learning_rate': (1e-12, 1e3, 'above 0'), 'epochs': (1e-6, 1e6, 'above 0'), 'batch_size': (1, 2**20, 'at least 1'),
-    'accumulation': (1, 2**20, 'at least 1'), 'parts': (1, 2**20, 'at least 1'), 'warmup_ratio': (0, .999, 'in [0, 1)'),
-    'weight_decay': (0, 1e3, 'at least 0'), 'max_grad_norm': (1e-12, 1e12, 'above 0'), 'max_messages': (2, 2**20, 'at least 2'),
-    'max_length': (1, 2**31, 'at least 1'), 'checkpoint_steps': (1, 2**31, 'at least 1'), 'log_steps': (1, 2**31, 'at least 1'),
-    'seed': (0, 2**32 - 1, 'between 0 and 4294967295')}
+_LIMITS = {  # name of a setting -> (lowest, highest) of its values, in words
+    "learning_rate": (1e-12, 1e3, "above 0"),
+    "epochs": (1e-6, 1e6, "above 0"),
+    "batch_size": (1, 2**20, "at least 1"),
+    "accumulation": (1, 2**20, "at least 1"),
+    "parts": (1, 2**20, "at least 1"),
+    "warmup_ratio": (0, 0.999, "in [0, 1)"),
+    "weight_decay": (0, 1e3, "at least 0"),
+    "max_grad_norm": (1e-12, 1e12, "above 0"),
+    "max_messages": (2, 2**20, "at least 2"),
+    "max_length": (1, 2**31, "at least 1"),
+    "checkpoint_steps": (1, 2**31, "at least 1"),
+    "log_steps": (1, 2**31, "at least 1"),
+    "seed": (0, 2**32 - 1, "between 0 and 4294967295"),
+}
+
 
 def _check_settings(settings):
     "A `BadInput` for a setting that no training can have"
@@ -137,52 +197,93 @@ def _check_settings(settings):
         v, whole = settings[name], isinstance(low, int) and isinstance(high, int)
         number = isinstance(v, int) if whole else isinstance(v, (int, float))
         if isinstance(v, bool) or not number or not low <= v <= high:
-            raise BadInput(f"{name} {v}: it must be {'a whole number' if whole else 'a number'} {words}")
+            raise BadInput(
+                f"{name} {v}: it must be {'a whole number' if whole else 'a number'} {words}"
+            )
 
 # %% ../../nbs/method/05_finetuning.ipynb #c5648a51
 def configuration(
-    sharding:str     # 'fsdp2', 'zero3', or a configuration file of accelerate's own
+    sharding: str,  # 'fsdp2', 'zero3', or a configuration file of accelerate's own
 ) -> Path:
     "Where a configuration for `accelerate launch --config_file` lies"
-    shipped = package_folder()/'configs'
-    path = shipped/f'{sharding}.yaml' if (shipped/f'{sharding}.yaml').is_file() else Path(sharding)
-    if not path.is_file(): raise BadInput(f"{sharding}: no such configuration of accelerate; there are {' and '.join(sorted(f.stem for f in shipped.glob('*.yaml')))}, or give a file")
+    shipped = package_folder() / "configs"
+    path = (
+        shipped / f"{sharding}.yaml" if (shipped / f"{sharding}.yaml").is_file() else Path(sharding)
+    )
+    if not path.is_file():
+        raise BadInput(
+            f"{sharding}: no such configuration of accelerate; there are {' and '.join(sorted(f.stem for f in shipped.glob('*.yaml')))}, or give a file"
+        )
     return path
+
 
 class _Samples(Dataset):
     "Any sequence of samples as a torch dataset, followed by blanks"
-    def __init__(self, samples, total): self.samples, self.total = samples, total
-    def __len__(self): return self.total
-    def __getitem__(self, i): return self.samples[i] if i < len(self.samples) else dict(self.samples[i % len(self.samples)], blank=True)
+
+    def __init__(self, samples, total):
+        self.samples, self.total = samples, total
+
+    def __len__(self):
+        return self.total
+
+    def __getitem__(self, i):
+        return (
+            self.samples[i]
+            if i < len(self.samples)
+            else dict(self.samples[i % len(self.samples)], blank=True)
+        )
+
 
 class _Filled(Sampler):
     "The order that one process would take the samples in, then the blanks"
+
     def __init__(self, n, total, seed, shuffle):
         self.n, self.total = n, total
-        self.order = SeedableRandomSampler(range(n), data_seed=seed) if shuffle else SequentialSampler(range(n))
-    def __len__(self): return self.total
+        self.order = (
+            SeedableRandomSampler(range(n), data_seed=seed)
+            if shuffle
+            else SequentialSampler(range(n))
+        )
+
+    def __len__(self):
+        return self.total
+
     def __iter__(self):
         yield from self.order
         yield from range(self.n, self.total)
+
     def set_epoch(self, epoch):
-        if hasattr(self.order, 'set_epoch'): self.order.set_epoch(epoch)
+        if hasattr(self.order, "set_epoch"):
+            self.order.set_epoch(epoch)
+
 
 def _without_blanks(batch, samples):
     "The batch, in which no token of a blank counts"
     for i, s in enumerate(samples):
-        if s.get('blank'): batch['labels'][i] = IGNORE
+        if s.get("blank"):
+            batch["labels"][i] = IGNORE
     return batch
+
 
 def _token_mean(outputs, labels, num_items_in_batch=None):
     "Next-token cross-entropy, summed up and divided by the answered tokens of the whole step"
     return ForCausalLMLoss(outputs.logits, labels, outputs.logits.shape[-1], num_items_in_batch)
 
+
 def _sharding(processes):
     "How accelerate was told to lay the model out: None (whole on each), 'fsdp2' or 'zero3'"
-    asked = [name for name, engine in (('fsdp2', 'FSDP'), ('zero3', 'DEEPSPEED')) if os.environ.get(f'ACCELERATE_USE_{engine}') == 'true']
-    if not asked or processes == 1: return None
-    for variable, want in (('FSDP_VERSION', '2'), ('ACCELERATE_DEEPSPEED_ZERO_STAGE', '3')):
-        if (v := os.environ.get(variable, want)) != want: raise BadInput(f'{variable} is {v} in the configuration of accelerate; {want} is what works here, see interlace/configs')
+    asked = [
+        name
+        for name, engine in (("fsdp2", "FSDP"), ("zero3", "DEEPSPEED"))
+        if os.environ.get(f"ACCELERATE_USE_{engine}") == "true"
+    ]
+    if not asked or processes == 1:
+        return None
+    for variable, want in (("FSDP_VERSION", "2"), ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")):
+        if (v := os.environ.get(variable, want)) != want:
+            raise BadInput(
+                f"{variable} is {v} in the configuration of accelerate; {want} is what works here, see interlace/configs"
+            )
     return asked[0]
 
 # %% ../../nbs/method/05_finetuning.ipynb #ddd13bce
@@ -192,244 +293,441 @@ def _float32_while_training(model, sharding=None):
     before = {n: p.dtype for n, p in model.named_parameters() if p.requires_grad}
     try:
         for n, p in model.named_parameters():
-            if n in before and sharding != 'zero3': p.data = p.data.float()       # DeepSpeed has its own float32 copies
+            if n in before and sharding != "zero3":
+                p.data = p.data.float()  # DeepSpeed has its own float32 copies
         yield before
     finally:
         for n, p in model.named_parameters():
-            if n in before and not sharding: p.data, p.grad = p.data.to(before[n]), None
+            if n in before and not sharding:
+                p.data, p.grad = p.data.to(before[n]), None
+
 
 @contextlib.contextmanager
 def _without_cache(model):
     "No key-value cache inside the block, whichever configuration a module reads"
-    configs = {id(c): (c, c.use_cache) for m in model.modules() if hasattr(c := getattr(m, 'config', None), 'use_cache')}
+    configs = {
+        id(c): (c, c.use_cache)
+        for m in model.modules()
+        if hasattr(c := getattr(m, "config", None), "use_cache")
+    }
     try:
-        for c, _ in configs.values(): c.use_cache = False
+        for c, _ in configs.values():
+            c.use_cache = False
         yield
     finally:
-        for c, value in configs.values(): c.use_cache = value
+        for c, value in configs.values():
+            c.use_cache = value
+
 
 def _whole(trainer, same, before):
     "The weights of a model that is laid out over processes, put together on rank 0, each in its own precision"
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if not state: return None
+    if not state:
+        return None
     out = {}
     for names in same.values():
         found = next(state[n] for n in names if n in state)
-        out |= dict.fromkeys(names, found.to(before.get(names[0], found.dtype)))      # tied weights stay one tensor
+        out |= dict.fromkeys(
+            names, found.to(before.get(names[0], found.dtype))
+        )  # tied weights stay one tensor
     return out
 
+
 def train(
-    model:torch.nn.Module,        # what requires gradients in it is trained
-    dataset,                          # a sequence of samples with `images` and `texts`
-    processor,                        # the model's processor or tokenizer
-    out_dir:str|Path,                 # the finished model's folder
-    learning_rate:float=1e-5,     # its peak, after warm-up
-    batch_size:int=16,                # samples per device and step
-    parts:int=1,                      # batches that a step's samples are sorted into by length
-    accumulation:int=2,               # steps whose gradients are summed
-    epochs:float=1.,              # passes over the data; a fraction ends within one
-    warmup_ratio:float=.03,           # share of the steps in which the learning rate rises
-    weight_decay:float=0.,        # of the optimizer; the paper gives none
-    max_grad_norm:float=1.,       # longer gradients are shortened to this
-    bfloat16:bool=True,               # autocast
-    max_messages:int=5,           # user and assistant messages kept of a conversation
-    max_length:int=8192,              # tokens
-    checkpoint_steps:int=500,         # optimizer steps between checkpoints
-    log_steps:int=10,                 # optimizer steps between entries of the loss curve
-    workers:int=0,                    # data loader processes
-    seed:int=42,                  # of everything random: the order of the samples, dropout
-    shuffle:bool=True,                # False: samples in the data set's own order
-    schedule:str='cosine',            # of the learning rate, by transformers' name
-    optimizer=None,                   # function(model) -> optimizer; AdamW by default
-    save_dtype:torch.dtype|None=None, # precision of the saved weights; the model's own by default
-    progress:bool=True,           # show a bar
-    **about                           # anything else that the record should say
+    model: torch.nn.Module,  # what requires gradients in it is trained
+    dataset,  # a sequence of samples with `images` and `texts`
+    processor,  # the model's processor or tokenizer
+    out_dir: str | Path,  # the finished model's folder
+    learning_rate: float = 1e-5,  # its peak, after warm-up
+    batch_size: int = 16,  # samples per device and step
+    parts: int = 1,  # batches that a step's samples are sorted into by length
+    accumulation: int = 2,  # steps whose gradients are summed
+    epochs: float = 1.0,  # passes over the data; a fraction ends within one
+    warmup_ratio: float = 0.03,  # share of the steps in which the learning rate rises
+    weight_decay: float = 0.0,  # of the optimizer; the paper gives none
+    max_grad_norm: float = 1.0,  # longer gradients are shortened to this
+    bfloat16: bool = True,  # autocast
+    max_messages: int = 5,  # user and assistant messages kept of a conversation
+    max_length: int = 8192,  # tokens
+    checkpoint_steps: int = 500,  # optimizer steps between checkpoints
+    log_steps: int = 10,  # optimizer steps between entries of the loss curve
+    workers: int = 0,  # data loader processes
+    seed: int = 42,  # of everything random: the order of the samples, dropout
+    shuffle: bool = True,  # False: samples in the data set's own order
+    schedule: str = "cosine",  # of the learning rate, by transformers' name
+    optimizer=None,  # function(model) -> optimizer; AdamW by default
+    save_dtype: torch.dtype
+    | None = None,  # precision of the saved weights; the model's own by default
+    progress: bool = True,  # show a bar
+    **about,  # anything else that the record should say
 ) -> dict:
     "Train what requires gradients, save model, processor and `training.json` to `out_dir`; returns the record. A model that was laid out over processes stays so: read it from the folder"
     (rank, processes), total = world(), sum(p.numel() for p in model.parameters())
     sharding = _sharding(processes)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if not trained: raise BadInput('no parameter requires a gradient: the plan tunes nothing; choose a larger ratio, or skip fine-tuning')
-    if not len(dataset): raise BadInput('the data set is empty; take a larger fraction or other subsets')
-    if sharding and optimizer: raise BadInput(f'{sharding}: an optimizer of one\'s own cannot be laid out over processes; train with torchrun alone')
-    held = {str(p.dtype).removeprefix('torch.') for p in model.parameters()}
-    if sharding == 'zero3' and held != {'bfloat16' if bfloat16 else 'float32'}: raise BadInput(f"zero3: the weights are {' and '.join(sorted(held))} and training has bfloat16 {'on' if bfloat16 else 'off'}; DeepSpeed holds all weights in one precision and would round them: load the model in {'bfloat16' if bfloat16 else 'float32'}, or take fsdp2")
-    settings = dict(learning_rate=learning_rate, batch_size=batch_size, accumulation=accumulation, epochs=epochs, warmup_ratio=warmup_ratio, weight_decay=weight_decay,
-                    max_grad_norm=max_grad_norm, bfloat16=bfloat16, max_messages=max_messages, max_length=max_length, schedule=schedule, seed=seed, parts=parts, processes=processes, sharding=sharding, samples=len(dataset), trained=trained)
+    if not trained:
+        raise BadInput(
+            "no parameter requires a gradient: the plan tunes nothing; choose a larger ratio, or skip fine-tuning"
+        )
+    if not len(dataset):
+        raise BadInput("the data set is empty; take a larger fraction or other subsets")
+    if sharding and optimizer:
+        raise BadInput(
+            f"{sharding}: an optimizer of one's own cannot be laid out over processes; train with torchrun alone"
+        )
+    held = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
+    if sharding == "zero3" and held != {"bfloat16" if bfloat16 else "float32"}:
+        raise BadInput(
+            f"zero3: the weights are {' and '.join(sorted(held))} and training has bfloat16 {'on' if bfloat16 else 'off'}; DeepSpeed holds all weights in one precision and would round them: load the model in {'bfloat16' if bfloat16 else 'float32'}, or take fsdp2"
+        )
+    settings = dict(
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        epochs=epochs,
+        warmup_ratio=warmup_ratio,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        bfloat16=bfloat16,
+        max_messages=max_messages,
+        max_length=max_length,
+        schedule=schedule,
+        seed=seed,
+        parts=parts,
+        processes=processes,
+        sharding=sharding,
+        samples=len(dataset),
+        trained=trained,
+    )
     _check_settings(settings | dict(checkpoint_steps=checkpoint_steps, log_steps=log_steps))
     out_dir = Path(out_dir)
-    writable(out_dir, folder=True)        # fail before training, not after
-    checkpoints = out_dir.with_name(out_dir.name + '.checkpoints')
-    timed = checkpoints/'seconds.json'
-    if rank == 0: _claim_checkpoints(checkpoints, _run_mark(model, dataset, settings | about))
-    resume = gathered(last_checkpoint(checkpoints, None if processes == 1 else map(int, read_json(timed)) if timed.exists() else ()) if rank == 0 else None)[0]
-    cost, caching = {}, getattr(model.config, 'use_cache', None)
+    writable(out_dir, folder=True)  # fail before training, not after
+    checkpoints = out_dir.with_name(out_dir.name + ".checkpoints")
+    timed = checkpoints / "seconds.json"
+    if rank == 0:
+        _claim_checkpoints(checkpoints, _run_mark(model, dataset, settings | about))
+    resume = gathered(
+        last_checkpoint(
+            checkpoints,
+            None if processes == 1 else map(int, read_json(timed)) if timed.exists() else (),
+        )
+        if rank == 0
+        else None
+    )[0]
+    cost, caching = {}, getattr(model.config, "use_cache", None)
     seed_everything(seed)
     arguments = TrainingArguments(
-        output_dir=str(checkpoints), per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, num_train_epochs=epochs,
-        learning_rate=learning_rate, lr_scheduler_type=schedule, warmup_steps=warmup_ratio, weight_decay=weight_decay, max_grad_norm=max_grad_norm, optim='adamw_torch_fused',
-        bf16=bfloat16, use_cpu=not torch.cuda.is_available(), seed=seed, data_seed=seed, logging_steps=log_steps, logging_first_step=True, logging_nan_inf_filter=False,
-        train_sampling_strategy='random' if shuffle else 'sequential', save_steps=checkpoint_steps, save_total_limit=2, dataloader_num_workers=workers, dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False, report_to=[], disable_tqdm=True)
-    if sharding == 'fsdp2' and arguments.device.type == 'cpu': arguments.distributed_state.distributed_type = DistributedType.MULTI_GPU     # accelerate cuts models up on GPUs only; torch does it on CPUs as well
-    whole = batch_size*processes
-    samples = _Samples(dataset, len(dataset) if processes == 1 else -(-len(dataset)//whole)*whole)
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=epochs,
+        learning_rate=learning_rate,
+        lr_scheduler_type=schedule,
+        warmup_steps=warmup_ratio,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        data_seed=seed,
+        logging_steps=log_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        train_sampling_strategy="random" if shuffle else "sequential",
+        save_steps=checkpoint_steps,
+        save_total_limit=2,
+        dataloader_num_workers=workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    if sharding == "fsdp2" and arguments.device.type == "cpu":
+        arguments.distributed_state.distributed_type = (
+            DistributedType.MULTI_GPU
+        )  # accelerate cuts models up on GPUs only; torch does it on CPUs as well
+    whole = batch_size * processes
+    samples = _Samples(
+        dataset, len(dataset) if processes == 1 else -(-len(dataset) // whole) * whole
+    )
     collator = Collator(processor, max_messages, max_length)
     clock = _Clock(timed)
-    if resume: clock.resume_at(int(resume.name.split('-')[1]))
-    same, state = {}, None             # parameters that go by several names (tied embeddings)
-    for n, p in model.state_dict(keep_vars=True).items(): same.setdefault(id(p), []).append(n)
+    if resume:
+        clock.resume_at(int(resume.name.split("-")[1]))
+    same, state = {}, None  # parameters that go by several names (tied embeddings)
+    for n, p in model.state_dict(keep_vars=True).items():
+        same.setdefault(id(p), []).append(n)
     with measured(cost), _without_cache(model), _float32_while_training(model, sharding) as before:
-        trainer = _PartsTrainer(model=model, args=arguments, train_dataset=samples, data_collator=collator if parts == processes == 1 else _Parts(collator, parts, _without_blanks),
-                          compute_loss_func=_token_mean if processes*accumulation*parts > 1 else None, callbacks=[clock, _LastStep(), *([_Bar()] if progress else [])], optimizers=(optimizer(model) if optimizer else None, None))
-        trainer.remove_callback(PrinterCallback)       # the loss curve is in the record
-        if processes > 1: trainer._get_train_sampler = lambda *_: _Filled(len(dataset), len(samples), seed, shuffle)
-        if sharding == 'fsdp2':        # gathered and multiplied in bfloat16; gradients summed up in float32
+        trainer = _PartsTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=samples,
+            data_collator=collator
+            if parts == processes == 1
+            else _Parts(collator, parts, _without_blanks),
+            compute_loss_func=_token_mean if processes * accumulation * parts > 1 else None,
+            callbacks=[clock, _LastStep(), *([_Bar()] if progress else [])],
+            optimizers=(optimizer(model) if optimizer else None, None),
+        )
+        trainer.remove_callback(PrinterCallback)  # the loss curve is in the record
+        if processes > 1:
+            trainer._get_train_sampler = lambda *_: _Filled(
+                len(dataset), len(samples), seed, shuffle
+            )
+        if (
+            sharding == "fsdp2"
+        ):  # gathered and multiplied in bfloat16; gradients summed up in float32
             from torch.distributed.fsdp import MixedPrecisionPolicy
-            trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if bfloat16 else MixedPrecisionPolicy()
+
+            trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = (
+                MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+                if bfloat16
+                else MixedPrecisionPolicy()
+            )
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        if not sharding: _check_finite(model, trainer.state.global_step)
-        if sharding: state = _whole(trainer, same, before)
-    cost['wall_s'] = round(clock.seconds(), 2)              # interrupted runs included
+        if not sharding:
+            _check_finite(model, trainer.state.global_step)
+        if sharding:
+            state = _whole(trainer, same, before)
+    cost["wall_s"] = round(clock.seconds(), 2)  # interrupted runs included
     cost = most(cost)
-    curve = [[h['step'], round(h['loss'], 5)] for h in trainer.state.log_history if 'loss' in h]
-    record = settings | about | dict(steps=trainer.state.global_step, samples_seen=min(round(len(dataset)*epochs), trainer.state.global_step*whole*accumulation), total=total,
-                                     loss=curve, resumed_at=int(resume.name.split('-')[1]) if resume else None, **cost, provenance=provenance())
-    model.config.use_cache = caching      # Trainer switches the cache off, and that would be saved
+    curve = [[h["step"], round(h["loss"], 5)] for h in trainer.state.log_history if "loss" in h]
+    record = (
+        settings
+        | about
+        | dict(
+            steps=trainer.state.global_step,
+            samples_seen=min(
+                round(len(dataset) * epochs), trainer.state.global_step * whole * accumulation
+            ),
+            total=total,
+            loss=curve,
+            resumed_at=int(resume.name.split("-")[1]) if resume else None,
+            **cost,
+            provenance=provenance(),
+        )
+    )
+    model.config.use_cache = caching  # Trainer switches the cache off, and that would be saved
     model.eval()
     if rank == 0:
         save(model, processor, out_dir, save_dtype, state, training=record)
         shutil.rmtree(checkpoints)
-    gathered(None)                        # the others wait until the folder is there
+    gathered(None)  # the others wait until the folder is there
     return record
+
 
 def _converted(state, dtype):
     "A state dict in another precision; tensors that are tied stay tied, so each is saved once"
     made, out = {}, {}
     for name, v in state.items():
         key = (v.data_ptr(), v.shape, v.dtype) if v.numel() else name
-        if key not in made: made[key] = v.to(dtype) if v.is_floating_point() else v
+        if key not in made:
+            made[key] = v.to(dtype) if v.is_floating_point() else v
         out[name] = made[key]
     return out
 
+
 def save(
-    model, processor,
-    out_dir:str|Path,             # the folder to make
-    dtype:torch.dtype|None=None,   # precision of the weights on disk
-    state:dict|None=None,         # the weights, where the model does not hold them itself
-    **records                      # JSON files saved beside the weights, by name
+    model,
+    processor,
+    out_dir: str | Path,  # the folder to make
+    dtype: torch.dtype | None = None,  # precision of the weights on disk
+    state: dict | None = None,  # the weights, where the model does not hold them itself
+    **records,  # JSON files saved beside the weights, by name
 ):
     "Save model, processor and records as one Hugging Face folder, all or nothing"
     writable(out_dir, folder=True)
     with finished(out_dir) as part:
-        if dtype is not None: state = _converted(state or model.state_dict(), dtype)
+        if dtype is not None:
+            state = _converted(state or model.state_dict(), dtype)
         model.save_pretrained(part, state_dict=state)
         if dtype is not None:
-            config = json.loads((part/'config.json').read_text())
+            config = json.loads((part / "config.json").read_text())
+
             def spell(c):
                 for k, v in c.items():
-                    if k == 'dtype': c[k] = str(dtype).removeprefix('torch.')
-                    elif isinstance(v, dict): spell(v)
-            spell(config); (part/'config.json').write_text(json.dumps(config, indent=2) + '\n')
+                    if k == "dtype":
+                        c[k] = str(dtype).removeprefix("torch.")
+                    elif isinstance(v, dict):
+                        spell(v)
+
+            spell(config)
+            (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         processor.save_pretrained(part)
-        for name, data in records.items(): write_json(part/f'{name}.json', data)
+        for name, data in records.items():
+            write_json(part / f"{name}.json", data)
 
 # %% ../../nbs/method/05_finetuning.ipynb #aa19a27d
 def checkpoint_from(
-    model:torch.nn.Module,        # pruned by `plan`
-    plan:Plan                     # says which layers are tuned
-) -> list:   # the layers that recompute
+    model: torch.nn.Module,  # pruned by `plan`
+    plan: Plan,  # says which layers are tuned
+) -> list:  # the layers that recompute
     "Gradient checkpointing for the decoder layers from the first tuned one upwards, and nowhere else"
     layers, tuned = list(find_decoder(model).layers), tuned_layers(model, plan)
-    model.activation_checkpointing_enable({'use_reentrant': False})
-    model.disable_input_require_grads()     # transformers switches it on along the way; the backward pass would then run through every frozen layer
-    above = layers[min(layers.index(t) for t in tuned):]
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.disable_input_require_grads()  # transformers switches it on along the way; the backward pass would then run through every frozen layer
+    above = layers[min(layers.index(t) for t in tuned) :]
     for m in model.modules():
-        if hasattr(m, 'gradient_checkpointing'): m.gradient_checkpointing = any(m is l for l in above)
+        if hasattr(m, "gradient_checkpointing"):
+            m.gradient_checkpointing = any(m is l for l in above)
     return above
 
+
 def finetune(
-    pruned:torch.nn.Module,      # pruned by `plan`
-    plan:Plan,                    # the plan it was pruned by
-    dataset,                     # samples with `images` and `texts`
-    processor,                    # the model's processor or tokenizer
-    out_dir:str|Path,             # the folder to make
-    gradient_checkpointing:bool=False,# recompute activations in the backward pass: less memory, more time
-    **settings                   # as for `train`
+    pruned: torch.nn.Module,  # pruned by `plan`
+    plan: Plan,  # the plan it was pruned by
+    dataset,  # samples with `images` and `texts`
+    processor,  # the model's processor or tokenizer
+    out_dir: str | Path,  # the folder to make
+    gradient_checkpointing: bool = False,  # recompute activations in the backward pass: less memory, more time
+    **settings,  # as for `train`
 ) -> dict:
     "Fine-tune the plan's tuned layers, save to `out_dir`, return the record; resumes if it was interrupted"
     freeze_for(pruned, plan)
-    if not plan.tune: raise BadInput(f"plan '{plan.strategy}' with ratio {plan.ratio} tunes no layer; choose a larger ratio, or skip fine-tuning")
-    if gradient_checkpointing: checkpoint_from(pruned, plan)
-    try: return train(pruned, dataset, processor, out_dir, **settings, plan=json.loads(plan.to_json()), gradient_checkpointing=gradient_checkpointing)
+    if not plan.tune:
+        raise BadInput(
+            f"plan '{plan.strategy}' with ratio {plan.ratio} tunes no layer; choose a larger ratio, or skip fine-tuning"
+        )
+    if gradient_checkpointing:
+        checkpoint_from(pruned, plan)
+    try:
+        return train(
+            pruned,
+            dataset,
+            processor,
+            out_dir,
+            **settings,
+            plan=json.loads(plan.to_json()),
+            gradient_checkpointing=gradient_checkpointing,
+        )
     finally:
-        if gradient_checkpointing: pruned.activation_checkpointing_disable()
+        if gradient_checkpointing:
+            pruned.activation_checkpointing_disable()
 
 # %% ../../nbs/method/05_finetuning.ipynb #6f3de810
 @torch.no_grad()
 def held_out_loss(
-    model,                  # any model that training could train
-    samples,                # a sequence of samples with `images` and `texts`, none of them trained on
-    processor,              # the model's processor or tokenizer
-    batch_size:int=16,      # samples at a time
-    max_messages:int=5,     # as in training
-    max_length:int=8192,    # likewise
-    bfloat16:bool=True,     # autocast, as in training
-) -> float:                 # nats per answered token
+    model,  # any model that training could train
+    samples,  # a sequence of samples with `images` and `texts`, none of them trained on
+    processor,  # the model's processor or tokenizer
+    batch_size: int = 16,  # samples at a time
+    max_messages: int = 5,  # as in training
+    max_length: int = 8192,  # likewise
+    bfloat16: bool = True,  # autocast, as in training
+) -> float:  # nats per answered token
     "Mean next-token cross-entropy on the answers of samples held out"
     collator, was_training = Collator(processor, max_messages, max_length), model.training
-    order = np.argsort(collator.lengths(list(samples)), kind='stable')
-    loss = tokens = 0.
+    order = np.argsort(collator.lengths(list(samples)), kind="stable")
+    loss = tokens = 0.0
     model.eval()
     for k in range(0, len(order), batch_size):
-        batch = {n: v.to(model.device) for n, v in collator([samples[int(i)] for i in order[k:k + batch_size]]).items()}
-        labels = batch.pop('labels')
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16): outputs = model(**batch, use_cache=False)
+        batch = {
+            n: v.to(model.device)
+            for n, v in collator([samples[int(i)] for i in order[k : k + batch_size]]).items()
+        }
+        labels = batch.pop("labels")
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+            outputs = model(**batch, use_cache=False)
         loss += float(_token_mean(outputs, labels, 1))
         tokens += int((labels[:, 1:] != IGNORE).sum())
     model.train(was_training)
-    return loss/tokens
+    return loss / tokens
 
 # %% ../../nbs/method/05_finetuning.ipynb #df9fc05b
 def launch(
-    processes:int,            # how many, on this machine
-    arguments:list,           # of the console command, e.g. ['evaluate', '--model', 'nano-l']
-    sharding:str|None=None,   # as for `configuration`; the whole model on each by default
-) -> str:                     # what it printed
+    processes: int,  # how many, on this machine
+    arguments: list,  # of the console command, e.g. ['evaluate', '--model', 'nano-l']
+    sharding: str | None = None,  # as for `configuration`; the whole model on each by default
+) -> str:  # what it printed
     "Run the console command on several processes of this machine"
     gpus = torch.cuda.device_count()
-    if gpus and processes > gpus: raise BadInput(f"{processes} processes and {gpus} GPU{'s'*(gpus > 1)} here; ask for {gpus} at most")
-    start = ['torch.distributed.run', '--standalone', '--nproc_per_node', processes]
+    if gpus and processes > gpus:
+        raise BadInput(
+            f"{processes} processes and {gpus} GPU{'s' * (gpus > 1)} here; ask for {gpus} at most"
+        )
+    start = ["torch.distributed.run", "--standalone", "--nproc_per_node", processes]
     if sharding:
         config = configuration(sharding)
-        start = ['accelerate.commands.launch', '--config_file', config, '--num_processes', processes, '--num_machines', 1, '--main_process_port', 0]
-        if config.with_suffix('.json').is_file(): start += ['--deepspeed_config_file', config.with_suffix('.json')]
-    command = [sys.executable, '-m', *map(str, start), '-m', 'interlace.cli', *map(str, arguments), '--processes', str(processes)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ends_with_us(signal.SIGTERM)) as run:
-        try: out, err = run.communicate()
+        start = [
+            "accelerate.commands.launch",
+            "--config_file",
+            config,
+            "--num_processes",
+            processes,
+            "--num_machines",
+            1,
+            "--main_process_port",
+            0,
+        ]
+        if config.with_suffix(".json").is_file():
+            start += ["--deepspeed_config_file", config.with_suffix(".json")]
+    command = [
+        sys.executable,
+        "-m",
+        *map(str, start),
+        "-m",
+        "interlace.cli",
+        *map(str, arguments),
+        "--processes",
+        str(processes),
+    ]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=ends_with_us(signal.SIGTERM),
+    ) as run:
+        try:
+            out, err = run.communicate()
         except BaseException:
-            run.terminate()           # it ends the processes that it started
+            run.terminate()  # it ends the processes that it started
             raise
     if run.returncode:
-        said = [l.split('interlace: ', 1)[1] for l in err.splitlines() if l.startswith('interlace: ')]
-        if said: raise BadInput(said[0])
-        raise RuntimeError(f"{' '.join(command)} ended with status {run.returncode}:\n" + err[-4000:])
+        said = [
+            l.split("interlace: ", 1)[1] for l in err.splitlines() if l.startswith("interlace: ")
+        ]
+        if said:
+            raise BadInput(said[0])
+        raise RuntimeError(
+            f"{' '.join(command)} ended with status {run.returncode}:\n" + err[-4000:]
+        )
     return out
 
+
 def finetune_on(
-    processes:int,                # how many, on this machine
-    model:str,                    # a nano model, a folder, or a hub id: whole, or pruned by the plan
-    plan:Plan,
-    data:str|Path,                # a parquet file in FineVision's schema
-    out_dir:str|Path,             # the folder to make
-    sharding:str|None=None,       # as for `launch`
-    options=(),                   # further options of `interlace finetune`, e.g. ['--dtype', 'bfloat16']
+    processes: int,  # how many, on this machine
+    model: str,  # a nano model, a folder, or a hub id: whole, or pruned by the plan
+    plan: Plan,
+    data: str | Path,  # a parquet file in FineVision's schema
+    out_dir: str | Path,  # the folder to make
+    sharding: str | None = None,  # as for `launch`
+    options=(),  # further options of `interlace finetune`, e.g. ['--dtype', 'bfloat16']
     /,
-    **settings                    # as for `finetune`
+    **settings,  # as for `finetune`
 ) -> dict:
     "What `finetune` does, on several processes that load and prune the model themselves; returns the record"
     with tempfile.TemporaryDirectory() as d:
-        plan.to_json(f'{d}/plan.json')
-        write_json(f'{d}/settings.json', settings)
-        launch(processes, ['finetune', '--model', model, '--plan', f'{d}/plan.json', '--data', data, '--out', out_dir, '--overwrite', '--settings', f'{d}/settings.json', *options], sharding)
-    return read_json(Path(out_dir)/'training.json')
+        plan.to_json(f"{d}/plan.json")
+        write_json(f"{d}/settings.json", settings)
+        launch(
+            processes,
+            [
+                "finetune",
+                "--model",
+                model,
+                "--plan",
+                f"{d}/plan.json",
+                "--data",
+                data,
+                "--out",
+                out_dir,
+                "--overwrite",
+                "--settings",
+                f"{d}/settings.json",
+                *options,
+            ],
+            sharding,
+        )
+    return read_json(Path(out_dir) / "training.json")

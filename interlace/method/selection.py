@@ -16,38 +16,60 @@ from ..core.project import BadInput, add_to, check_kind, is_whole, read_json, wr
 from .similarity import LayerScores
 
 # %% ../../nbs/method/03_selection.ipynb #d11584d8
-FATES = dict(drop='#d62728', tune='#17becf', anchor='#1f4fd6', frozen='#b8b8b8')   # the paper's red, cyan and blue; grey for the rest
+FATES = dict(
+    drop="#d62728", tune="#17becf", anchor="#1f4fd6", frozen="#b8b8b8"
+)  # the paper's red, cyan and blue; grey for the rest
+
 
 @dataclass(frozen=True)
 class Plan:
     "Which decoder layers are dropped, tuned and held as anchors; every other layer stays frozen"
-    drop:tuple             # layers removed
-    tune:tuple             # layers that train
-    anchor:tuple           # third layers of selected triplets
-    n_layers:int           # L, before dropping
-    strategy:str           # how the layers were chosen
-    ratio:float            # the drop ratio that was asked for
+
+    drop: tuple  # layers removed
+    tune: tuple  # layers that train
+    anchor: tuple  # third layers of selected triplets
+    n_layers: int  # L, before dropping
+    strategy: str  # how the layers were chosen
+    ratio: float  # the drop ratio that was asked for
 
     def __post_init__(self):
-        if not is_whole(self.n_layers) or self.n_layers < 1: raise BadInput(f'plan: n_layers {self.n_layers!r}; it must be a whole number of at least 1')
-        if not isinstance(self.strategy, str): raise BadInput(f'plan: strategy {self.strategy!r}; it must be a name')
-        if isinstance(self.ratio, bool) or not isinstance(self.ratio, (int, float, np.number)) or not 0 <= self.ratio < 1: raise BadInput(f'plan: ratio {self.ratio!r}; it must be a number in [0, 1)')
-        for name in ('drop', 'tune', 'anchor'):
-            if wrong := [i for i in getattr(self, name) if not is_whole(i)]: raise BadInput(f'plan: {name} names {wrong[0]!r}; layers are whole numbers')
+        if not is_whole(self.n_layers) or self.n_layers < 1:
+            raise BadInput(
+                f"plan: n_layers {self.n_layers!r}; it must be a whole number of at least 1"
+            )
+        if not isinstance(self.strategy, str):
+            raise BadInput(f"plan: strategy {self.strategy!r}; it must be a name")
+        if (
+            isinstance(self.ratio, bool)
+            or not isinstance(self.ratio, (int, float, np.number))
+            or not 0 <= self.ratio < 1
+        ):
+            raise BadInput(f"plan: ratio {self.ratio!r}; it must be a number in [0, 1)")
+        for name in ("drop", "tune", "anchor"):
+            if wrong := [i for i in getattr(self, name) if not is_whole(i)]:
+                raise BadInput(f"plan: {name} names {wrong[0]!r}; layers are whole numbers")
             layers = tuple(sorted(int(i) for i in getattr(self, name)))
             object.__setattr__(self, name, layers)
-            if wrong := [i for i in layers if not 0 <= i < self.n_layers]: raise BadInput(f'plan: {name} names layer {wrong[0]}; the decoder has layers 0 to {self.n_layers-1}')
+            if wrong := [i for i in layers if not 0 <= i < self.n_layers]:
+                raise BadInput(
+                    f"plan: {name} names layer {wrong[0]}; the decoder has layers 0 to {self.n_layers - 1}"
+                )
         every = self.drop + self.tune + self.anchor
-        if twice := sorted(i for i, k in Counter(every).items() if k > 1): raise BadInput(f'plan: layer {twice[0]} has two fates; drop, tune and anchor must not overlap')
-        if len(self.drop) >= self.n_layers: raise BadInput(f'plan: all {self.n_layers} layers are dropped; at least one must stay')
+        if twice := sorted(i for i, k in Counter(every).items() if k > 1):
+            raise BadInput(
+                f"plan: layer {twice[0]} has two fates; drop, tune and anchor must not overlap"
+            )
+        if len(self.drop) >= self.n_layers:
+            raise BadInput(f"plan: all {self.n_layers} layers are dropped; at least one must stay")
 
     @classmethod
-    def dense(cls,
-        n_layers:int,
-        tune:bool=True    # whether every layer trains
-    ) -> 'Plan':
+    def dense(
+        cls,
+        n_layers: int,
+        tune: bool = True,  # whether every layer trains
+    ) -> "Plan":
         "Nothing dropped: the dense model, as it is or fine-tuned in all its layers"
-        return cls((), tuple(range(n_layers)) if tune else (), (), n_layers, 'dense', 0.)
+        return cls((), tuple(range(n_layers)) if tune else (), (), n_layers, "dense", 0.0)
 
     @property
     def kept(self) -> tuple:
@@ -55,62 +77,104 @@ class Plan:
         gone = set(self.drop)
         return tuple(i for i in range(self.n_layers) if i not in gone)
 
-    def fate(self,
-        i:int      # layer
+    def fate(
+        self,
+        i: int,  # layer
     ) -> str:
         "'drop', 'tune', 'anchor' or 'frozen'"
-        return next((f for f in ('drop', 'tune', 'anchor') if i in getattr(self, f)), 'frozen')
+        return next((f for f in ("drop", "tune", "anchor") if i in getattr(self, f)), "frozen")
 
-    def to_json(self,
-        path:str|Path|None=None,   # a file to write
-        **about                    # anything else that the file should say, e.g. provenance=…
+    def to_json(
+        self,
+        path: str | Path | None = None,  # a file to write
+        **about,  # anything else that the file should say, e.g. provenance=…
     ) -> str:
         "As JSON; also written to `path` where given"
-        data = dict(kind='plan', strategy=self.strategy, ratio=self.ratio, n_layers=self.n_layers, drop=list(self.drop), tune=list(self.tune), anchor=list(self.anchor)) | about
-        if path is not None: write_json(path, data)
+        data = (
+            dict(
+                kind="plan",
+                strategy=self.strategy,
+                ratio=self.ratio,
+                n_layers=self.n_layers,
+                drop=list(self.drop),
+                tune=list(self.tune),
+                anchor=list(self.anchor),
+            )
+            | about
+        )
+        if path is not None:
+            write_json(path, data)
         return json.dumps(data)
 
     @classmethod
-    def from_json(cls,
-        source:str|Path    # a file, or JSON text
-    ) -> 'Plan':
+    def from_json(
+        cls,
+        source: str | Path,  # a file, or JSON text
+    ) -> "Plan":
         "Read a plan; anything else than a plan file is a `BadInput`"
-        text = isinstance(source, str) and source.lstrip().startswith('{')
-        data, where = (json.loads(source), 'plan') if text else (read_json(source), source)
-        check_kind(data, 'plan', where, 'make one with interlace plan or make_plan')
-        try: return cls(*(tuple(data[k]) for k in ('drop', 'tune', 'anchor')), data['n_layers'], data['strategy'], data['ratio'])
-        except BadInput as e: raise BadInput(str(e) if text else f'{where}: {e}') from None
-        except (KeyError, TypeError, ValueError) as e: raise BadInput(f'{where}: not a plan file ({type(e).__name__}: {e}); make one with interlace plan or make_plan') from None
+        text = isinstance(source, str) and source.lstrip().startswith("{")
+        data, where = (json.loads(source), "plan") if text else (read_json(source), source)
+        check_kind(data, "plan", where, "make one with interlace plan or make_plan")
+        try:
+            return cls(
+                *(tuple(data[k]) for k in ("drop", "tune", "anchor")),
+                data["n_layers"],
+                data["strategy"],
+                data["ratio"],
+            )
+        except BadInput as e:
+            raise BadInput(str(e) if text else f"{where}: {e}") from None
+        except (KeyError, TypeError, ValueError) as e:
+            raise BadInput(
+                f"{where}: not a plan file ({type(e).__name__}: {e}); make one with interlace plan or make_plan"
+            ) from None
 
     def _repr_svg_(self):
         w, h, n = 18, 22, self.n_layers
-        cells = ''.join(f'<g><rect x="{i*w+1}" y="1" width="{w-2}" height="{h}" rx="3" fill="{FATES[self.fate(i)]}"/><text x="{i*w+w/2}" y="{h-7}" text-anchor="middle" font-size="9" font-family="sans-serif" fill="{"black" if self.fate(i) in ("frozen", "tune") else "white"}">{i}</text><title>layer {i}: {self.fate(i)}</title></g>' for i in range(n))
-        legend = ''.join(f'<rect x="{k*120+1}" y="{h+10}" width="11" height="11" rx="2" fill="{c}"/><text x="{k*120+17}" y="{h+19}" font-size="11" font-family="sans-serif" fill="#666">{f} ({sum(self.fate(i) == f for i in range(n))})</text>' for k, (f, c) in enumerate(FATES.items()))
-        return f'<svg xmlns="http://www.w3.org/2000/svg" width="{max(n*w+2, 482)}" height="{h+26}" role="img" aria-label="{self.strategy}: drop {list(self.drop)}, tune {list(self.tune)}, anchor {list(self.anchor)}">{cells}{legend}</svg>'
+        cells = "".join(
+            f'<g><rect x="{i * w + 1}" y="1" width="{w - 2}" height="{h}" rx="3" fill="{FATES[self.fate(i)]}"/><text x="{i * w + w / 2}" y="{h - 7}" text-anchor="middle" font-size="9" font-family="sans-serif" fill="{"black" if self.fate(i) in ("frozen", "tune") else "white"}">{i}</text><title>layer {i}: {self.fate(i)}</title></g>'
+            for i in range(n)
+        )
+        legend = "".join(
+            f'<rect x="{k * 120 + 1}" y="{h + 10}" width="11" height="11" rx="2" fill="{c}"/><text x="{k * 120 + 17}" y="{h + 19}" font-size="11" font-family="sans-serif" fill="#666">{f} ({sum(self.fate(i) == f for i in range(n))})</text>'
+            for k, (f, c) in enumerate(FATES.items())
+        )
+        return f'<svg xmlns="http://www.w3.org/2000/svg" width="{max(n * w + 2, 482)}" height="{h + 26}" role="img" aria-label="{self.strategy}: drop {list(self.drop)}, tune {list(self.tune)}, anchor {list(self.anchor)}">{cells}{legend}</svg>'
 
 # %% ../../nbs/method/03_selection.ipynb #3d7e2fe8
 def n_drops(
-    n_layers:int,   # L
-    ratio:float,    # the share to drop, in [0, 1)
-) -> int:           # floor(ratio L); an exact product stays exact although floats are not
+    n_layers: int,  # L
+    ratio: float,  # the share to drop, in [0, 1)
+) -> int:  # floor(ratio L); an exact product stays exact although floats are not
     "K, the number of layers to drop"
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float, np.number)) or not 0 <= ratio < 1: raise BadInput(f'ratio {ratio}: it must lie in [0, 1); give the share of layers to drop, as 0.25')
-    return math.floor(ratio*n_layers + 1e-9)
+    if (
+        isinstance(ratio, bool)
+        or not isinstance(ratio, (int, float, np.number))
+        or not 0 <= ratio < 1
+    ):
+        raise BadInput(
+            f"ratio {ratio}: it must lie in [0, 1); give the share of layers to drop, as 0.25"
+        )
+    return math.floor(ratio * n_layers + 1e-9)
 
 # %% ../../nbs/method/03_selection.ipynb #251d3baa
 def _by_redundancy(s):
     "Window starts by similarity, highest first; ties by index"
-    return np.argsort(-np.asarray(s), kind='stable').tolist()
+    return np.argsort(-np.asarray(s), kind="stable").tolist()
+
 
 def _interlace(S, L, K, seed):
     fate, s1, dropped = {}, S[1], 0
     for span in (3, 2):
         for i in _by_redundancy(S[span]):
-            if dropped == K: return fate
-            if any(j in fate for j in range(i, i + span)): continue
-            drop, tune = (i+1, i) if s1[i] < s1[i+1] else (i, i+1)
-            fate |= {drop: 'drop', tune: 'tune'}
-            if span == 3: fate[i+2] = 'anchor'
+            if dropped == K:
+                return fate
+            if any(j in fate for j in range(i, i + span)):
+                continue
+            drop, tune = (i + 1, i) if s1[i] < s1[i + 1] else (i, i + 1)
+            fate |= {drop: "drop", tune: "tune"}
+            if span == 3:
+                fate[i + 2] = "anchor"
             dropped += 1
     return fate
 
@@ -118,65 +182,108 @@ def _interlace(S, L, K, seed):
 def _ordered(S, L, K, seed):
     fate, dropped = {}, 0
     for i in _by_redundancy(S[3]):
-        if dropped == K: break
-        if any(j in fate for j in range(i, i+3)): continue
-        fate |= {i: 'drop', i+1: 'tune', i+2: 'anchor'}
+        if dropped == K:
+            break
+        if any(j in fate for j in range(i, i + 3)):
+            continue
+        fate |= {i: "drop", i + 1: "tune", i + 2: "anchor"}
         dropped += 1
     return fate
+
 
 def _train_next(S, L, K, seed):
     fate, dropped = {}, 0
     for i in _by_redundancy(S[1]):
-        if dropped == K: break
-        if i+1 == L or i in fate or i+1 in fate: continue
-        fate |= {i: 'drop', i+1: 'tune'}
+        if dropped == K:
+            break
+        if i + 1 == L or i in fate or i + 1 in fate:
+            continue
+        fate |= {i: "drop", i + 1: "tune"}
         dropped += 1
     return fate
 
+
 def _consecutive(S, L, K, seed):
-    b = max(0, min(_by_redundancy(S[1])[0], L - 2*K)) if K else 0
-    return {i: 'drop' for i in range(b, b+K)} | {i: 'tune' for i in range(b+K, min(b+2*K, L))}
+    b = max(0, min(_by_redundancy(S[1])[0], L - 2 * K)) if K else 0
+    return {i: "drop" for i in range(b, b + K)} | {
+        i: "tune" for i in range(b + K, min(b + 2 * K, L))
+    }
+
 
 def _random(S, L, K, seed):
     rng = np.random.Generator(np.random.PCG64(seed))
     order = [int(i) for i in rng.permutation(L)]
-    return {i: 'drop' for i in order[:K]} | {i: 'tune' for i in order[K:2*K]}
+    return {i: "drop" for i in order[:K]} | {i: "tune" for i in order[K : 2 * K]}
 
-STRATEGIES = {'interlace': _interlace, 'interlace-oa': _ordered, 'interlace-tn': _train_next, 'consecutive': _consecutive, 'random': _random}
-RULES = tuple(STRATEGIES)       # the library's own
+
+STRATEGIES = {
+    "interlace": _interlace,
+    "interlace-oa": _ordered,
+    "interlace-tn": _train_next,
+    "consecutive": _consecutive,
+    "random": _random,
+}
+RULES = tuple(STRATEGIES)  # the library's own
+
 
 def _fates(fate, strategy):
     "What a rule gave back, if it is layers and their fates"
     must = f"strategy '{strategy}': its rule must give back a dict, layer -> {', '.join(FATES)}"
-    if not isinstance(fate, dict): raise BadInput(f'{must}; it gave {type(fate).__name__}')
-    if wrong := [(i, f) for i, f in fate.items() if not is_whole(i) or f not in FATES]: raise BadInput(f'{must}; it gave {wrong[0][0]!r}: {wrong[0][1]!r}')
+    if not isinstance(fate, dict):
+        raise BadInput(f"{must}; it gave {type(fate).__name__}")
+    if wrong := [(i, f) for i, f in fate.items() if not is_whole(i) or f not in FATES]:
+        raise BadInput(f"{must}; it gave {wrong[0][0]!r}: {wrong[0][1]!r}")
     return {int(i): f for i, f in fate.items()}
 
+
 def make_plan(
-    scores:LayerScores,           # of the model to prune
-    ratio:float=.25,               # share of layers to drop, in [0, 1)
-    strategy:str='interlace',      # a key of `STRATEGIES`
-    n_layers:int|None=None,        # the model's number of layers, to be sure that the scores are that model's
-    seed:int=42,                   # for the strategy 'random'
+    scores: LayerScores,  # of the model to prune
+    ratio: float = 0.25,  # share of layers to drop, in [0, 1)
+    strategy: str = "interlace",  # a key of `STRATEGIES`
+    n_layers: int
+    | None = None,  # the model's number of layers, to be sure that the scores are that model's
+    seed: int = 42,  # for the strategy 'random'
 ) -> Plan:
     "Choose the layers to drop, tune and hold"
     L = scores.n_layers
-    if strategy not in STRATEGIES: raise BadInput(f"no strategy '{strategy}'; there are {', '.join(STRATEGIES)}")
-    if n_layers is not None and n_layers != L: raise BadInput(f'the scores are of a model with {L} layers and this one has {n_layers}; score this model')
+    if strategy not in STRATEGIES:
+        raise BadInput(f"no strategy '{strategy}'; there are {', '.join(STRATEGIES)}")
+    if n_layers is not None and n_layers != L:
+        raise BadInput(
+            f"the scores are of a model with {L} layers and this one has {n_layers}; score this model"
+        )
     K, S = n_drops(L, ratio), {s: scores.similarity(s) for s in (1, 2, 3)}
     for s, a in S.items():
-        if np.isnan(a).any(): raise BadInput(f'scores: S_{s}({int(np.isnan(a).argmax())}) is not a number; the model or a calibration sample gives NaN, score again in float32')
+        if np.isnan(a).any():
+            raise BadInput(
+                f"scores: S_{s}({int(np.isnan(a).argmax())}) is not a number; the model or a calibration sample gives NaN, score again in float32"
+            )
     fate = _fates(STRATEGIES[strategy](S, L, K, seed), strategy)
     pick = lambda f: tuple(i for i, v in fate.items() if v == f)
-    if len(pick('drop')) > K or len(pick('drop')) < K and strategy not in RULES: raise BadInput(f"ratio {ratio}: strategy '{strategy}' drops {len(pick('drop'))} of {L} layers, and {K} were asked for; its rule must drop exactly K")
-    if len(pick('drop')) < K: raise BadInput(f"ratio {ratio}: strategy '{strategy}' cannot drop {K} of {L} layers, disjoint windows for only {len(pick('drop'))} are left; choose a ratio of at most {len(pick('drop'))/L:.3f}")
-    return Plan(pick('drop'), pick('tune'), pick('anchor'), L, strategy, float(ratio))
+    if len(pick("drop")) > K or len(pick("drop")) < K and strategy not in RULES:
+        raise BadInput(
+            f"ratio {ratio}: strategy '{strategy}' drops {len(pick('drop'))} of {L} layers, and {K} were asked for; its rule must drop exactly K"
+        )
+    if len(pick("drop")) < K:
+        raise BadInput(
+            f"ratio {ratio}: strategy '{strategy}' cannot drop {K} of {L} layers, disjoint windows for only {len(pick('drop'))} are left; choose a ratio of at most {len(pick('drop')) / L:.3f}"
+        )
+    return Plan(pick("drop"), pick("tune"), pick("anchor"), L, strategy, float(ratio))
 
 # %% ../../nbs/method/03_selection.ipynb #b48d7d09
 def add_strategy(
-    name:str,        # e.g. 'every-nth'; tables print it, files are called by it
-    rule,            # a function of S, L, K, seed that gives back {layer: 'drop' | 'tune' | 'anchor' | 'frozen'}
+    name: str,  # e.g. 'every-nth'; tables print it, files are called by it
+    rule,  # a function of S, L, K, seed that gives back {layer: 'drop' | 'tune' | 'anchor' | 'frozen'}
 ):
     "Register a rule of selection; in an `extensions` file, for every stage of a run"
-    if not callable(rule): raise BadInput(f"strategy '{name}': its rule is no function; give a function of S, L, K and seed")
-    add_to(STRATEGIES, name, rule, 'strategy', ('dense', 'dense-ft', 'sleb', 'sleb-ft', 'wanda-2-4', 'magnitude-2-4'))
+    if not callable(rule):
+        raise BadInput(
+            f"strategy '{name}': its rule is no function; give a function of S, L, K and seed"
+        )
+    add_to(
+        STRATEGIES,
+        name,
+        rule,
+        "strategy",
+        ("dense", "dense-ft", "sleb", "sleb-ft", "wanda-2-4", "magnitude-2-4"),
+    )

@@ -18,10 +18,11 @@ from .decoder import decoder_mark, find_decoder, layer_inputs, on_device
 # %% ../../nbs/method/02_similarity.ipynb #933eabaf
 SPANS = (1, 2, 3)
 
+
 def n_windows(
-    n_layers:int,                 # L
-    span:int,          # layers in the window: 1, 2 or 3
-    last:bool=False,   # whether the window that ends at x[L] counts
+    n_layers: int,  # L
+    span: int,  # layers in the window: 1, 2 or 3
+    last: bool = False,  # whether the window that ends at x[L] counts
 ) -> int:
     "How many windows of a span are scored"
     return max(0, n_layers - span + bool(last))
@@ -30,139 +31,216 @@ def n_windows(
 def _numbers(values, span):
     "Similarities as an array; what is no number is a `BadInput`, never taken for one"
     a = np.asarray(values)
-    if a.dtype.kind not in 'fiu': raise BadInput(f'scores: span {span} holds values that are no numbers')
+    if a.dtype.kind not in "fiu":
+        raise BadInput(f"scores: span {span} holds values that are no numbers")
     return a.astype(np.float64)
+
 
 class LayerScores:
     "Similarities of all windows of span 1, 2 and 3, for each calibration sample"
-    def __init__(self,
-        per_sample:dict,     # span -> array `N windows`
-        n_layers:int,        # L
-        last:bool=False,     # whether windows that end at x[L] are scored
-        about:dict|None=None # where the scores come from
+
+    def __init__(
+        self,
+        per_sample: dict,  # span -> array `N windows`
+        n_layers: int,  # L
+        last: bool = False,  # whether windows that end at x[L] are scored
+        about: dict | None = None,  # where the scores come from
     ):
-        if not is_whole(n_layers) or n_layers < 1: raise BadInput(f'scores: n_layers {n_layers!r}; it must be a whole number of at least 1')
-        if not isinstance(last, (bool, np.bool_)): raise BadInput(f'scores: last {last!r}; it must be true or false')
+        if not is_whole(n_layers) or n_layers < 1:
+            raise BadInput(
+                f"scores: n_layers {n_layers!r}; it must be a whole number of at least 1"
+            )
+        if not isinstance(last, (bool, np.bool_)):
+            raise BadInput(f"scores: last {last!r}; it must be true or false")
         self.n_layers, self.last, self.about = int(n_layers), bool(last), dict(about or {})
         self.per_sample = {int(s): np.atleast_2d(_numbers(a, s)) for s, a in per_sample.items()}
-        if sorted(self.per_sample) != list(SPANS): raise BadInput(f'scores: spans {sorted(self.per_sample)}; spans 1, 2 and 3 are needed')
+        if sorted(self.per_sample) != list(SPANS):
+            raise BadInput(f"scores: spans {sorted(self.per_sample)}; spans 1, 2 and 3 are needed")
         for s, a in self.per_sample.items():
             want = n_windows(self.n_layers, s, self.last)
-            if a.ndim != 2 or a.shape[1] != want: raise BadInput(f'scores: span {s} has {a.shape[-1]} windows; a model of {self.n_layers} layers has {want}')
-        if len({len(a) for a in self.per_sample.values()}) != 1: raise BadInput('scores: the spans hold different numbers of samples')
+            if a.ndim != 2 or a.shape[1] != want:
+                raise BadInput(
+                    f"scores: span {s} has {a.shape[-1]} windows; a model of {self.n_layers} layers has {want}"
+                )
+        if len({len(a) for a in self.per_sample.values()}) != 1:
+            raise BadInput("scores: the spans hold different numbers of samples")
 
     @classmethod
-    def from_arrays(cls,
-        arrays:dict,         # span -> `windows` or `N windows`
-        n_layers:int,
-        **about
-    ) -> 'LayerScores':
+    def from_arrays(
+        cls,
+        arrays: dict,  # span -> `windows` or `N windows`
+        n_layers: int,
+        **about,
+    ) -> "LayerScores":
         "Scores from arrays computed elsewhere; `last` follows from their length"
         last = all(np.shape(a)[-1] == n_windows(n_layers, int(s), True) for s, a in arrays.items())
         return cls(arrays, n_layers, last, about)
 
-    def similarity(self,
-        span:int   # 1, 2 or 3
+    def similarity(
+        self,
+        span: int,  # 1, 2 or 3
     ) -> np.ndarray:  # `windows`
         "S_span: the mean over samples"
-        if span not in SPANS: raise BadInput(f'span {span}; spans are 1, 2 and 3')
+        if span not in SPANS:
+            raise BadInput(f"span {span}; spans are 1, 2 and 3")
         return self.per_sample[span].mean(0)
 
-    def spread(self, span:int, low=10, high=90):
+    def spread(self, span: int, low=10, high=90):
         "Percentiles over samples, two arrays of `windows`"
         return np.percentile(self.per_sample[span], [low, high], axis=0)
 
-    def of(self,
-        model:torch.nn.Module,
-        where:str|Path='scores'     # named in the error
-    ) -> 'LayerScores':
+    def of(
+        self,
+        model: torch.nn.Module,
+        where: str | Path = "scores",  # named in the error
+    ) -> "LayerScores":
         "These scores, if they are this model's; else a `BadInput`"
         n = len(find_decoder(model))
-        if n != self.n_layers: raise BadInput(f'{where}: the scores are of a model with {self.n_layers} layers and this one has {n}; score this model')
-        if self.about.get('decoder', mark := decoder_mark(model)) != mark: raise BadInput(f"{where}: the scores are of another model ({self.about.get('source', 'unnamed')}); score this model")
+        if n != self.n_layers:
+            raise BadInput(
+                f"{where}: the scores are of a model with {self.n_layers} layers and this one has {n}; score this model"
+            )
+        if self.about.get("decoder", mark := decoder_mark(model)) != mark:
+            raise BadInput(
+                f"{where}: the scores are of another model ({self.about.get('source', 'unnamed')}); score this model"
+            )
         return self
 
-    def __len__(self): return len(self.per_sample[1])
+    def __len__(self):
+        return len(self.per_sample[1])
+
     def __eq__(self, other):
-        return isinstance(other, LayerScores) and (self.n_layers, self.last, self.about) == (other.n_layers, other.last, other.about) and all(np.array_equal(self.per_sample[s], other.per_sample[s], equal_nan=True) for s in SPANS)
-    def __repr__(self): return f'LayerScores({self.n_layers} layers, {len(self)} samples)'
+        return (
+            isinstance(other, LayerScores)
+            and (self.n_layers, self.last, self.about) == (other.n_layers, other.last, other.about)
+            and all(
+                np.array_equal(self.per_sample[s], other.per_sample[s], equal_nan=True)
+                for s in SPANS
+            )
+        )
+
+    def __repr__(self):
+        return f"LayerScores({self.n_layers} layers, {len(self)} samples)"
 
     def _repr_markdown_(self):
-        rows = [f"| {s} | {a.size} | {a.min():.3f} (layer {int(a.argmin())}) | {np.median(a):.3f} | {a.max():.3f} (layer {int(a.argmax())}) |" for s in SPANS if (a := self.similarity(s)).size]
-        return f'**LayerScores**: {self.n_layers} layers, {len(self)} samples\n\n| span | windows | lowest | median | highest |\n|---|---|---|---|---|\n' + '\n'.join(rows)
+        rows = [
+            f"| {s} | {a.size} | {a.min():.3f} (layer {int(a.argmin())}) | {np.median(a):.3f} | {a.max():.3f} (layer {int(a.argmax())}) |"
+            for s in SPANS
+            if (a := self.similarity(s)).size
+        ]
+        return (
+            f"**LayerScores**: {self.n_layers} layers, {len(self)} samples\n\n| span | windows | lowest | median | highest |\n|---|---|---|---|---|\n"
+            + "\n".join(rows)
+        )
 
-    def to_json(self, path:str|Path|None=None) -> str:
+    def to_json(self, path: str | Path | None = None) -> str:
         "As JSON; also written to `path` where given"
-        data = dict(kind='scores', n_layers=self.n_layers, last=self.last, about=self.about, per_sample={str(s): a.tolist() for s, a in self.per_sample.items()})
-        if path is not None: write_json(path, data)
+        data = dict(
+            kind="scores",
+            n_layers=self.n_layers,
+            last=self.last,
+            about=self.about,
+            per_sample={str(s): a.tolist() for s, a in self.per_sample.items()},
+        )
+        if path is not None:
+            write_json(path, data)
         return json.dumps(data)
 
     @classmethod
-    def from_json(cls,
-        source:str|Path    # a file, or JSON text
-    ) -> 'LayerScores':
+    def from_json(
+        cls,
+        source: str | Path,  # a file, or JSON text
+    ) -> "LayerScores":
         "Read scores; anything else than a scores file is a `BadInput`"
-        text = isinstance(source, str) and source.lstrip().startswith('{')
-        data, where = (json.loads(source), 'scores') if text else (read_json(source), source)
-        check_kind(data, 'scores', where, 'make one with interlace scores or score_layers')
-        try: return cls(data['per_sample'], data['n_layers'], data['last'], data['about'])
-        except BadInput as e: raise BadInput(str(e) if text else f'{where}: {e}') from None
-        except (KeyError, TypeError, AttributeError, ValueError) as e: raise BadInput(f'{where}: not a scores file ({type(e).__name__}: {e}); make one with interlace plan or score_layers') from None
+        text = isinstance(source, str) and source.lstrip().startswith("{")
+        data, where = (json.loads(source), "scores") if text else (read_json(source), source)
+        check_kind(data, "scores", where, "make one with interlace scores or score_layers")
+        try:
+            return cls(data["per_sample"], data["n_layers"], data["last"], data["about"])
+        except BadInput as e:
+            raise BadInput(str(e) if text else f"{where}: {e}") from None
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            raise BadInput(
+                f"{where}: not a scores file ({type(e).__name__}: {e}); make one with interlace plan or score_layers"
+            ) from None
 
 # %% ../../nbs/method/02_similarity.ipynb #58a67dd9
 def world(
-    processes:int|None=None,      # how many there must be; as many as were started by default
-) -> tuple:                       # (which of them this is, how many there are)
+    processes: int | None = None,  # how many there must be; as many as were started by default
+) -> tuple:  # (which of them this is, how many there are)
     "This process among those that torchrun or accelerate started together with it; (0, 1) if it is alone"
-    n, here = int(os.environ.get('WORLD_SIZE', 1)), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    n, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if processes is not None and processes != n:
-        raise BadInput(f"{processes} {'process was' if processes == 1 else 'processes were'} asked for and {n} {'was' if n == 1 else 'were'} started; start them with torchrun --nproc_per_node {processes} (accelerate launch --cpu starts a single one, whatever --num_processes says)")
-    engine = next((e for e in ('FSDP', 'DEEPSPEED') if os.environ.get(f'ACCELERATE_USE_{e}') == 'true'), None)
-    if n == 1 and engine and processes is None: raise BadInput(f'{engine} is configured, which shares a model out over processes, and 1 process was started; give accelerate launch --num_processes, or leave the configuration out')
+        raise BadInput(
+            f"{processes} {'process was' if processes == 1 else 'processes were'} asked for and {n} {'was' if n == 1 else 'were'} started; start them with torchrun --nproc_per_node {processes} (accelerate launch --cpu starts a single one, whatever --num_processes says)"
+        )
+    engine = next(
+        (e for e in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{e}") == "true"), None
+    )
+    if n == 1 and engine and processes is None:
+        raise BadInput(
+            f"{engine} is configured, which shares a model out over processes, and 1 process was started; give accelerate launch --num_processes, or leave the configuration out"
+        )
     gpus = torch.cuda.device_count()
-    if gpus and here > gpus: raise BadInput(f"{here} processes were started on a machine with {gpus} GPU{'s'*(gpus > 1)}; start {gpus}, one for each")
-    if n == 1: return 0, 1
+    if gpus and here > gpus:
+        raise BadInput(
+            f"{here} processes were started on a machine with {gpus} GPU{'s' * (gpus > 1)}; start {gpus}, one for each"
+        )
+    if n == 1:
+        return 0, 1
     if not torch.distributed.is_initialized():
         from accelerate import PartialState
-        PartialState(cpu=not gpus)        # gives each process its GPU and joins them: NCCL on GPUs, gloo on CPUs
+
+        PartialState(
+            cpu=not gpus
+        )  # gives each process its GPU and joins them: NCCL on GPUs, gloo on CPUs
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
+
 def gathered(
-    x                # anything that can be pickled
+    x,  # anything that can be pickled
 ) -> list:
     "What every process has for `x`, in their order, on all of them"
     rank, n = world()
-    if n == 1: return [x]
-    every = [None]*n
+    if n == 1:
+        return [x]
+    every = [None] * n
     torch.distributed.all_gather_object(every, x)
     return every
 
+
 def most(
-    cost:dict        # of numbers, e.g. `wall_s` and `peak_mib`
+    cost: dict,  # of numbers, e.g. `wall_s` and `peak_mib`
 ) -> dict:
     "The largest of every process's: the slowest decides the time, and the fullest whether it fits"
     return {k: max(c[k] for c in gathered(cost)) for k in cost} if world()[1] > 1 else cost
 
+
 def share(
-    samples,         # a list, or a `datasets.Dataset`
-    batch_size:int=16,      # samples per batch
-):                   # the same kind
+    samples,  # a list, or a `datasets.Dataset`
+    batch_size: int = 16,  # samples per batch
+):  # the same kind
     "This process's samples: every n-th batch, so that no other's picture is opened; give their batches to `score_layers` with `shared=True`"
     rank, n = world()
-    if n == 1: return samples
-    mine = [i for i in range(len(samples)) if i//batch_size % n == rank]
-    return samples.select(mine) if hasattr(samples, 'select') else [samples[i] for i in mine]
+    if n == 1:
+        return samples
+    mine = [i for i in range(len(samples)) if i // batch_size % n == rank]
+    return samples.select(mine) if hasattr(samples, "select") else [samples[i] for i in mine]
 
 # %% ../../nbs/method/02_similarity.ipynb #421c4235
 class _Windows:
     "Sees x[0], x[1], … of one batch and turns them into similarities on the way"
+
     def __init__(self, mask, n_layers, last):
         self.mask, self.n_layers, self.last = mask, n_layers, last
-        self.alive = {}                                     # i -> (x[i], its norms): at most four
-        self.out = {s: [] for s in SPANS}                   # span -> list over windows of `B`
+        self.alive = {}  # i -> (x[i], its norms): at most four
+        self.out = {s: [] for s in SPANS}  # span -> list over windows of `B`
+
     def __call__(self, i, x):
-        if i == self.n_layers and not self.last: return
-        if i == 0: self.alive.clear()
+        if i == self.n_layers and not self.last:
+            return
+        if i == 0:
+            self.alive.clear()
         x = x.float()
         norm = x.norm(dim=-1)
         mask = self.mask.to(x.device).bool()
@@ -170,38 +248,68 @@ class _Windows:
         for s in SPANS:
             if i - s in self.alive:
                 y, ynorm = self.alive[i - s]
-                cos = (x*y).sum(-1)/(norm*ynorm).clamp(min=1e-12)      # B T
-                self.out[s].append((cos.where(mask, 0.).sum(1)/count).cpu())    # B
+                cos = (x * y).sum(-1) / (norm * ynorm).clamp(min=1e-12)  # B T
+                self.out[s].append((cos.where(mask, 0.0).sum(1) / count).cpu())  # B
         self.alive[i] = (x, norm)
         self.alive.pop(i - max(SPANS), None)
-    def arrays(self): return {s: torch.stack(v, 1).double().numpy() if v else np.zeros((len(self.mask), 0)) for s, v in self.out.items()}
+
+    def arrays(self):
+        return {
+            s: torch.stack(v, 1).double().numpy() if v else np.zeros((len(self.mask), 0))
+            for s, v in self.out.items()
+        }
+
 
 def score_layers(
-    model:torch.nn.Module,        # any transformers model with a decoder
-    batches,              # iterable of processor outputs: dicts of tensors with `input_ids` and `attention_mask` (`B T`)
-    last:bool=False,      # also score the windows that end at x[L]
-    total:int|None=None,  # batches, for the progress bar; their length by default
-    shared:bool=False,    # `batches` are this process's alone (see `share`); else each of several processes takes every n-th
-    progress:bool=True,           # show a bar
-    **about               # kept with the scores, e.g. data=…, seed=…
+    model: torch.nn.Module,  # any transformers model with a decoder
+    batches,  # iterable of processor outputs: dicts of tensors with `input_ids` and `attention_mask` (`B T`)
+    last: bool = False,  # also score the windows that end at x[L]
+    total: int | None = None,  # batches, for the progress bar; their length by default
+    shared: bool = False,  # `batches` are this process's alone (see `share`); else each of several processes takes every n-th
+    progress: bool = True,  # show a bar
+    **about,  # kept with the scores, e.g. data=…, seed=…
 ) -> LayerScores:
     "Similarities of all windows of span 1, 2 and 3, by one forward pass over the calibration set; with several processes, each gets the scores of all samples"
     n, parts, (rank, processes) = len(find_decoder(model)), [], world()
-    base = model.base_model                                # no head: its logits are not needed
+    base = model.base_model  # no head: its logits are not needed
     takes = inspect.signature(base.forward).parameters
     was_training = model.training
     model.eval()
     try:
-        for batch in tqdm(batches if shared else itertools.islice(batches, rank, None, processes), desc='scoring', total=total and -(-total//processes), disable=not progress or rank > 0):
-            batch = {k: v for k, v in on_device(batch, model).items() if k != 'labels'}
-            shape = (batch['input_ids'] if 'input_ids' in batch else batch['inputs_embeds']).shape[:2]
-            mask = batch.get('attention_mask')
+        for batch in tqdm(
+            batches if shared else itertools.islice(batches, rank, None, processes),
+            desc="scoring",
+            total=total and -(-total // processes),
+            disable=not progress or rank > 0,
+        ):
+            batch = {k: v for k, v in on_device(batch, model).items() if k != "labels"}
+            shape = (batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]).shape[
+                :2
+            ]
+            mask = batch.get("attention_mask")
             mask = torch.ones(shape) if mask is None else mask
             see = _Windows(mask, n, last)
             with torch.inference_mode(), layer_inputs(model, see):
-                base(**batch, **({'use_cache': False} if 'use_cache' in takes or any(p.kind == p.VAR_KEYWORD for p in takes.values()) else {}))
+                base(
+                    **batch,
+                    **(
+                        {"use_cache": False}
+                        if "use_cache" in takes
+                        or any(p.kind == p.VAR_KEYWORD for p in takes.values())
+                        else {}
+                    ),
+                )
             parts.append(see.arrays())
-    finally: model.train(was_training)
-    parts = [p for turn in itertools.zip_longest(*gathered(parts)) for p in turn if p]        # back into the order of the samples
-    if not parts: raise BadInput('no calibration batch: the calibration set is empty; take a larger fraction')
-    return LayerScores({s: np.round(np.concatenate([p[s] for p in parts]), 7) for s in SPANS}, n, last, dict(decoder=decoder_mark(model)) | about)
+    finally:
+        model.train(was_training)
+    parts = [
+        p for turn in itertools.zip_longest(*gathered(parts)) for p in turn if p
+    ]  # back into the order of the samples
+    if not parts:
+        raise BadInput("no calibration batch: the calibration set is empty; take a larger fraction")
+    return LayerScores(
+        {s: np.round(np.concatenate([p[s] for p in parts]), 7) for s in SPANS},
+        n,
+        last,
+        dict(decoder=decoder_mark(model)) | about,
+    )

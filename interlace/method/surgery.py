@@ -15,21 +15,32 @@ from .decoder import find_decoder, places
 from .selection import Plan
 
 # %% ../../nbs/method/04_surgery.ipynb #bc35be9d
-_THRESHOLDS = ('max_window_layers', 'first_k_dense_replace')
+_THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
+
 
 def pruned_settings(
-    config,       # a text configuration
-    plan:Plan,                    # which layers go
+    config,  # a text configuration
+    plan: Plan,  # which layers go
 ) -> dict:
     "The fields of a text configuration that dropping layers changes, with their new values"
     L, kept = plan.n_layers, plan.kept
-    new = {'num_hidden_layers': len(kept)}
+    new = {"num_hidden_layers": len(kept)}
     for name, value in config.to_dict().items():
-        if isinstance(value, (list, tuple)) and value and all(isinstance(v, (int, str, float, bool)) for v in value) and 'rope' not in name.replace('no_rope', ''):
-            numbers = all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < L for v in value) and len(set(value)) == len(value)
-            if len(value) == L and 'id' not in name.split('_'): new[name] = [value[i] for i in kept]
-            elif numbers and ('layer' in name or name.endswith('idxs')): new[name] = [kept.index(v) for v in value if v in kept]
-        elif name in _THRESHOLDS and isinstance(value, int): new[name] = sum(i < value for i in kept)
+        if (
+            isinstance(value, (list, tuple))
+            and value
+            and all(isinstance(v, (int, str, float, bool)) for v in value)
+            and "rope" not in name.replace("no_rope", "")
+        ):
+            numbers = all(
+                isinstance(v, int) and not isinstance(v, bool) and 0 <= v < L for v in value
+            ) and len(set(value)) == len(value)
+            if len(value) == L and "id" not in name.split("_"):
+                new[name] = [value[i] for i in kept]
+            elif numbers and ("layer" in name or name.endswith("idxs")):
+                new[name] = [kept.index(v) for v in value if v in kept]
+        elif name in _THRESHOLDS and isinstance(value, int):
+            new[name] = sum(i < value for i in kept)
     return new
 
 # %% ../../nbs/method/04_surgery.ipynb #11fd3ca1
@@ -37,96 +48,142 @@ def _traits(layer):
     "Everything about a layer that its configuration decides: classes, shapes, plain attributes"
     out = {}
     for path, m in layer.named_modules():
-        out[path, 'class'] = type(m).__name__
+        out[path, "class"] = type(m).__name__
         for k, v in vars(m).items():
-            if k.startswith('_') and k != '_attn_implementation' or k in ('training', 'gradient_checkpointing') or k.startswith('layer_i'): continue
-            if isinstance(v, (bool, int, float, str)) or v is None: out[path, k] = v
-    return out | {(n, 'shape'): tuple(p.shape) for n, p in layer.named_parameters()}
+            if (
+                k.startswith("_")
+                and k != "_attn_implementation"
+                or k in ("training", "gradient_checkpointing")
+                or k.startswith("layer_i")
+            ):
+                continue
+            if isinstance(v, (bool, int, float, str)) or v is None:
+                out[path, k] = v
+    return out | {(n, "shape"): tuple(p.shape) for n, p in layer.named_parameters()}
+
 
 def _without_rebuild(model, decoder, plan, new):
     "The reason why the rewritten configuration would not rebuild the kept layers, or None"
     config = copy.deepcopy(model.config)
-    for k, v in new.items(): setattr(config.get_text_config(decoder=True), k, v)
+    for k, v in new.items():
+        setattr(config.get_text_config(decoder=True), k, v)
     try:
-        with torch.device('meta'), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             rebuilt = find_decoder(type(model)._from_config(config)).layers
-    except Exception as e: return f'its configuration with {len(plan.kept)} layers builds no model ({type(e).__name__}: {" ".join(str(e).split())})'
+    except Exception as e:
+        return f"its configuration with {len(plan.kept)} layers builds no model ({type(e).__name__}: {' '.join(str(e).split())})"
     for new_i, old_i in enumerate(plan.kept):
         is_, was = _traits(rebuilt[new_i]), _traits(decoder.layers[old_i])
         for key in [*was, *is_]:
-            if was.get(key) != is_.get(key): return f"layer {old_i} would come back as layer {new_i} with {'.'.join(map(str, key))} = {is_.get(key)!r} instead of {was.get(key)!r}"
+            if was.get(key) != is_.get(key):
+                return f"layer {old_i} would come back as layer {new_i} with {'.'.join(map(str, key))} = {is_.get(key)!r} instead of {was.get(key)!r}"
 
 # %% ../../nbs/method/04_surgery.ipynb #e53937fe
 def _refusal(model, decoder, plan):
     "Why this model cannot be pruned by this plan, or None"
     config, L = decoder.config, len(decoder)
-    if plan.n_layers != L: return f'the plan is for {plan.n_layers} layers and this decoder has {L}; make a plan from this model\'s scores'
-    if getattr(config, 'num_kv_shared_layers', 0): return 'its layers share keys and values across layers (num_kv_shared_layers), so one cannot go without the other'
-    if getattr(model.config, 'quantization_config', None) is not None: return 'its weights are quantised; prune the unquantised model and quantise afterwards'
+    if plan.n_layers != L:
+        return f"the plan is for {plan.n_layers} layers and this decoder has {L}; make a plan from this model's scores"
+    if getattr(config, "num_kv_shared_layers", 0):
+        return "its layers share keys and values across layers (num_kv_shared_layers), so one cannot go without the other"
+    if getattr(model.config, "quantization_config", None) is not None:
+        return "its weights are quantised; prune the unquantised model and quantise afterwards"
     for i, layer in enumerate(decoder.layers):
-        shared = {id(p) for p in layer.parameters()} & {id(p) for j, l in enumerate(decoder.layers) if j != i for p in l.parameters()} if i in plan.drop else set()
-        if shared: return f'layer {i} shares weights with another layer'
-    deep = getattr(getattr(model.config, 'vision_config', None), 'deepstack_visual_indexes', None) or ()
-    if len(plan.kept) < len(deep): return f'{len(deep)} DeepStack features enter after the first {len(deep)} layers, and only {len(plan.kept)} would be left'
+        shared = (
+            {id(p) for p in layer.parameters()}
+            & {id(p) for j, l in enumerate(decoder.layers) if j != i for p in l.parameters()}
+            if i in plan.drop
+            else set()
+        )
+        if shared:
+            return f"layer {i} shares weights with another layer"
+    deep = (
+        getattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes", None)
+        or ()
+    )
+    if len(plan.kept) < len(deep):
+        return f"{len(deep)} DeepStack features enter after the first {len(deep)} layers, and only {len(plan.kept)} would be left"
     return _without_rebuild(model, decoder, plan, pruned_settings(config, plan))
 
 # %% ../../nbs/method/04_surgery.ipynb #aeeaeabc
 def _cut(model, decoder, plan):
     "Remove the dropped layers; returns a function that puts them back"
     new, whole = pruned_settings(decoder.config, plan), decoder.layers
-    configs = {id(c): c for m in [model, *model.modules()] if (c := getattr(m, 'config', None)) is not None and type(c) is type(decoder.config) and c.num_hidden_layers == plan.n_layers}
+    configs = {
+        id(c): c
+        for m in [model, *model.modules()]
+        if (c := getattr(m, "config", None)) is not None
+        and type(c) is type(decoder.config)
+        and c.num_hidden_layers == plan.n_layers
+    }
     configs[id(decoder.config)] = decoder.config
     before = [(c, k, copy.copy(getattr(c, k))) for c in configs.values() for k in new]
     known = [place for layer in whole for place in places(layer)]
     for c in configs.values():
-        for k, v in new.items(): setattr(c, k, copy.copy(v))
+        for k, v in new.items():
+            setattr(c, k, copy.copy(v))
     setattr(decoder.parent, decoder.name, nn.ModuleList([whole[i] for i in plan.kept]))
     for i, layer in enumerate(decoder.layers):
-        for module, name, _ in places(layer): setattr(module, name, i)
+        for module, name, _ in places(layer):
+            setattr(module, name, i)
+
     def undo():
         setattr(decoder.parent, decoder.name, whole)
-        for c, k, v in before: setattr(c, k, v)
-        for module, name, v in known: setattr(module, name, v)
+        for c, k, v in before:
+            setattr(c, k, v)
+        for module, name, v in known:
+            setattr(module, name, v)
+
     return undo
 
+
 def prune(
-    model:nn.Module,     # changed in place
-    plan:Plan,                    # made for this model
+    model: nn.Module,  # changed in place
+    plan: Plan,  # made for this model
 ) -> nn.Module:
     "Remove the dropped layers in place and return the model; what can't be pruned correctly is refused with the reason, untouched"
     decoder = find_decoder(model)
-    if reason := _refusal(model, decoder, plan): raise BadInput(f'{type(model).__name__}: {reason}')
+    if reason := _refusal(model, decoder, plan):
+        raise BadInput(f"{type(model).__name__}: {reason}")
     _cut(model, decoder, plan)
     return model
 
+
 @contextlib.contextmanager
 def pruned_by(
-    model:nn.Module,
-    plan:Plan,           # made for this model; not checked
+    model: nn.Module,
+    plan: Plan,  # made for this model; not checked
 ):
     "The model pruned within the block, whole again after it: for trying many plans"
     decoder = find_decoder(model)
     undo = _cut(model, decoder, plan)
-    try: yield model
-    finally: undo()
+    try:
+        yield model
+    finally:
+        undo()
 
 # %% ../../nbs/method/04_surgery.ipynb #5e3e1992
 def tuned_layers(
-    pruned:nn.Module,             # pruned by `plan`
-    plan:Plan,
+    pruned: nn.Module,  # pruned by `plan`
+    plan: Plan,
 ) -> list:
     "The modules of the tuned layers in a model that was pruned by this plan"
     layers = find_decoder(pruned).layers
-    if len(layers) != len(plan.kept): raise BadInput(f'{type(pruned).__name__}: it has {len(layers)} layers; after this plan it would have {len(plan.kept)}: prune it by this plan first')
+    if len(layers) != len(plan.kept):
+        raise BadInput(
+            f"{type(pruned).__name__}: it has {len(layers)} layers; after this plan it would have {len(plan.kept)}: prune it by this plan first"
+        )
     return [layers[plan.kept.index(i)] for i in plan.tune]
 
+
 def freeze_for(
-    pruned:nn.Module,             # pruned by `plan`
-    plan:Plan,
+    pruned: nn.Module,  # pruned by `plan`
+    plan: Plan,
 ) -> nn.Module:
     "Make only the tuned layers require gradients; returns the model"
     tuned = tuned_layers(pruned, plan)
     pruned.requires_grad_(False)
-    for layer in tuned: layer.requires_grad_(True)
+    for layer in tuned:
+        layer.requires_grad_(True)
     return pruned

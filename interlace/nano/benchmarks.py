@@ -17,114 +17,218 @@ from .world import FAMILIES, conversation, pick, reasoned, rng_for, scene
 # %% ../../nbs/nano/02_benchmarks.ipynb #c2b464b4
 class Benchmark(NamedTuple):
     "What a nano benchmark asks, of which scenes, and how answers are scored"
-    category:str     # the paper's category
-    metric:str       # 'exact' | 'relaxed' | 'contains' | 'yesno' | 'form'
-    kinds:dict       # subset -> kinds of question asked of it
-    circular:bool=False   # asked with every rotation of the options
 
-_CHARTS = ('chart_bars', 'chart_lines', 'chart_pies')
+    category: str  # the paper's category
+    metric: str  # 'exact' | 'relaxed' | 'contains' | 'yesno' | 'form'
+    kinds: dict  # subset -> kinds of question asked of it
+    circular: bool = False  # asked with every rotation of the options
+
+
+_CHARTS = ("chart_bars", "chart_lines", "chart_pies")
 BENCHMARKS = {
-    'AI2D': Benchmark('Text/Chart', 'exact', dict(diagrams=('from', 'to', 'corner'))),
-    'ChartQA': Benchmark('Text/Chart', 'relaxed', {k: ('value', 'largest', 'smallest', 'compare') for k in _CHARTS}),
-    'OCRBench': Benchmark('Text/Chart', 'contains', dict(text_words=('read', 'line'), text_letters=('read', 'line'), text_numbers=('read', 'line'), text_fields=('field',), text_handwriting=('handwriting',))),
-    'TextVQA': Benchmark('Text/Chart', 'exact', dict(signs=('sign', 'sign-colour', 'place'))),
-    'MMBench': Benchmark('GVQA', 'exact', dict(objects=('colour-choice', 'where-choice', 'what-choice', 'count-choice'), street=('colour-choice', 'what-choice')), True),
-    'POPE': Benchmark('GVQA', 'yesno', dict(objects=('yes', 'no'))),
-    'RealWorldQA': Benchmark('GVQA', 'exact', dict(street=('side', 'relation', 'closer', 'depth'))),
-    'HRBench4K': Benchmark('Perception', 'exact', dict(wide=('single', 'cross'))),
-    'HRBench8K': Benchmark('Perception', 'exact', dict(vast=('single', 'cross'))),
-    'V-Star': Benchmark('Perception', 'exact', dict(search=('attribute', 'position'))),
-    'MIABench': Benchmark('Inst&Sci', 'form', dict(objects=('list', 'repeat', 'turn'))),
-    'ScienceQA': Benchmark('Inst&Sci', 'exact', dict(science_magnets=('magnets',), science_thermometers=('hottest', 'coldest'), science_balance=('heavier', 'lighter'),
-                                                      science_solutions=('most', 'least'), science_circuits=('bulb',))),
+    "AI2D": Benchmark("Text/Chart", "exact", dict(diagrams=("from", "to", "corner"))),
+    "ChartQA": Benchmark(
+        "Text/Chart", "relaxed", {k: ("value", "largest", "smallest", "compare") for k in _CHARTS}
+    ),
+    "OCRBench": Benchmark(
+        "Text/Chart",
+        "contains",
+        dict(
+            text_words=("read", "line"),
+            text_letters=("read", "line"),
+            text_numbers=("read", "line"),
+            text_fields=("field",),
+            text_handwriting=("handwriting",),
+        ),
+    ),
+    "TextVQA": Benchmark("Text/Chart", "exact", dict(signs=("sign", "sign-colour", "place"))),
+    "MMBench": Benchmark(
+        "GVQA",
+        "exact",
+        dict(
+            objects=("colour-choice", "where-choice", "what-choice", "count-choice"),
+            street=("colour-choice", "what-choice"),
+        ),
+        True,
+    ),
+    "POPE": Benchmark("GVQA", "yesno", dict(objects=("yes", "no"))),
+    "RealWorldQA": Benchmark("GVQA", "exact", dict(street=("side", "relation", "closer", "depth"))),
+    "HRBench4K": Benchmark("Perception", "exact", dict(wide=("single", "cross"))),
+    "HRBench8K": Benchmark("Perception", "exact", dict(vast=("single", "cross"))),
+    "V-Star": Benchmark("Perception", "exact", dict(search=("attribute", "position"))),
+    "MIABench": Benchmark("Inst&Sci", "form", dict(objects=("list", "repeat", "turn"))),
+    "ScienceQA": Benchmark(
+        "Inst&Sci",
+        "exact",
+        dict(
+            science_magnets=("magnets",),
+            science_thermometers=("hottest", "coldest"),
+            science_balance=("heavier", "lighter"),
+            science_solutions=("most", "least"),
+            science_circuits=("bulb",),
+        ),
+    ),
 }
-DOMAINS = dict(ChartQA=_CHARTS, TextVQA=('signs', 'text_words', 'text_numbers', 'text_fields'), ScienceQA=tuple(BENCHMARKS['ScienceQA'].kinds))   # subsets of the domain-specific fine-tuning sets
+DOMAINS = dict(
+    ChartQA=_CHARTS,
+    TextVQA=("signs", "text_words", "text_numbers", "text_fields"),
+    ScienceQA=tuple(BENCHMARKS["ScienceQA"].kinds),
+)  # subsets of the domain-specific fine-tuning sets
+
 
 def ask(
-    benchmark:str,   # a name from `BENCHMARKS`
-    index:int,       # which question
-    rotation:int=0,  # of its options
+    benchmark: str,  # a name from `BENCHMARKS`
+    index: int,  # which question
+    rotation: int = 0,  # of its options
 ) -> dict:
     "Test question `index`: `image`, `question`, `answer`, `cot_question` (the same with the request to reason), `options`, `kind`, `subset`, `group` (its number)"
-    if benchmark not in BENCHMARKS: raise BadInput(f"no benchmark '{benchmark}'; there are {', '.join(BENCHMARKS)}")
+    if benchmark not in BENCHMARKS:
+        raise BadInput(f"no benchmark '{benchmark}'; there are {', '.join(BENCHMARKS)}")
     b = BENCHMARKS[benchmark]
     subsets = list(b.kinds)
     subset = subsets[index % len(subsets)]
     for attempt in range(100):
-        s = scene(subset, 'test', index + 1_000_000*attempt)
+        s = scene(subset, "test", index + 1_000_000 * attempt)
         qs = [q for q in s.questions if q.kind in b.kinds[subset]]
-        if b.metric == 'yesno': qs = [q for q in qs if q.answer == ('yes', 'no')[index//len(subsets) % 2]]   # balanced
-        if qs: break
-    else: raise RuntimeError(f'{benchmark}/{index}: no scene of {subset} has a question of kind {b.kinds[subset]}')
-    draw = rng_for(benchmark, index, 'question')
-    kind = pick(draw, sorted({q.kind for q in qs}))     # every kind equally often, however many of it a scene has
+        if b.metric == "yesno":
+            qs = [q for q in qs if q.answer == ("yes", "no")[index // len(subsets) % 2]]  # balanced
+        if qs:
+            break
+    else:
+        raise RuntimeError(
+            f"{benchmark}/{index}: no scene of {subset} has a question of kind {b.kinds[subset]}"
+        )
+    draw = rng_for(benchmark, index, "question")
+    kind = pick(
+        draw, sorted({q.kind for q in qs})
+    )  # every kind equally often, however many of it a scene has
     q = pick(draw, [q for q in qs if q.kind == kind])
-    if q.options: q = replace(q, options=q.options[rotation:] + q.options[:rotation])
-    return dict(image=s.draw(), question=q.text(), cot_question=reasoned(s, q)['user'], answer=q.reference(), options=list(q.options), kind=q.kind, subset=subset, group=index)
+    if q.options:
+        q = replace(q, options=q.options[rotation:] + q.options[:rotation])
+    return dict(
+        image=s.draw(),
+        question=q.text(),
+        cot_question=reasoned(s, q)["user"],
+        answer=q.reference(),
+        options=list(q.options),
+        kind=q.kind,
+        subset=subset,
+        group=index,
+    )
 
 # %% ../../nbs/nano/02_benchmarks.ipynb #539535b1
-ROWS = 5_000    # rows that every subset of the nano world counts as having
+ROWS = 5_000  # rows that every subset of the nano world counts as having
+
 
 def _png(image):
     "A picture as `datasets` stores it"
     out = io.BytesIO()
-    image.save(out, 'PNG')
+    image.save(out, "PNG")
     return dict(bytes=out.getvalue(), path=None)
+
 
 def _write_parquet(rows, path, image_columns):
     "Rows as parquet that `datasets` reads with pictures; returns a fingerprint of the content"
     from datasets import Dataset, Image as Picture, List
+
     with quiet_datasets(), finished(path) as part:
         d = Dataset.from_list(rows)
-        for c in image_columns: d = d.cast_column(c, List(Picture()) if c == 'images' else Picture())
+        for c in image_columns:
+            d = d.cast_column(c, List(Picture()) if c == "images" else Picture())
         d.to_parquet(part)
-    return fingerprint(*[json.dumps(r, sort_keys=True, default=lambda b: hashlib.sha256(b).hexdigest()) for r in rows])
+    return fingerprint(
+        *[
+            json.dumps(r, sort_keys=True, default=lambda b: hashlib.sha256(b).hexdigest())
+            for r in rows
+        ]
+    )
+
 
 def _write_manifest(folder, files, **about):
     manifest = dict(about, files=files)
-    write_json(folder/'manifest.json', manifest)
+    write_json(folder / "manifest.json", manifest)
     return manifest
 
+
 def write_nano_data(
-    folder:str|Path,              # where the files go
-    fraction:float=.01,        # share of every subset for fine-tuning
-    calibration:float|None=.1, # size of the calibration set, as a share of the fine-tuning set; None: no such set
-    subsets:list|None=None,    # names from `FAMILIES`; all by default
-    domains:list=(),           # names from `DOMAINS`: each gets a folder with a fine-tuning set as large, of its subsets alone
+    folder: str | Path,  # where the files go
+    fraction: float = 0.01,  # share of every subset for fine-tuning
+    calibration: float
+    | None = 0.1,  # size of the calibration set, as a share of the fine-tuning set; None: no such set
+    subsets: list | None = None,  # names from `FAMILIES`; all by default
+    domains: list = (),  # names from `DOMAINS`: each gets a folder with a fine-tuning set as large, of its subsets alone
 ) -> dict:
     "Write the fine-tuning set, the calibration set and a manifest, and a fine-tuning set for each domain; returns the manifest"
     folder, subsets = Path(folder), subsets or list(FAMILIES)
-    if not 0 < fraction <= 1: raise BadInput(f'fraction {fraction}: it must lie in (0, 1]; the paper takes 0.01')
-    if calibration is not None and not 0 < calibration <= 1: raise BadInput(f'calibration {calibration}: it must lie in (0, 1]; the paper takes 0.1')
-    if unknown := [n for n in subsets if n not in FAMILIES]: raise BadInput(f"no subset '{unknown[0]}'; there are {', '.join(FAMILIES)}")
-    if unknown := [d for d in domains if d not in DOMAINS]: raise BadInput(f"no domain '{unknown[0]}'; there are {', '.join(DOMAINS)}")
-    for d in domains: write_nano_data(folder/d, min(1, fraction*len(subsets)/len(DOMAINS[d])), None, list(DOMAINS[d]))
-    train = max(1, round(fraction*ROWS))
-    counts, files = dict(train=train) | ({} if calibration is None else dict(calibration=max(1, round(train*calibration)))), {}
+    if not 0 < fraction <= 1:
+        raise BadInput(f"fraction {fraction}: it must lie in (0, 1]; the paper takes 0.01")
+    if calibration is not None and not 0 < calibration <= 1:
+        raise BadInput(f"calibration {calibration}: it must lie in (0, 1]; the paper takes 0.1")
+    if unknown := [n for n in subsets if n not in FAMILIES]:
+        raise BadInput(f"no subset '{unknown[0]}'; there are {', '.join(FAMILIES)}")
+    if unknown := [d for d in domains if d not in DOMAINS]:
+        raise BadInput(f"no domain '{unknown[0]}'; there are {', '.join(DOMAINS)}")
+    for d in domains:
+        write_nano_data(
+            folder / d, min(1, fraction * len(subsets) / len(DOMAINS[d])), None, list(DOMAINS[d])
+        )
+    train = max(1, round(fraction * ROWS))
+    counts, files = (
+        dict(train=train)
+        | ({} if calibration is None else dict(calibration=max(1, round(train * calibration)))),
+        {},
+    )
     for split, n in counts.items():
         rows = []
         for name in subsets:
             for i in range(n):
                 c = conversation(name, split, i)
-                rows.append(dict(id=f'{name}/{split}/{i}', source=name, texts=c['texts'], images=[_png(im) for im in c['images']]))
-        files[f'{split}.parquet'] = dict(rows=len(rows), fingerprint=_write_parquet(rows, folder/f'{split}.parquet', ['images']))
-    return _write_manifest(folder, files, fraction=fraction, subsets={name: dict(rows=ROWS) | counts for name in subsets})
+                rows.append(
+                    dict(
+                        id=f"{name}/{split}/{i}",
+                        source=name,
+                        texts=c["texts"],
+                        images=[_png(im) for im in c["images"]],
+                    )
+                )
+        files[f"{split}.parquet"] = dict(
+            rows=len(rows),
+            fingerprint=_write_parquet(rows, folder / f"{split}.parquet", ["images"]),
+        )
+    return _write_manifest(
+        folder,
+        files,
+        fraction=fraction,
+        subsets={name: dict(rows=ROWS) | counts for name in subsets},
+    )
+
 
 def write_nano_benchmarks(
-    folder:str|Path,              # where the files go
-    questions:int=200,         # per benchmark
-    benchmarks:list|None=None, # names from `BENCHMARKS`; all by default
+    folder: str | Path,  # where the files go
+    questions: int = 200,  # per benchmark
+    benchmarks: list | None = None,  # names from `BENCHMARKS`; all by default
 ) -> dict:
     "Write the benchmarks' test questions and a manifest; returns the manifest"
     folder, benchmarks = Path(folder), benchmarks or list(BENCHMARKS)
-    if unknown := [b for b in benchmarks if b not in BENCHMARKS]: raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
-    if questions < 1: raise BadInput(f'questions {questions}: each benchmark needs at least 1')
+    if unknown := [b for b in benchmarks if b not in BENCHMARKS]:
+        raise BadInput(f"no benchmark '{unknown[0]}'; there are {', '.join(BENCHMARKS)}")
+    if questions < 1:
+        raise BadInput(f"questions {questions}: each benchmark needs at least 1")
     files = {}
     for name in benchmarks:
         rows = []
         for i in range(questions):
             first = ask(name, i)
-            others = [ask(name, i, r) for r in range(1, len(first['options']))] if BENCHMARKS[name].circular else []
-            rows += [dict(a, image=_png(a['image']), id=f'{name}/{i}' + (f'/{r}' if r else '')) for r, a in enumerate([first, *others])]
-        files[f'{name}.parquet'] = dict(rows=len(rows), fingerprint=_write_parquet(rows, folder/f'{name}.parquet', ['image']))
+            others = (
+                [ask(name, i, r) for r in range(1, len(first["options"]))]
+                if BENCHMARKS[name].circular
+                else []
+            )
+            rows += [
+                dict(a, image=_png(a["image"]), id=f"{name}/{i}" + (f"/{r}" if r else ""))
+                for r, a in enumerate([first, *others])
+            ]
+        files[f"{name}.parquet"] = dict(
+            rows=len(rows), fingerprint=_write_parquet(rows, folder / f"{name}.parquet", ["image"])
+        )
     return _write_manifest(folder, files, questions=questions)

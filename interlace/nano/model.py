@@ -16,187 +16,466 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import (Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor)
+from transformers import (
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
 from ..core.project import BadInput, cores, read_json, seed_everything, write_json
 from .world import CANVAS, FAMILIES, SIZE, conversation, rng_for
 from ..method.decoder import find_decoder
 from ..method.finetuning import train
 
 # %% ../../nbs/nano/03_model.ipynb #4b84a016
-SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|vision_start|>', '<|vision_end|>', '<|image_pad|>', '<|video_pad|>']
-TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m.role }}\n"
-            "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
-            "{% if c.type == 'image' or 'image' in c %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in c %}{{ c.text }}{% endif %}"
-            "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
+    "{% if c.type == 'image' or 'image' in c %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in c %}{{ c.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 def nano_tokenizer(
-    vocabulary:int=640,   # entries, special tokens included
-    samples:int=150,      # conversations read per subset
+    vocabulary: int = 640,  # entries, special tokens included
+    samples: int = 150,  # conversations read per subset
 ) -> Qwen2Tokenizer:
     "A Qwen2 tokenizer with Qwen's special tokens, learnt on the nano world's text"
-    words = ['user', 'assistant']*20_000   # every turn begins with one of them
+    words = ["user", "assistant"] * 20_000  # every turn begins with one of them
     for name in FAMILIES:
         for i in range(samples):
-            for t in conversation(name, 'pretrain', i, free=.3, named=.4)['texts']:
-                words.append(t['user'])
-                if not name.startswith('text_'): words.append(t['assistant'])
+            for t in conversation(name, "pretrain", i, free=0.3, named=0.4)["texts"]:
+                words.append(t["user"])
+                if not name.startswith("text_"):
+                    words.append(t["assistant"])
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = Qwen2Tokenizer()._tokenizer.pre_tokenizer
-    learner.train_from_iterator(words, trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
-    model = json.loads(learner.to_str())['model']
-    return Qwen2Tokenizer(vocab=model['vocab'], merges=[tuple(m) for m in model['merges']], eos_token='<|im_end|>', pad_token='<|endoftext|>', unk_token=None,
-                          padding_side='left', extra_special_tokens=[s for s in SPECIAL if s not in ('<|im_end|>', '<|endoftext|>')], model_max_length=2048)
+    learner.train_from_iterator(
+        words,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary - len(SPECIAL),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    model = json.loads(learner.to_str())["model"]
+    return Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(m) for m in model["merges"]],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token=None,
+        padding_side="left",
+        extra_special_tokens=[s for s in SPECIAL if s not in ("<|im_end|>", "<|endoftext|>")],
+        model_max_length=2048,
+    )
 
 # %% ../../nbs/nano/03_model.ipynb #4788be83
 PATCH, MERGE = 8, 2
+
+
 def nano_processor(tokenizer=None) -> Qwen3VLProcessor:
     "A stock Qwen3-VL processor for small pictures"
-    size = dict(shortest_edge=(2*PATCH*MERGE)**2, longest_edge=256**2)   # pixel counts
+    size = dict(shortest_edge=(2 * PATCH * MERGE) ** 2, longest_edge=256**2)  # pixel counts
     kw = dict(patch_size=PATCH, merge_size=MERGE, temporal_patch_size=2, size=size)
-    return Qwen3VLProcessor(Qwen2VLImageProcessor(**kw), tokenizer or nano_tokenizer(), Qwen3VLVideoProcessor(**kw), chat_template=TEMPLATE)
+    return Qwen3VLProcessor(
+        Qwen2VLImageProcessor(**kw),
+        tokenizer or nano_tokenizer(),
+        Qwen3VLVideoProcessor(**kw),
+        chat_template=TEMPLATE,
+    )
 
 # %% ../../nbs/nano/03_model.ipynb #bce13a3d
-SHAPES = {'nano-l': dict(width=80, heads=3, kv_heads=3, head_dim=32, mlp=224, sections=[6, 5, 5], vision_width=96, vision_depth=4),
-          'nano-s': dict(width=72, heads=2, kv_heads=2, head_dim=32, mlp=192, sections=[6, 5, 5], vision_width=96, vision_depth=4)}
+SHAPES = {
+    "nano-l": dict(
+        width=80,
+        heads=3,
+        kv_heads=3,
+        head_dim=32,
+        mlp=224,
+        sections=[6, 5, 5],
+        vision_width=96,
+        vision_depth=4,
+    ),
+    "nano-s": dict(
+        width=72,
+        heads=2,
+        kv_heads=2,
+        head_dim=32,
+        mlp=192,
+        sections=[6, 5, 5],
+        vision_width=96,
+        vision_depth=4,
+    ),
+}
 LAYERS = 36
 
+
 def nano_config(
-    name:str='nano-l',       # a key of `SHAPES`
-    processor=None,          # gives token ids and vocabulary
-    layers:int=LAYERS,       # decoder layers
+    name: str = "nano-l",  # a key of `SHAPES`
+    processor=None,  # gives token ids and vocabulary
+    layers: int = LAYERS,  # decoder layers
 ) -> Qwen3VLConfig:
     "The configuration of a nano model"
-    if name not in SHAPES: raise BadInput(f"no nano model '{name}'; there are {', '.join(SHAPES)}")
+    if name not in SHAPES:
+        raise BadInput(f"no nano model '{name}'; there are {', '.join(SHAPES)}")
     s, processor = SHAPES[name], processor or nano_processor()
     token = processor.tokenizer.convert_tokens_to_ids
     return Qwen3VLConfig(
-        text_config=dict(vocab_size=len(processor.tokenizer), hidden_size=s['width'], intermediate_size=s['mlp'], num_hidden_layers=layers, num_attention_heads=s['heads'],
-                         num_key_value_heads=s['kv_heads'], head_dim=s['head_dim'], max_position_embeddings=2048, tie_word_embeddings=True,
-                         eos_token_id=token('<|im_end|>'), pad_token_id=token('<|endoftext|>'), bos_token_id=None,
-                         rope_parameters=dict(rope_type='default', rope_theta=10_000., mrope_section=s['sections'], mrope_interleaved=True)),
-        vision_config=dict(depth=s['vision_depth'], hidden_size=s['vision_width'], intermediate_size=2*s['vision_width'], num_heads=s['vision_width']//32, patch_size=PATCH,
-                           spatial_merge_size=MERGE, temporal_patch_size=2, out_hidden_size=s['width'], num_position_embeddings=64, deepstack_visual_indexes=[0, 1, 2]),
-        tie_word_embeddings=True, image_token_id=token('<|image_pad|>'), video_token_id=token('<|video_pad|>'), vision_start_token_id=token('<|vision_start|>'), vision_end_token_id=token('<|vision_end|>'))
+        text_config=dict(
+            vocab_size=len(processor.tokenizer),
+            hidden_size=s["width"],
+            intermediate_size=s["mlp"],
+            num_hidden_layers=layers,
+            num_attention_heads=s["heads"],
+            num_key_value_heads=s["kv_heads"],
+            head_dim=s["head_dim"],
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            eos_token_id=token("<|im_end|>"),
+            pad_token_id=token("<|endoftext|>"),
+            bos_token_id=None,
+            rope_parameters=dict(
+                rope_type="default",
+                rope_theta=10_000.0,
+                mrope_section=s["sections"],
+                mrope_interleaved=True,
+            ),
+        ),
+        vision_config=dict(
+            depth=s["vision_depth"],
+            hidden_size=s["vision_width"],
+            intermediate_size=2 * s["vision_width"],
+            num_heads=s["vision_width"] // 32,
+            patch_size=PATCH,
+            spatial_merge_size=MERGE,
+            temporal_patch_size=2,
+            out_hidden_size=s["width"],
+            num_position_embeddings=64,
+            deepstack_visual_indexes=[0, 1, 2],
+        ),
+        tie_word_embeddings=True,
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )
+
 
 def nano_model(
-    name:str='nano-l', processor=None, layers:int=LAYERS,
-    seed:int=42,
+    name: str = "nano-l",
+    processor=None,
+    layers: int = LAYERS,
+    seed: int = 42,
 ) -> Qwen3VLForConditionalGeneration:
     "An untrained nano model"
     seed_everything(seed)
-    model = Qwen3VLForConditionalGeneration._from_config(nano_config(name, processor, layers), attn_implementation='eager')   # at this size faster than SDPA on a CPU
-    n = 2*layers                                                    # residual additions in the decoder
+    model = Qwen3VLForConditionalGeneration._from_config(
+        nano_config(name, processor, layers), attn_implementation="eager"
+    )  # at this size faster than SDPA on a CPU
+    n = 2 * layers  # residual additions in the decoder
     for name, p in model.named_parameters():
-        if 'embed_tokens' in name: p.data *= 5                      # 0.02 → 0.1: else the layers' outputs drown what a token is
-        elif 'pos_embed' in name: p.data.normal_(0, .3)             # … and where a patch is
-        elif name.endswith(('o_proj.weight', 'down_proj.weight')): p.data *= n**-.5
+        if "embed_tokens" in name:
+            p.data *= 5  # 0.02 → 0.1: else the layers' outputs drown what a token is
+        elif "pos_embed" in name:
+            p.data.normal_(0, 0.3)  # … and where a patch is
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            p.data *= n**-0.5
     model.generation_config.eos_token_id = model.config.text_config.eos_token_id
     model.generation_config.pad_token_id = model.config.text_config.pad_token_id
     return model
 
 # %% ../../nbs/nano/03_model.ipynb #1923f31a
-MIXTURE = dict(objects=8, street=6, diagrams=6, chart_bars=2, chart_lines=3, chart_pies=2, text_words=1, text_letters=1, text_numbers=1, text_fields=2, text_handwriting=2, signs=3,
-               wide=5, vast=3, search=5, science_magnets=2, science_thermometers=2, science_balance=2, science_solutions=2, science_circuits=2)
-_SEEN = dict(objects=3, street=2, diagrams=3, chart_bars=2, chart_lines=2, chart_pies=2, text_letters=1, text_words=1, text_fields=1, text_handwriting=1, signs=2,
-             wide=2, vast=1, search=1, science_thermometers=1, science_solutions=1)
-CURRICULUM = (   # (until this sample, what is drawn, what is said)
-    (8_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), 'captions'),
-    (14_000, dict(objects=3, street=3, diagrams=4, signs=2, text_letters=1, text_numbers=1,
-                  text_fields=2, text_handwriting=2), 'captions'),
-    (26_000, _SEEN | dict(chart_bars=4, chart_lines=4, chart_pies=4, science_magnets=2,
-                          science_thermometers=2, science_balance=1, science_solutions=2,
-                          science_circuits=1), 'captions'),
-    (36_000, MIXTURE, 'by name and otherwise'),
-    (50_000, MIXTURE, 'questions'),
-    (60_000, dict(objects=5, street=3, wide=3, search=2, vast=1, diagrams=3, chart_bars=1,
-                  chart_lines=1, chart_pies=1, signs=1, text_fields=1), 'by name'),
-    (64_000, MIXTURE | dict(objects=12, diagrams=10), 'what lags'),
-    (88_000, MIXTURE, 'questions and names'),
-    (92_000, dict(objects=6, diagrams=4, wide=2, search=2, vast=1, street=1, signs=1,
-                  text_fields=2, chart_lines=1, chart_pies=1, science_magnets=1,
-                  science_thermometers=1, science_solutions=1), 'what lags'),
-    (104_000, MIXTURE, 'reasoning'),
-    (None, MIXTURE | dict(objects=12, diagrams=12, chart_lines=5, chart_pies=5),
-     'reasoning about what lags'))
-_SAID = {'captions': dict(turns=0, first=1.), 'by name and otherwise': dict(turns=0, first=1., free=.2, named=.7), 'by name': dict(turns=0, first=1., named=1.),
-         'questions': dict(turns=8, characters=450, first=0., last=.15, cot=.3, free=.3, named=.4)}
-_SAID['questions and names'] = _SAID['questions'] | dict(last=.35, free=.2, named=.6)
-_SAID['what lags'] = _SAID['questions and names'] | dict(turns=12, characters=800, kinds=('yes', 'no', 'check', 'list', 'from', 'from-open', 'to', 'cross', 'position', 'relation', 'closer', 'sign-colour', 'field', 'largest', 'smallest',
-                                                                'magnets', 'magnets-open', 'hottest', 'coldest', 'most', 'least'))
-_SAID['reasoning'] = _SAID['questions'] | dict(first=.05, last=.1, cot=0., named=.6, free=.2, thinking=.65, turns=10, characters=800)
-_SAID['reasoning about what lags'] = _SAID['reasoning'] | dict(thinking=.75, kinds=('yes', 'no', 'check', 'list', 'turn', 'from', 'from-open', 'to', 'largest', 'smallest'))
-BLOCK = 32       # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
+MIXTURE = dict(
+    objects=8,
+    street=6,
+    diagrams=6,
+    chart_bars=2,
+    chart_lines=3,
+    chart_pies=2,
+    text_words=1,
+    text_letters=1,
+    text_numbers=1,
+    text_fields=2,
+    text_handwriting=2,
+    signs=3,
+    wide=5,
+    vast=3,
+    search=5,
+    science_magnets=2,
+    science_thermometers=2,
+    science_balance=2,
+    science_solutions=2,
+    science_circuits=2,
+)
+_SEEN = dict(
+    objects=3,
+    street=2,
+    diagrams=3,
+    chart_bars=2,
+    chart_lines=2,
+    chart_pies=2,
+    text_letters=1,
+    text_words=1,
+    text_fields=1,
+    text_handwriting=1,
+    signs=2,
+    wide=2,
+    vast=1,
+    search=1,
+    science_thermometers=1,
+    science_solutions=1,
+)
+CURRICULUM = (  # (until this sample, what is drawn, what is said)
+    (8_000, dict(text_letters=3, text_words=1, text_numbers=1, objects=2), "captions"),
+    (
+        14_000,
+        dict(
+            objects=3,
+            street=3,
+            diagrams=4,
+            signs=2,
+            text_letters=1,
+            text_numbers=1,
+            text_fields=2,
+            text_handwriting=2,
+        ),
+        "captions",
+    ),
+    (
+        26_000,
+        _SEEN
+        | dict(
+            chart_bars=4,
+            chart_lines=4,
+            chart_pies=4,
+            science_magnets=2,
+            science_thermometers=2,
+            science_balance=1,
+            science_solutions=2,
+            science_circuits=1,
+        ),
+        "captions",
+    ),
+    (36_000, MIXTURE, "by name and otherwise"),
+    (50_000, MIXTURE, "questions"),
+    (
+        60_000,
+        dict(
+            objects=5,
+            street=3,
+            wide=3,
+            search=2,
+            vast=1,
+            diagrams=3,
+            chart_bars=1,
+            chart_lines=1,
+            chart_pies=1,
+            signs=1,
+            text_fields=1,
+        ),
+        "by name",
+    ),
+    (64_000, MIXTURE | dict(objects=12, diagrams=10), "what lags"),
+    (88_000, MIXTURE, "questions and names"),
+    (
+        92_000,
+        dict(
+            objects=6,
+            diagrams=4,
+            wide=2,
+            search=2,
+            vast=1,
+            street=1,
+            signs=1,
+            text_fields=2,
+            chart_lines=1,
+            chart_pies=1,
+            science_magnets=1,
+            science_thermometers=1,
+            science_solutions=1,
+        ),
+        "what lags",
+    ),
+    (104_000, MIXTURE, "reasoning"),
+    (
+        None,
+        MIXTURE | dict(objects=12, diagrams=12, chart_lines=5, chart_pies=5),
+        "reasoning about what lags",
+    ),
+)
+_SAID = {
+    "captions": dict(turns=0, first=1.0),
+    "by name and otherwise": dict(turns=0, first=1.0, free=0.2, named=0.7),
+    "by name": dict(turns=0, first=1.0, named=1.0),
+    "questions": dict(turns=8, characters=450, first=0.0, last=0.15, cot=0.3, free=0.3, named=0.4),
+}
+_SAID["questions and names"] = _SAID["questions"] | dict(last=0.35, free=0.2, named=0.6)
+_SAID["what lags"] = _SAID["questions and names"] | dict(
+    turns=12,
+    characters=800,
+    kinds=(
+        "yes",
+        "no",
+        "check",
+        "list",
+        "from",
+        "from-open",
+        "to",
+        "cross",
+        "position",
+        "relation",
+        "closer",
+        "sign-colour",
+        "field",
+        "largest",
+        "smallest",
+        "magnets",
+        "magnets-open",
+        "hottest",
+        "coldest",
+        "most",
+        "least",
+    ),
+)
+_SAID["reasoning"] = _SAID["questions"] | dict(
+    first=0.05, last=0.1, cot=0.0, named=0.6, free=0.2, thinking=0.65, turns=10, characters=800
+)
+_SAID["reasoning about what lags"] = _SAID["reasoning"] | dict(
+    thinking=0.75,
+    kinds=("yes", "no", "check", "list", "turn", "from", "from-open", "to", "largest", "smallest"),
+)
+BLOCK = 32  # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
+
 
 class NanoStream:
     "The training stream as a sequence: every sample depends on its number alone"
-    def __init__(self,
-        samples:int,     # how many
-        start:int=0,     # the number of the first
-    ): self.samples, self.start = samples, start
-    def __len__(self): return self.samples
+
+    def __init__(
+        self,
+        samples: int,  # how many
+        start: int = 0,  # the number of the first
+    ):
+        self.samples, self.start = samples, start
+
+    def __len__(self):
+        return self.samples
+
     def __getitem__(self, i):
         i += self.start
         _, mixture, said = next(part for part in CURRICULUM if part[0] is None or i < part[0])
         sizes = {}
-        for name, share in mixture.items(): sizes.setdefault(CANVAS.get(name, SIZE), {})[name] = share
-        draw = lambda rng, shares: list(shares)[int(rng.choice(len(shares), p=np.array(list(shares.values()))/sum(shares.values())))]
-        size = draw(rng_for('block', i//BLOCK), {s: sum(names.values()) for s, names in sizes.items()})
-        subset = draw(rng_for('stream', i), sizes[size])
-        return conversation(subset, 'pretrain', i, **_SAID[said])
+        for name, share in mixture.items():
+            sizes.setdefault(CANVAS.get(name, SIZE), {})[name] = share
+        draw = lambda rng, shares: list(shares)[
+            int(rng.choice(len(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+        ]
+        size = draw(
+            rng_for("block", i // BLOCK), {s: sum(names.values()) for s, names in sizes.items()}
+        )
+        subset = draw(rng_for("stream", i), sizes[size])
+        return conversation(subset, "pretrain", i, **_SAID[said])
 
 # %% ../../nbs/nano/03_model.ipynb #58a00f5f
 def orthogonalised(
-    x:torch.Tensor,   # `N rows columns`
-    steps:int=5,                  # iterations
-    dtype:torch.dtype=torch.float32,   # of the products
-) -> torch.Tensor:    # the same shape; singular values near 1
+    x: torch.Tensor,  # `N rows columns`
+    steps: int = 5,  # iterations
+    dtype: torch.dtype = torch.float32,  # of the products
+) -> torch.Tensor:  # the same shape; singular values near 1
     "Newton-Schulz iteration of Muon (Jordan et al., 2024) on a stack of matrices"
     wide = x.shape[2] > x.shape[1]
     y = x.mT if wide else x
-    y = (y.mT/(y.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
+    y = (y.mT / (y.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(steps):
         g = y @ y.mT
-        y = torch.baddbmm(y, -4.7750*g + 2.0315*(g @ g), y, beta=3.4445)
+        y = torch.baddbmm(y, -4.7750 * g + 2.0315 * (g @ g), y, beta=3.4445)
     return (y if wide else y.mT).float()
+
 
 class Muon(torch.optim.Optimizer):
     "Muon for hidden matrices, stacked by shape; Adam for everything else"
-    def __init__(self, model, lr=2e-2, adam_lr=1e-3, momentum=.95, betas=(.9, .98), weight_decay=.05, dtype=torch.float32):
+
+    def __init__(
+        self,
+        model,
+        lr=2e-2,
+        adam_lr=1e-3,
+        momentum=0.95,
+        betas=(0.9, 0.98),
+        weight_decay=0.05,
+        dtype=torch.float32,
+    ):
         self.dtype = dtype
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        hidden = lambda n, p: p.dim() == 2 and not any(k in n for k in ('embed', 'lm_head'))
-        super().__init__([dict(params=[p for n, p in named if hidden(n, p)], lr=lr, matrix=True), dict(params=[p for n, p in named if not hidden(n, p)], lr=adam_lr, matrix=False)],
-                         dict(momentum=momentum, betas=betas, weight_decay=weight_decay))
+        hidden = lambda n, p: p.dim() == 2 and not any(k in n for k in ("embed", "lm_head"))
+        super().__init__(
+            [
+                dict(params=[p for n, p in named if hidden(n, p)], lr=lr, matrix=True),
+                dict(params=[p for n, p in named if not hidden(n, p)], lr=adam_lr, matrix=False),
+            ],
+            dict(momentum=momentum, betas=betas, weight_decay=weight_decay),
+        )
 
     @torch.no_grad()
     def step(self, closure=None):
         "One update"
-        for g in self.param_groups: (self._matrices if g['matrix'] else self._adam)(g, [p for p in g['params'] if p.grad is not None])
+        for g in self.param_groups:
+            (self._matrices if g["matrix"] else self._adam)(
+                g, [p for p in g["params"] if p.grad is not None]
+            )
 
     def _matrices(self, g, params):
         shapes = {}
-        for p in params: shapes.setdefault(p.shape, []).append(p)
+        for p in params:
+            shapes.setdefault(p.shape, []).append(p)
         for (rows, columns), same in shapes.items():
-            for p in same: self.state[p].setdefault('momentum', torch.zeros_like(p))
+            for p in same:
+                self.state[p].setdefault("momentum", torch.zeros_like(p))
             grad = torch.stack([p.grad for p in same])
-            momentum = torch.stack([self.state[p]['momentum'] for p in same]).lerp_(grad, 1 - g['momentum'])
-            for p, m in zip(same, momentum): self.state[p]['momentum'].copy_(m)
-            for p, u in zip(same, orthogonalised(grad.lerp_(momentum, g['momentum']), dtype=self.dtype)): p.mul_(1 - g['lr']*g['weight_decay']).add_(u, alpha=-g['lr']*max(1, rows/columns)**.5)
+            momentum = torch.stack([self.state[p]["momentum"] for p in same]).lerp_(
+                grad, 1 - g["momentum"]
+            )
+            for p, m in zip(same, momentum):
+                self.state[p]["momentum"].copy_(m)
+            for p, u in zip(
+                same, orthogonalised(grad.lerp_(momentum, g["momentum"]), dtype=self.dtype)
+            ):
+                p.mul_(1 - g["lr"] * g["weight_decay"]).add_(
+                    u, alpha=-g["lr"] * max(1, rows / columns) ** 0.5
+                )
 
     def _adam(self, g, params):
         for p in params:
-            s, (b1, b2) = self.state[p], g['betas']
-            if not s: s.update(step=torch.zeros(()), mean=torch.zeros_like(p), square=torch.zeros_like(p))
-            s['step'] += 1
-            s['mean'].lerp_(p.grad, 1 - b1); s['square'].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
-            p.addcdiv_(s['mean']/(1 - b1**s['step']), (s['square']/(1 - b2**s['step'])).sqrt_().add_(1e-8), value=-g['lr'])
+            s, (b1, b2) = self.state[p], g["betas"]
+            if not s:
+                s.update(step=torch.zeros(()), mean=torch.zeros_like(p), square=torch.zeros_like(p))
+            s["step"] += 1
+            s["mean"].lerp_(p.grad, 1 - b1)
+            s["square"].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
+            p.addcdiv_(
+                s["mean"] / (1 - b1 ** s["step"]),
+                (s["square"] / (1 - b2 ** s["step"])).sqrt_().add_(1e-8),
+                value=-g["lr"],
+            )
 
 # %% ../../nbs/nano/03_model.ipynb #d4b0f3a8
 def fastest_dtype(
-    seconds:float=1.,   # of measuring, for each precision
-) -> torch.dtype:       # float32 or bfloat16
+    seconds: float = 1.0,  # of measuring, for each precision
+) -> torch.dtype:  # float32 or bfloat16
     "The precision in which this machine multiplies matrices of a nano model's shape faster"
-    if torch.cuda.is_available(): return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     products = {}
     for dtype in (torch.float32, torch.bfloat16):
         tokens, weight = torch.randn(2048, 96, dtype=dtype), torch.randn(96, 256, dtype=dtype)
@@ -211,133 +490,196 @@ def fastest_dtype(
 @dataclass(frozen=True)
 class TrainingRun:
     "A stretch of the stream and how the learning rate goes over it"
-    start:int                   # number of its first sample
-    end:int                     # number of the sample after its last
-    learning_rate:float         # of the hidden matrices, at its peak; all else takes a twentieth
-    schedule:str                # of the learning rate, by transformers' name
 
-RUNS = (TrainingRun(0, 88_000, 2e-2, 'constant_with_warmup'),
-        TrainingRun(88_000, 112_000, 2e-2, 'linear'))
+    start: int  # number of its first sample
+    end: int  # number of the sample after its last
+    learning_rate: float  # of the hidden matrices, at its peak; all else takes a twentieth
+    schedule: str  # of the learning rate, by transformers' name
+
+
+RUNS = (
+    TrainingRun(0, 88_000, 2e-2, "constant_with_warmup"),
+    TrainingRun(88_000, 112_000, 2e-2, "linear"),
+)
 
 # %% ../../nbs/nano/03_model.ipynb #90be4d17
 def _chosen_dtype(file):
     "The precision of a training that was begun, or the faster one; kept in `file`"
-    if not file.exists(): write_json(file, str(fastest_dtype()).removeprefix('torch.'))
+    if not file.exists():
+        write_json(file, str(fastest_dtype()).removeprefix("torch."))
     return getattr(torch, read_json(file))
 
 # %% ../../nbs/nano/03_model.ipynb #4e70a9cd
 def compile_layers(model):
     "Compile each decoder layer in place: one graph for all, whatever the batch"
-    torch._dynamo.config.recompile_limit = 64      # of one function, and all layers share theirs
-    for layer in find_decoder(model).layers: layer.compile(dynamic=True)
+    torch._dynamo.config.recompile_limit = 64  # of one function, and all layers share theirs
+    for layer in find_decoder(model).layers:
+        layer.compile(dynamic=True)
+
 
 def _continued(folder):
     "The model that an earlier run left, in float32"
-    return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32,
-                                                           attn_implementation='eager')
+    return Qwen3VLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
 
-def _optimizer(model, run, dtype): return Muon(model, run.learning_rate, run.learning_rate/20, dtype=dtype)
+
+def _optimizer(model, run, dtype):
+    return Muon(model, run.learning_rate, run.learning_rate / 20, dtype=dtype)
 
 # %% ../../nbs/nano/03_model.ipynb #6ac1e8f2
 def train_nano(
-    out_dir:str|Path,             # the folder to make
-    name:str='nano-l',            # a key of `SHAPES`
-    runs:tuple=RUNS,              # one after the other
-    batch_size:int=32,            # conversations per step
-    seed:int=42,                  # of the weights before training
-    layers:int=LAYERS,            # decoder layers
-    compiled:bool=True,           # compile the decoder layers
-    **settings                    # more for `train`
-) -> dict:                        # the last run's training record, the others' in `earlier`
+    out_dir: str | Path,  # the folder to make
+    name: str = "nano-l",  # a key of `SHAPES`
+    runs: tuple = RUNS,  # one after the other
+    batch_size: int = 32,  # conversations per step
+    seed: int = 42,  # of the weights before training
+    layers: int = LAYERS,  # decoder layers
+    compiled: bool = True,  # compile the decoder layers
+    **settings,  # more for `train`
+) -> dict:  # the last run's training record, the others' in `earlier`
     "Train a nano model from scratch, all layers from the first step; saves bfloat16 weights"
     out_dir, processor = Path(out_dir), nano_processor()
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    dtype = _chosen_dtype(out_dir.with_name(f'{out_dir.name}.dtype.json'))
-    drawing = cores() if torch.cuda.is_available() else 0      # processes that draw the stream meanwhile
-    common = dict(log_steps=50, checkpoint_steps=100, parts=2, workers=drawing) | settings | dict(
-        batch_size=batch_size, accumulation=1, max_messages=16, max_length=512, seed=seed,
-        shuffle=False, bfloat16=dtype == torch.bfloat16, nano=name, shape=SHAPES[name],
-        layers=layers, curriculum=CURRICULUM, optimizer_name='Muon', compiled=compiled)
+    dtype = _chosen_dtype(out_dir.with_name(f"{out_dir.name}.dtype.json"))
+    drawing = (
+        cores() if torch.cuda.is_available() else 0
+    )  # processes that draw the stream meanwhile
+    common = (
+        dict(log_steps=50, checkpoint_steps=100, parts=2, workers=drawing)
+        | settings
+        | dict(
+            batch_size=batch_size,
+            accumulation=1,
+            max_messages=16,
+            max_length=512,
+            seed=seed,
+            shuffle=False,
+            bfloat16=dtype == torch.bfloat16,
+            nano=name,
+            shape=SHAPES[name],
+            layers=layers,
+            curriculum=CURRICULUM,
+            optimizer_name="Muon",
+            compiled=compiled,
+        )
+    )
     model, records = nano_model(name, processor, layers, seed), []
     for k, run in enumerate(runs):
         last = k == len(runs) - 1
-        out = out_dir if last else out_dir.with_name(f'{out_dir.name}-{k+1}')
-        if not (out/'training.json').exists():
-            if k: model = _continued(out_dir.with_name(f'{out_dir.name}-{k}'))
-            if compiled: compile_layers(model)
-            train(model, NanoStream(run.end - run.start, run.start), processor, out,
-                  learning_rate=run.learning_rate, schedule=run.schedule,
-                  optimizer=functools.partial(_optimizer, run=run, dtype=dtype),
-                  warmup_ratio=0. if k else .01, first_sample=run.start, **common,
-                  **(dict(save_dtype=torch.bfloat16, earlier=records) if last else {}))
-        records.append(read_json(out/'training.json'))
+        out = out_dir if last else out_dir.with_name(f"{out_dir.name}-{k + 1}")
+        if not (out / "training.json").exists():
+            if k:
+                model = _continued(out_dir.with_name(f"{out_dir.name}-{k}"))
+            if compiled:
+                compile_layers(model)
+            train(
+                model,
+                NanoStream(run.end - run.start, run.start),
+                processor,
+                out,
+                learning_rate=run.learning_rate,
+                schedule=run.schedule,
+                optimizer=functools.partial(_optimizer, run=run, dtype=dtype),
+                warmup_ratio=0.0 if k else 0.01,
+                first_sample=run.start,
+                **common,
+                **(dict(save_dtype=torch.bfloat16, earlier=records) if last else {}),
+            )
+        records.append(read_json(out / "training.json"))
     return records[-1]
 
 # %% ../../nbs/nano/03_model.ipynb #5e8b20c9
 def layer_cosines(
-    model:torch.nn.Module    # any model with a decoder
-) -> dict:                   # name of the matrix -> largest |cosine| between two layers' matrices
+    model: torch.nn.Module,  # any model with a decoder
+) -> dict:  # name of the matrix -> largest |cosine| between two layers' matrices
     "How much the layers' weight matrices resemble each other"
     layers = list(find_decoder(model).layers)
     shapes = {n: p.shape for n, p in layers[0].named_parameters() if p.dim() == 2}
     out = {}
     for name in shapes:
-        flat = torch.stack([layer.get_parameter(name).detach().float().flatten() for layer in layers])
+        flat = torch.stack(
+            [layer.get_parameter(name).detach().float().flatten() for layer in layers]
+        )
         flat = torch.nn.functional.normalize(flat, dim=1)
-        out[name.removesuffix('.weight')] = float((flat @ flat.T).fill_diagonal_(0).abs().max())
+        out[name.removesuffix(".weight")] = float((flat @ flat.T).fill_diagonal_(0).abs().max())
     return out
 
 # %% ../../nbs/nano/03_model.ipynb #e8c0519b
 def longest_plateau(
-    similarity,             # S_1 of each layer
-    tolerance:float=.02     # relative difference of 1 - S_1 that counts as equal
-) -> int:                   # layers; 1 where all differ
+    similarity,  # S_1 of each layer
+    tolerance: float = 0.02,  # relative difference of 1 - S_1 that counts as equal
+) -> int:  # layers; 1 where all differ
     "The longest run of consecutive layers with equal similarity"
     change = 1 - np.asarray(similarity, float)
     longest = run = 1
     for a, b in zip(change, change[1:]):
-        run = run + 1 if abs(a - b) <= tolerance*max(abs(a), abs(b)) else 1
+        run = run + 1 if abs(a - b) <= tolerance * max(abs(a), abs(b)) else 1
         longest = max(longest, run)
     return longest
 
 # %% ../../nbs/nano/03_model.ipynb #c16e9a34
 def constant_share(
-    answers:list    # of one benchmark: dicts with `answer`
-) -> float:         # 0 to 1
+    answers: list,  # of one benchmark: dicts with `answer`
+) -> float:  # 0 to 1
     "The share of a benchmark's questions that get its most frequent answer"
-    return Counter(a['answer'] for a in answers).most_common(1)[0][1]/len(answers)
+    return Counter(a["answer"] for a in answers).most_common(1)[0][1] / len(answers)
 
 # %% ../../nbs/nano/03_model.ipynb #27f4cd5a
 def _learnt(record, way):
     "Criteria on what a model has learnt, asked in one of the two ways"
-    said = record if way == 'direct' else record['reasoning_first']
-    above = {b: 100*(v['score'] - v['chance'])/(100 - v['chance']) for b, v in said['benchmarks'].items()}
+    said = record if way == "direct" else record["reasoning_first"]
+    above = {
+        b: 100 * (v["score"] - v["chance"]) / (100 - v["chance"])
+        for b, v in said["benchmarks"].items()
+    }
     weakest = min(above, key=above.get)
-    stuck = max(said['constant'], key=said['constant'].get)
-    return [(f'average, {way}', said['average']['score'], 70, 95),
-            (f'weakest benchmark ({weakest}), {way}: % of the way from chance', above[weakest], 25, 100),
-            (f'most uniform benchmark ({stuck}), {way}: % the same answer', 100*said['constant'][stuck], 0, 90)]
+    stuck = max(said["constant"], key=said["constant"].get)
+    return [
+        (f"average, {way}", said["average"]["score"], 70, 95),
+        (
+            f"weakest benchmark ({weakest}), {way}: % of the way from chance",
+            above[weakest],
+            25,
+            100,
+        ),
+        (
+            f"most uniform benchmark ({stuck}), {way}: % the same answer",
+            100 * said["constant"][stuck],
+            0,
+            90,
+        ),
+    ]
+
 
 def _needs_depth(record):
     "Criteria on what layers are worth"
-    dense = record['fewer']['score']
-    lost = [dense - d['score'] for d in record['random_layers_dropped']]
-    repair = {k: dense - v['score'] for k, v in record['interlace'].items()}
-    return [('largest |cosine| between layers', max(record['layer_cosines'].values()), 0, .3),
-            ('longest plateau of S_1, layers', longest_plateau(record['similarity']), 1, 3),
-            ('points lost without nine random layers, least', min(lost), 5, 100),
-            ('points lost without nine random layers, mean', sum(lost)/len(lost), 20, 100),
-            ('points lost to INTERLACE at 25%, not fine-tuned', repair['0.25'], 5, 100),
-            ('points lost to INTERLACE at 10%, not fine-tuned', repair['0.1'], 1, 100)]
+    dense = record["fewer"]["score"]
+    lost = [dense - d["score"] for d in record["random_layers_dropped"]]
+    repair = {k: dense - v["score"] for k, v in record["interlace"].items()}
+    return [
+        ("largest |cosine| between layers", max(record["layer_cosines"].values()), 0, 0.3),
+        ("longest plateau of S_1, layers", longest_plateau(record["similarity"]), 1, 3),
+        ("points lost without nine random layers, least", min(lost), 5, 100),
+        ("points lost without nine random layers, mean", sum(lost) / len(lost), 20, 100),
+        ("points lost to INTERLACE at 25%, not fine-tuned", repair["0.25"], 5, 100),
+        ("points lost to INTERLACE at 10%, not fine-tuned", repair["0.1"], 1, 100),
+    ]
+
 
 def check_criteria(
-    records:dict    # name of the model -> its `evaluation.json`
-) -> list:          # dicts: model, criterion, value, low, high, met
+    records: dict,  # name of the model -> its `evaluation.json`
+) -> list:  # dicts: model, criterion, value, low, high, met
     "The criteria, one by one"
-    rows = [(name, *row) for name, r in records.items()
-            for row in (*_learnt(r, 'direct'), *_learnt(r, 'reasoned'), *_needs_depth(r))]
-    if {'nano-l', 'nano-s'} <= set(records):
-        ahead = records['nano-l']['average']['score'] - records['nano-s']['average']['score']
-        rows.append(('nano-s', 'points below nano-l', ahead, 3, 100))
-    return [dict(model=m, criterion=c, value=v, low=low, high=high, met=bool(low <= v <= high))
-            for m, c, v, low, high in rows]
+    rows = [
+        (name, *row)
+        for name, r in records.items()
+        for row in (*_learnt(r, "direct"), *_learnt(r, "reasoned"), *_needs_depth(r))
+    ]
+    if {"nano-l", "nano-s"} <= set(records):
+        ahead = records["nano-l"]["average"]["score"] - records["nano-s"]["average"]["score"]
+        rows.append(("nano-s", "points below nano-l", ahead, 3, 100))
+    return [
+        dict(model=m, criterion=c, value=v, low=low, high=high, met=bool(low <= v <= high))
+        for m, c, v, low, high in rows
+    ]

@@ -24,180 +24,308 @@ from ..core.project import BadInput
 
 # %% ../../nbs/nano/01_world.ipynb #5f7fbee1
 def rng_for(
-    *name  # anything with a stable `str`: subset, split, index, attempt
+    *name,  # anything with a stable `str`: subset, split, index, attempt
 ) -> np.random.Generator:
     "A generator that depends on `name` alone"
-    digest = hashlib.blake2b('/'.join(map(str, name)).encode(), digest_size=8).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, 'little')))
+    digest = hashlib.blake2b("/".join(map(str, name)).encode(), digest_size=8).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 # %% ../../nbs/nano/01_world.ipynb #8905cecc
 SPLITS = dict(pretrain=70, train=15, calibration=5, test=10)  # per cent of all scenes
-SIZE = 64          # pixels on each side of an ordinary picture
-CELL = 16          # pixels on each side of what a nano model sees as one visual token
-_SS = 4            # pictures are drawn this many times larger and averaged down: smooth edges
+SIZE = 64  # pixels on each side of an ordinary picture
+CELL = 16  # pixels on each side of what a nano model sees as one visual token
+_SS = 4  # pictures are drawn this many times larger and averaged down: smooth edges
+
 
 def split_of(
-    key:str  # a scene's specification as canonical JSON
+    key: str,  # a scene's specification as canonical JSON
 ) -> str:
     "The one split that a scene belongs to"
-    draw = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), 'little') % 100
+    draw = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little") % 100
     for split, share in SPLITS.items():
-        if draw < share: return split
+        if draw < share:
+            return split
         draw -= share
 
 # %% ../../nbs/nano/01_world.ipynb #177c8f7d
 @dataclass(frozen=True)
 class Question:
     "One question about a scene"
-    prompt:str            # the text without options
-    answer:str            # the reference answer in words
-    kind:str              # what is asked, for counting per kind
-    options:tuple = ()    # the choices, in the order shown; empty for an open question
-    why:str = ''          # the facts that decide it, in words; empty: all that the scene's caption says
+
+    prompt: str  # the text without options
+    answer: str  # the reference answer in words
+    kind: str  # what is asked, for counting per kind
+    options: tuple = ()  # the choices, in the order shown; empty for an open question
+    why: str = ""  # the facts that decide it, in words; empty: all that the scene's caption says
 
     def text(self) -> str:
         "The question as the user turn shows it"
-        if not self.options: return self.prompt
-        return self.prompt + ''.join(f'\n{chr(65+i)}. {o}' for i, o in enumerate(self.options))
+        if not self.options:
+            return self.prompt
+        return self.prompt + "".join(f"\n{chr(65 + i)}. {o}" for i, o in enumerate(self.options))
 
     def reference(self) -> str:
         "The reference answer: the letter of the right option, or the answer itself"
         return chr(65 + self.options.index(self.answer)) if self.options else self.answer
 
+
 def choice(
-    rng:np.random.Generator,      # a generator; it orders the options
-    prompt:str,                   # the question without options
-    answer:str,                   # the right option
-    others,         # wrong options; at most `n`-1 of them are used
-    kind:str,                     # what is asked
-    n:int=4,        # options shown at most
-    why:str='',     # the facts that decide it
+    rng: np.random.Generator,  # a generator; it orders the options
+    prompt: str,  # the question without options
+    answer: str,  # the right option
+    others,  # wrong options; at most `n`-1 of them are used
+    kind: str,  # what is asked
+    n: int = 4,  # options shown at most
+    why: str = "",  # the facts that decide it
 ) -> Question:
     "A multiple-choice question with its options in random order"
-    others = [str(others[i]) for i in rng.permutation(len(others))[:n-1]]
+    others = [str(others[i]) for i in rng.permutation(len(others))[: n - 1]]
     options = [answer, *others]
-    return Question(prompt, answer, kind, tuple(options[i] for i in rng.permutation(len(options))), why)
+    return Question(
+        prompt, answer, kind, tuple(options[i] for i in rng.permutation(len(options))), why
+    )
 
 # %% ../../nbs/nano/01_world.ipynb #d8195a73
 @dataclass(frozen=True)
 class Scene:
     "A picture that can be drawn, described and asked about"
-    spec:dict                     # everything that decides the picture
-    draw:Callable                 # () -> PIL image
-    caption:str                   # all of the picture in words
-    free:str                      # the same in random order
-    named:str                     # what there is to say about each thing, found by its name
-    questions:list                # all `Question`s that can be asked about it
+
+    spec: dict  # everything that decides the picture
+    draw: Callable  # () -> PIL image
+    caption: str  # all of the picture in words
+    free: str  # the same in random order
+    named: str  # what there is to say about each thing, found by its name
+    questions: list  # all `Question`s that can be asked about it
 
     @property
     def key(self) -> str:
         "Canonical JSON of the specification: what decides the split"
-        return json.dumps(self.spec, sort_keys=True, separators=(',', ':'))
+        return json.dumps(self.spec, sort_keys=True, separators=(",", ":"))
+
 
 FAMILIES = {}  # subset name -> function(rng, split) -> Scene
 
+
 def family(
-    f:Callable    # (generator, name of the split) -> `Scene`; all that is random comes from the generator
-) -> Callable:    # the same
+    f: Callable,  # (generator, name of the split) -> `Scene`; all that is random comes from the generator
+) -> Callable:  # the same
     "Register a scene maker under its function's name"
     FAMILIES[f.__name__] = f
     return f
 
 # %% ../../nbs/nano/01_world.ipynb #d82aa0d9
-COLOURS = dict(red=(214, 39, 40), green=(44, 150, 60), blue=(40, 90, 220), yellow=(245, 205, 30),
-               purple=(140, 60, 180), orange=(255, 127, 14))
-_FONTS = ('DejaVuSans', 'DejaVuSans-Bold', 'DejaVuSerif', 'DejaVuSansMono')
+COLOURS = dict(
+    red=(214, 39, 40),
+    green=(44, 150, 60),
+    blue=(40, 90, 220),
+    yellow=(245, 205, 30),
+    purple=(140, 60, 180),
+    orange=(255, 127, 14),
+)
+_FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono")
 _INK = (30, 30, 35)
+
 
 @lru_cache(maxsize=256)
 def _font(name, size):
-    return ImageFont.truetype(Path(matplotlib.get_data_path())/'fonts'/'ttf'/f'{name}.ttf', size)
+    return ImageFont.truetype(
+        Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", size
+    )
+
 
 class _Canvas:
     "A drawing surface in picture pixels (floats), supersampled"
+
     def __init__(self, size=(SIZE, SIZE), background=(255, 255, 255)):
         self.size = size
-        self.image = Image.new('RGB', (size[0]*_SS, size[1]*_SS), tuple(background))
+        self.image = Image.new("RGB", (size[0] * _SS, size[1] * _SS), tuple(background))
         self.pen = ImageDraw.Draw(self.image)
-    def _s(self, pts): return [(x*_SS, y*_SS) for x, y in pts]
-    def polygon(self, pts, fill): self.pen.polygon(self._s(pts), fill=tuple(fill))
-    def line(self, pts, fill=_INK, width=1.5): self.pen.line(self._s(pts), fill=tuple(fill), width=round(width*_SS), joint='curve')
-    def box(self, x0, y0, x1, y1, fill=None, outline=None, width=1.):
-        self.pen.rectangle([x0*_SS, y0*_SS, x1*_SS, y1*_SS], fill=fill, outline=outline, width=round(width*_SS))
-    def disc(self, x, y, r, fill=None, outline=None, width=1.):
-        self.pen.ellipse([(x-r)*_SS, (y-r)*_SS, (x+r)*_SS, (y+r)*_SS], fill=fill, outline=outline, width=round(width*_SS))
+
+    def _s(self, pts):
+        return [(x * _SS, y * _SS) for x, y in pts]
+
+    def polygon(self, pts, fill):
+        self.pen.polygon(self._s(pts), fill=tuple(fill))
+
+    def line(self, pts, fill=_INK, width=1.5):
+        self.pen.line(self._s(pts), fill=tuple(fill), width=round(width * _SS), joint="curve")
+
+    def box(self, x0, y0, x1, y1, fill=None, outline=None, width=1.0):
+        self.pen.rectangle(
+            [x0 * _SS, y0 * _SS, x1 * _SS, y1 * _SS],
+            fill=fill,
+            outline=outline,
+            width=round(width * _SS),
+        )
+
+    def disc(self, x, y, r, fill=None, outline=None, width=1.0):
+        self.pen.ellipse(
+            [(x - r) * _SS, (y - r) * _SS, (x + r) * _SS, (y + r) * _SS],
+            fill=fill,
+            outline=outline,
+            width=round(width * _SS),
+        )
+
     def wedge(self, x, y, r, start, stop, fill):
-        self.pen.pieslice([(x-r)*_SS, (y-r)*_SS, (x+r)*_SS, (y+r)*_SS], start, stop, fill=fill, outline=(255, 255, 255), width=_SS)
-    def text(self, x, y, s, size=10., fill=_INK, font='DejaVuSans', anchor='mm'):
-        self.pen.text((x*_SS, y*_SS), s, fill=tuple(fill), font=_font(font, round(size*_SS)), anchor=anchor)
-    def arrow(self, p, q, fill=_INK, width=1.5, head=5.):
+        self.pen.pieslice(
+            [(x - r) * _SS, (y - r) * _SS, (x + r) * _SS, (y + r) * _SS],
+            start,
+            stop,
+            fill=fill,
+            outline=(255, 255, 255),
+            width=_SS,
+        )
+
+    def text(self, x, y, s, size=10.0, fill=_INK, font="DejaVuSans", anchor="mm"):
+        self.pen.text(
+            (x * _SS, y * _SS),
+            s,
+            fill=tuple(fill),
+            font=_font(font, round(size * _SS)),
+            anchor=anchor,
+        )
+
+    def arrow(self, p, q, fill=_INK, width=1.5, head=5.0):
         (x0, y0), (x1, y1) = p, q
-        a = math.atan2(y1-y0, x1-x0)
-        self.line([p, (x1 - .7*head*math.cos(a), y1 - .7*head*math.sin(a))], fill, width)
-        self.polygon([q, *((x1 - head*math.cos(a+d), y1 - head*math.sin(a+d)) for d in (.5, -.5))], fill)
-    def done(self): return self.image.reduce(_SS)
+        a = math.atan2(y1 - y0, x1 - x0)
+        self.line([p, (x1 - 0.7 * head * math.cos(a), y1 - 0.7 * head * math.sin(a))], fill, width)
+        self.polygon(
+            [q, *((x1 - head * math.cos(a + d), y1 - head * math.sin(a + d)) for d in (0.5, -0.5))],
+            fill,
+        )
+
+    def done(self):
+        return self.image.reduce(_SS)
+
 
 def pick(
-    rng:np.random.Generator,
-    xs,           # what to draw from
-    n=None,       # how many; None: one, not in a list
+    rng: np.random.Generator,
+    xs,  # what to draw from
+    n=None,  # how many; None: one, not in a list
 ):
     "One element, or `n` different ones, as Python objects"
     xs = list(xs)
-    if n is None: return xs[int(rng.integers(len(xs)))]
+    if n is None:
+        return xs[int(rng.integers(len(xs)))]
     return [xs[int(i)] for i in rng.permutation(len(xs))[:n]]
 
-def _said(rng, pairs, comma='; ', turned=.5):
+
+def _said(rng, pairs, comma="; ", turned=0.5):
     "Things and where they are, as two texts: in order; and in random order, at times what before where"
     pairs = list(pairs)
     free = pick(rng, pairs, len(pairs))
-    if rng.random() < turned: free = [p[::-1] for p in free]
-    return tuple(comma.join(f'{a} {b}' for a, b in ps) for ps in (pairs, free))
+    if rng.random() < turned:
+        free = [p[::-1] for p in free]
+    return tuple(comma.join(f"{a} {b}" for a, b in ps) for ps in (pairs, free))
 
-def _shuffled(rng, facts, comma='; '):
+
+def _shuffled(rng, facts, comma="; "):
     "Sentences in random order, as one text"
     facts = list(facts)
     return comma.join(pick(rng, facts, len(facts)))
+
 
 def _chained(rng, things, fact, compared):
     "`fact` of each thing in random order and, from the second on, how it compares with the one before, if that can be said"
     things = list(things)
     things = pick(rng, things, len(things))
-    after = [''] + [', ' + c if (c := compared(t, u)) else '' for u, t in itertools.pairwise(things)]
-    return '; '.join(fact(t) + a for t, a in zip(things, after))
+    after = [""] + [
+        ", " + c if (c := compared(t, u)) else "" for u, t in itertools.pairwise(things)
+    ]
+    return "; ".join(fact(t) + a for t, a in zip(things, after))
+
 
 def _third(rng, k):
     "A coordinate in the first, middle or last third of the picture, near the middle of a cell"
-    return round(CELL*((0, int(rng.integers(1, 3)), SIZE//CELL - 1)[k] + .5) + _jit(rng, 1), 1)
-def _tint(rng, low=225): return [int(v) for v in rng.integers(low, 256, size=3)]
-def _jit(rng, r): return round(float(rng.uniform(-r, r)), 1)
+    return round(CELL * ((0, int(rng.integers(1, 3)), SIZE // CELL - 1)[k] + 0.5) + _jit(rng, 1), 1)
+
+
+def _tint(rng, low=225):
+    return [int(v) for v in rng.integers(low, 256, size=3)]
+
+
+def _jit(rng, r):
+    return round(float(rng.uniform(-r, r)), 1)
 
 # %% ../../nbs/nano/01_world.ipynb #c28b8346
-PLACES = ['top left', 'top', 'top right', 'left', 'centre', 'right', 'bottom left', 'bottom', 'bottom right']
-SHAPES = ['circle', 'square', 'triangle', 'star', 'cross', 'ring']
+PLACES = [
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "centre",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+]
+SHAPES = ["circle", "square", "triangle", "star", "cross", "ring"]
+
 
 def _shape(c, kind, x, y, r, fill, background):
-    if kind == 'circle': c.disc(x, y, r, fill)
-    elif kind == 'ring': c.disc(x, y, r, fill); c.disc(x, y, .5*r, tuple(background))
-    elif kind == 'square': c.box(x-.88*r, y-.88*r, x+.88*r, y+.88*r, fill)
-    elif kind == 'triangle': c.polygon([(x, y-r), (x+r, y+.8*r), (x-r, y+.8*r)], fill)
-    elif kind == 'star':
-        c.polygon([(x + (r if i % 2 == 0 else .42*r)*math.sin(i*math.pi/5), y - (r if i % 2 == 0 else .42*r)*math.cos(i*math.pi/5)) for i in range(10)], fill)
-    elif kind == 'cross':
-        c.box(x-r, y-.33*r, x+r, y+.33*r, fill); c.box(x-.33*r, y-r, x+.33*r, y+r, fill)
+    if kind == "circle":
+        c.disc(x, y, r, fill)
+    elif kind == "ring":
+        c.disc(x, y, r, fill)
+        c.disc(x, y, 0.5 * r, tuple(background))
+    elif kind == "square":
+        c.box(x - 0.88 * r, y - 0.88 * r, x + 0.88 * r, y + 0.88 * r, fill)
+    elif kind == "triangle":
+        c.polygon([(x, y - r), (x + r, y + 0.8 * r), (x - r, y + 0.8 * r)], fill)
+    elif kind == "star":
+        c.polygon(
+            [
+                (
+                    x + (r if i % 2 == 0 else 0.42 * r) * math.sin(i * math.pi / 5),
+                    y - (r if i % 2 == 0 else 0.42 * r) * math.cos(i * math.pi / 5),
+                )
+                for i in range(10)
+            ],
+            fill,
+        )
+    elif kind == "cross":
+        c.box(x - r, y - 0.33 * r, x + r, y + 0.33 * r, fill)
+        c.box(x - 0.33 * r, y - r, x + 0.33 * r, y + r, fill)
+
 
 def _instructions(rng, things):
     "Tasks whose answer has a form to keep: what to name, in which order, in which letters, with what between"
     qs = []
-    for what, words in (('colours', [t['colour'] for t in things]), ('shapes', [t['shape'] for t in things])):     # `things` are in reading order
-        order, capitals, (mark, between) = rng.random() < .5, rng.random() < .5, pick(rng, [('commas', ', '), ('slashes', ' / ')])
+    for what, words in (
+        ("colours", [t["colour"] for t in things]),
+        ("shapes", [t["shape"] for t in things]),
+    ):  # `things` are in reading order
+        order, capitals, (mark, between) = (
+            rng.random() < 0.5,
+            rng.random() < 0.5,
+            pick(rng, [("commas", ", "), ("slashes", " / ")]),
+        )
         said = between.join(sorted(words) if order else words)
-        qs.append(Question(f"Name the {what} of all objects in {'alphabetical' if order else 'reading'} order, in {'capitals' if capitals else 'small letters'}, with {mark} between.", said.upper() if capitals else said, 'list'))
+        qs.append(
+            Question(
+                f"Name the {what} of all objects in {'alphabetical' if order else 'reading'} order, in {'capitals' if capitals else 'small letters'}, with {mark} between.",
+                said.upper() if capitals else said,
+                "list",
+            )
+        )
     times = int(rng.integers(2, 4))
-    qs.append(Question(f"Write the number of objects {('twice', 'three times')[times-2]}, with commas between.", ', '.join([str(len(things))]*times), 'repeat'))
+    qs.append(
+        Question(
+            f"Write the number of objects {('twice', 'three times')[times - 2]}, with commas between.",
+            ", ".join([str(len(things))] * times),
+            "repeat",
+        )
+    )
     t = pick(rng, things)
-    qs.append(Question(f"What is at the {PLACES[t['cell']]}? Answer in capitals, the shape before the colour.", f"{t['shape']} {t['colour']}".upper(), 'turn'))
+    qs.append(
+        Question(
+            f"What is at the {PLACES[t['cell']]}? Answer in capitals, the shape before the colour.",
+            f"{t['shape']} {t['colour']}".upper(),
+            "turn",
+        )
+    )
     return qs
+
 
 @family
 def objects(rng, split):
@@ -205,61 +333,169 @@ def objects(rng, split):
     n = int(rng.integers(2, 6))
     pairs = pick(rng, [(c, s) for c in COLOURS for s in SHAPES], n)
     cells = sorted(pick(rng, range(9), n))
-    things = [dict(colour=c, shape=s, cell=k, x=_third(rng, k % 3), y=_third(rng, k//3), r=round(float(rng.uniform(5.5, 7.5)), 1))
-              for (c, s), k in zip(pairs, cells)]
-    spec = dict(family='objects', background=_tint(rng), things=things)
+    things = [
+        dict(
+            colour=c,
+            shape=s,
+            cell=k,
+            x=_third(rng, k % 3),
+            y=_third(rng, k // 3),
+            r=round(float(rng.uniform(5.5, 7.5)), 1),
+        )
+        for (c, s), k in zip(pairs, cells)
+    ]
+    spec = dict(family="objects", background=_tint(rng), things=things)
+
     def draw():
-        c = _Canvas(background=spec['background'])
-        for t in things: _shape(c, t['shape'], t['x'], t['y'], t['r'], COLOURS[t['colour']], spec['background'])
+        c = _Canvas(background=spec["background"])
+        for t in things:
+            _shape(c, t["shape"], t["x"], t["y"], t["r"], COLOURS[t["colour"]], spec["background"])
         return c.done()
-    alone = lambda t: sum(u['shape'] == t['shape'] for u in things) == 1
-    fact = lambda t: f"the {t['shape']} is {t['colour']}, {PLACES[t['cell']]}" if alone(t) else f"the {t['colour']} {t['shape']} is {PLACES[t['cell']]}"
-    captions = *_said(rng, [(PLACES[t['cell']], f"{t['colour']} {t['shape']}") for t in things]), _shuffled(rng, map(fact, things))
-    all_of = lambda shape: '; '.join(f"{t['colour']} {shape}" for t in things if t['shape'] == shape) or f'no {shape}'
-    there = {(t['colour'], t['shape']) for t in things}
+
+    alone = lambda t: sum(u["shape"] == t["shape"] for u in things) == 1
+    fact = lambda t: (
+        f"the {t['shape']} is {t['colour']}, {PLACES[t['cell']]}"
+        if alone(t)
+        else f"the {t['colour']} {t['shape']} is {PLACES[t['cell']]}"
+    )
+    captions = (
+        *_said(rng, [(PLACES[t["cell"]], f"{t['colour']} {t['shape']}") for t in things]),
+        _shuffled(rng, map(fact, things)),
+    )
+    all_of = lambda shape: (
+        "; ".join(f"{t['colour']} {shape}" for t in things if t["shape"] == shape) or f"no {shape}"
+    )
+    there = {(t["colour"], t["shape"]) for t in things}
     colours, shapes = sorted({c for c, _ in there}), sorted({s for _, s in there})
     near = [(c, s) for c in colours for s in shapes if (c, s) not in there]
     far = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in there]
-    is_there = lambda c, s: Question(f"Is there {'an' if c == 'orange' else 'a'} {c} {s} in the picture?", *(['yes']*2 if (c, s) in there else ['no']*2), why=all_of(s))
-    qs = [Question('How many objects are there?', str(n), 'count')]
+    is_there = lambda c, s: Question(
+        f"Is there {'an' if c == 'orange' else 'a'} {c} {s} in the picture?",
+        *(["yes"] * 2 if (c, s) in there else ["no"] * 2),
+        why=all_of(s),
+    )
+    qs = [Question("How many objects are there?", str(n), "count")]
     for _ in range(2):
-        asked = pick(rng, listed := pick(rng, sorted(there), 2) + pick(rng, near, min(1, len(near))) + pick(rng, far, 1), len(listed))
-        qs.append(Question(f"Which are there: {', '.join(f'{c} {s}' for c, s in asked)}?", ', '.join(f"{c} {s} {'yes' if (c, s) in there else 'no'}" for c, s in asked), 'check', why='; '.join(f'{c} {s}' for c, s in sorted(there))))
+        asked = pick(
+            rng,
+            listed := pick(rng, sorted(there), 2)
+            + pick(rng, near, min(1, len(near)))
+            + pick(rng, far, 1),
+            len(listed),
+        )
+        qs.append(
+            Question(
+                f"Which are there: {', '.join(f'{c} {s}' for c, s in asked)}?",
+                ", ".join(f"{c} {s} {'yes' if (c, s) in there else 'no'}" for c, s in asked),
+                "check",
+                why="; ".join(f"{c} {s}" for c, s in sorted(there)),
+            )
+        )
     for t in things:
-        at, what = PLACES[t['cell']], f"{t['colour']} {t['shape']}"
-        qs += [is_there(t['colour'], t['shape']), is_there(*pick(rng, near if near and rng.random() < .5 else far)), Question(f'What is at the {at}?', what, 'what', why=f'{at} {what}')]
+        at, what = PLACES[t["cell"]], f"{t['colour']} {t['shape']}"
+        qs += [
+            is_there(t["colour"], t["shape"]),
+            is_there(*pick(rng, near if near and rng.random() < 0.5 else far)),
+            Question(f"What is at the {at}?", what, "what", why=f"{at} {what}"),
+        ]
         if alone(t):
-            qs += [Question(f"What colour is the {t['shape']}?", t['colour'], 'colour', why=fact(t)), Question(f"Where is the {t['shape']}?", at, 'where', why=fact(t)),
-                   choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice', why=fact(t)),
-                   choice(rng, f"Where is the {t['shape']}?", at, [p for p in PLACES if p != at], 'where-choice', why=fact(t))]
-        wrong = dict.fromkeys(pick(rng, near, min(2, len(near))) + pick(rng, far, 3))     # with colours and shapes that are there, first
-        qs.append(choice(rng, f'What is at the {at}?', what, [f'{c} {s}' for c, s in wrong][:3], 'what-choice', why=f'{at} {what}'))
-    qs.append(choice(rng, 'How many objects are there?', str(n), [str(k) for k in range(2, 6) if k != n], 'count-choice'))
+            qs += [
+                Question(f"What colour is the {t['shape']}?", t["colour"], "colour", why=fact(t)),
+                Question(f"Where is the {t['shape']}?", at, "where", why=fact(t)),
+                choice(
+                    rng,
+                    f"What colour is the {t['shape']}?",
+                    t["colour"],
+                    [c for c in COLOURS if c != t["colour"]],
+                    "colour-choice",
+                    why=fact(t),
+                ),
+                choice(
+                    rng,
+                    f"Where is the {t['shape']}?",
+                    at,
+                    [p for p in PLACES if p != at],
+                    "where-choice",
+                    why=fact(t),
+                ),
+            ]
+        wrong = dict.fromkeys(
+            pick(rng, near, min(2, len(near))) + pick(rng, far, 3)
+        )  # with colours and shapes that are there, first
+        qs.append(
+            choice(
+                rng,
+                f"What is at the {at}?",
+                what,
+                [f"{c} {s}" for c, s in wrong][:3],
+                "what-choice",
+                why=f"{at} {what}",
+            )
+        )
+    qs.append(
+        choice(
+            rng,
+            "How many objects are there?",
+            str(n),
+            [str(k) for k in range(2, 6) if k != n],
+            "count-choice",
+        )
+    )
     qs += _instructions(rng, things)
     return Scene(spec, draw, *captions, qs)
 
 # %% ../../nbs/nano/01_world.ipynb #d5e27b83
-SIDES, DEPTHS = ['left', 'middle', 'right'], ['far', 'near']
-THINGS = ['car', 'bus', 'tree', 'house', 'sign', 'person']
+SIDES, DEPTHS = ["left", "middle", "right"], ["far", "near"]
+THINGS = ["car", "bus", "tree", "house", "sign", "person"]
+
 
 def _thing(c, kind, x, y, s, fill):
     "Draw `kind` standing on the point (x, y), about 2s wide"
-    if kind == 'car':
-        c.box(x-s, y-.75*s, x+s, y-.2*s, fill); c.polygon([(x-.6*s, y-.75*s), (x-.35*s, y-1.2*s), (x+.4*s, y-1.2*s), (x+.65*s, y-.75*s)], fill)
-        for d in (-.55, .55): c.disc(x+d*s, y-.2*s, .24*s, _INK)
-    elif kind == 'bus':
-        c.box(x-s, y-1.5*s, x+s, y-.2*s, fill)
-        for d in (-.6, 0, .6): c.box(x+d*s-.2*s, y-1.3*s, x+d*s+.2*s, y-.85*s, (235, 245, 255))
-        for d in (-.55, .55): c.disc(x+d*s, y-.2*s, .24*s, _INK)
-    elif kind == 'tree':
-        c.box(x-.15*s, y-.8*s, x+.15*s, y, (110, 75, 45)); c.disc(x, y-1.3*s, .75*s, fill)
-    elif kind == 'house':
-        c.box(x-.8*s, y-1.1*s, x+.8*s, y, fill); c.polygon([(x-s, y-1.1*s), (x, y-1.9*s), (x+s, y-1.1*s)], (90, 60, 50)); c.box(x-.2*s, y-.6*s, x+.2*s, y, (250, 240, 220))
-    elif kind == 'sign':
-        c.box(x-.08*s, y-1.2*s, x+.08*s, y, _INK); c.polygon([(x, y-2.1*s), (x+.6*s, y-1.5*s), (x, y-.9*s), (x-.6*s, y-1.5*s)], fill)
-    elif kind == 'person':
-        c.disc(x, y-1.75*s, .28*s, (225, 175, 140)); c.box(x-.32*s, y-1.45*s, x+.32*s, y-.65*s, fill)
-        for d in (-.18, .18): c.box(x+d*s-.1*s, y-.65*s, x+d*s+.1*s, y, _INK)
+    if kind == "car":
+        c.box(x - s, y - 0.75 * s, x + s, y - 0.2 * s, fill)
+        c.polygon(
+            [
+                (x - 0.6 * s, y - 0.75 * s),
+                (x - 0.35 * s, y - 1.2 * s),
+                (x + 0.4 * s, y - 1.2 * s),
+                (x + 0.65 * s, y - 0.75 * s),
+            ],
+            fill,
+        )
+        for d in (-0.55, 0.55):
+            c.disc(x + d * s, y - 0.2 * s, 0.24 * s, _INK)
+    elif kind == "bus":
+        c.box(x - s, y - 1.5 * s, x + s, y - 0.2 * s, fill)
+        for d in (-0.6, 0, 0.6):
+            c.box(
+                x + d * s - 0.2 * s, y - 1.3 * s, x + d * s + 0.2 * s, y - 0.85 * s, (235, 245, 255)
+            )
+        for d in (-0.55, 0.55):
+            c.disc(x + d * s, y - 0.2 * s, 0.24 * s, _INK)
+    elif kind == "tree":
+        c.box(x - 0.15 * s, y - 0.8 * s, x + 0.15 * s, y, (110, 75, 45))
+        c.disc(x, y - 1.3 * s, 0.75 * s, fill)
+    elif kind == "house":
+        c.box(x - 0.8 * s, y - 1.1 * s, x + 0.8 * s, y, fill)
+        c.polygon([(x - s, y - 1.1 * s), (x, y - 1.9 * s), (x + s, y - 1.1 * s)], (90, 60, 50))
+        c.box(x - 0.2 * s, y - 0.6 * s, x + 0.2 * s, y, (250, 240, 220))
+    elif kind == "sign":
+        c.box(x - 0.08 * s, y - 1.2 * s, x + 0.08 * s, y, _INK)
+        c.polygon(
+            [
+                (x, y - 2.1 * s),
+                (x + 0.6 * s, y - 1.5 * s),
+                (x, y - 0.9 * s),
+                (x - 0.6 * s, y - 1.5 * s),
+            ],
+            fill,
+        )
+    elif kind == "person":
+        c.disc(x, y - 1.75 * s, 0.28 * s, (225, 175, 140))
+        c.box(x - 0.32 * s, y - 1.45 * s, x + 0.32 * s, y - 0.65 * s, fill)
+        for d in (-0.18, 0.18):
+            c.box(x + d * s - 0.1 * s, y - 0.65 * s, x + d * s + 0.1 * s, y, _INK)
+
 
 @family
 def street(rng, split):
@@ -267,225 +503,464 @@ def street(rng, split):
     n = int(rng.integers(2, 5))
     kinds = pick(rng, THINGS, n)
     slots = sorted(pick(rng, range(6), n))
-    things = [dict(kind=k, colour=pick(rng, COLOURS), depth=s//3, side=s % 3, x=_third(rng, s % 3), y=_jit(rng, .8)) for k, s in zip(kinds, slots)]
+    things = [
+        dict(
+            kind=k,
+            colour=pick(rng, COLOURS),
+            depth=s // 3,
+            side=s % 3,
+            x=_third(rng, s % 3),
+            y=_jit(rng, 0.8),
+        )
+        for k, s in zip(kinds, slots)
+    ]
     sky = pick(rng, [(200, 228, 250), (250, 225, 200), (225, 225, 235)])
-    spec = dict(family='street', sky=sky, ground=_tint(rng, 150), things=things)
+    spec = dict(family="street", sky=sky, ground=_tint(rng, 150), things=things)
+
     def draw():
         c = _Canvas(background=sky)
-        c.box(0, 24, 64, 64, tuple(spec['ground']))
+        c.box(0, 24, 64, 64, tuple(spec["ground"]))
         for t in things:
-            foot, half = ((2*CELL - 2, 6), (4*CELL - 2, 8))[t['depth']]
-            _thing(c, t['kind'], t['x'], foot + t['y'], half, COLOURS[t['colour']])
+            foot, half = ((2 * CELL - 2, 6), (4 * CELL - 2, 8))[t["depth"]]
+            _thing(c, t["kind"], t["x"], foot + t["y"], half, COLOURS[t["colour"]])
         return c.done()
+
     at = lambda t: f"{DEPTHS[t['depth']]} {SIDES[t['side']]}"
     fact = lambda t: f"the {t['kind']} is {t['colour']}, {at(t)}"
+
     def compared(t, u):
-        across = [f"{'left' if t['side'] < u['side'] else 'right'} of the {u['kind']}"] if t['side'] != u['side'] else []
-        return ' and '.join(across + ([f"{'closer' if t['depth'] else 'farther'} than the {u['kind']}"] if t['depth'] != u['depth'] else []))
-    captions = *_said(rng, [(at(t), f"{t['colour']} {t['kind']}") for t in things]), _chained(rng, things, fact, compared)
+        across = (
+            [f"{'left' if t['side'] < u['side'] else 'right'} of the {u['kind']}"]
+            if t["side"] != u["side"]
+            else []
+        )
+        return " and ".join(
+            across
+            + (
+                [f"{'closer' if t['depth'] else 'farther'} than the {u['kind']}"]
+                if t["depth"] != u["depth"]
+                else []
+            )
+        )
+
+    captions = (
+        *_said(rng, [(at(t), f"{t['colour']} {t['kind']}") for t in things]),
+        _chained(rng, things, fact, compared),
+    )
     qs = []
     for t in things:
-        qs += [choice(rng, f"Where is the {t['kind']}?", SIDES[t['side']], [s for s in SIDES if s != SIDES[t['side']]], 'side', why=fact(t)),
-               Question(f"Is the {t['kind']} on the left, in the middle or on the right?", SIDES[t['side']], 'side', why=fact(t)),
-               Question(f'What is {at(t)}?', f"{t['colour']} {t['kind']}", 'what', why=fact(t)),
-               Question(f"What colour is the {t['kind']}?", t['colour'], 'colour', why=fact(t)),
-               choice(rng, f"What colour is the {t['kind']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'colour-choice', why=fact(t)),
-               choice(rng, f'What is {at(t)}?', t['kind'], [k for k in THINGS if k != t['kind']], 'what-choice', why=fact(t)),
-               Question(f"Where is the {t['kind']}, near or far?", DEPTHS[t['depth']], 'depth', why=fact(t))]
+        qs += [
+            choice(
+                rng,
+                f"Where is the {t['kind']}?",
+                SIDES[t["side"]],
+                [s for s in SIDES if s != SIDES[t["side"]]],
+                "side",
+                why=fact(t),
+            ),
+            Question(
+                f"Is the {t['kind']} on the left, in the middle or on the right?",
+                SIDES[t["side"]],
+                "side",
+                why=fact(t),
+            ),
+            Question(f"What is {at(t)}?", f"{t['colour']} {t['kind']}", "what", why=fact(t)),
+            Question(f"What colour is the {t['kind']}?", t["colour"], "colour", why=fact(t)),
+            choice(
+                rng,
+                f"What colour is the {t['kind']}?",
+                t["colour"],
+                [c for c in COLOURS if c != t["colour"]],
+                "colour-choice",
+                why=fact(t),
+            ),
+            choice(
+                rng,
+                f"What is {at(t)}?",
+                t["kind"],
+                [k for k in THINGS if k != t["kind"]],
+                "what-choice",
+                why=fact(t),
+            ),
+            Question(
+                f"Where is the {t['kind']}, near or far?", DEPTHS[t["depth"]], "depth", why=fact(t)
+            ),
+        ]
     for t, u in itertools.combinations(things, 2):
-        if t['side'] != u['side']:
+        if t["side"] != u["side"]:
             a, b = pick(rng, [t, u], 2)
-            qs.append(Question(f"Is the {a['kind']} left or right of the {b['kind']}?", 'left' if a['side'] < b['side'] else 'right', 'relation', why=f"the {a['kind']} is {SIDES[a['side']]}, the {b['kind']} is {SIDES[b['side']]}"))
-        if t['depth'] != u['depth']:
-            close, far = (t, u) if t['depth'] else (u, t)
+            qs.append(
+                Question(
+                    f"Is the {a['kind']} left or right of the {b['kind']}?",
+                    "left" if a["side"] < b["side"] else "right",
+                    "relation",
+                    why=f"the {a['kind']} is {SIDES[a['side']]}, the {b['kind']} is {SIDES[b['side']]}",
+                )
+            )
+        if t["depth"] != u["depth"]:
+            close, far = (t, u) if t["depth"] else (u, t)
             a, b = pick(rng, [t, u], 2)
-            qs.append(choice(rng, 'Which is closer?', close['kind'], [far['kind']], 'closer', why=f"the {a['kind']} is {DEPTHS[a['depth']]}, the {b['kind']} is {DEPTHS[b['depth']]}"))
+            qs.append(
+                choice(
+                    rng,
+                    "Which is closer?",
+                    close["kind"],
+                    [far["kind"]],
+                    "closer",
+                    why=f"the {a['kind']} is {DEPTHS[a['depth']]}, the {b['kind']} is {DEPTHS[b['depth']]}",
+                )
+            )
     return Scene(spec, draw, *captions, qs)
 
 # %% ../../nbs/nano/01_world.ipynb #e2e25c18
-LABELS = 'EFGHKLMNPRSTUVXYZ'
-CORNERS = ['top left', 'top right', 'bottom left', 'bottom right']
+LABELS = "EFGHKLMNPRSTUVXYZ"
+CORNERS = ["top left", "top right", "bottom left", "bottom right"]
+
 
 @family
 def diagrams(rng, split):
     "Four labelled nodes and arrows between them"
     labels = pick(rng, LABELS, 4)
-    spots = [[8.5 + 47*(k % 2) + _jit(rng, 1), 8.5 + 47*(k//2) + _jit(rng, 1)] for k in range(4)]
+    spots = [
+        [8.5 + 47 * (k % 2) + _jit(rng, 1), 8.5 + 47 * (k // 2) + _jit(rng, 1)] for k in range(4)
+    ]
     n, edges = int(rng.integers(2, 5)), []
-    for i in pick(rng, range(4), n):   # at most one arrow leaves a node; no pair is joined twice
+    for i in pick(rng, range(4), n):  # at most one arrow leaves a node; no pair is joined twice
         free = [j for j in range(4) if j != i and (j, i) not in edges]
-        if free: edges.append((i, pick(rng, free)))
+        if free:
+            edges.append((i, pick(rng, free)))
     edges = sorted(edges)
     fills = [list(COLOURS[c]) for c in pick(rng, COLOURS, 4)]
-    spec = dict(family='diagrams', background=_tint(rng), labels=labels, spots=spots, edges=edges, fills=fills, filled=bool(rng.random() < .5))
+    spec = dict(
+        family="diagrams",
+        background=_tint(rng),
+        labels=labels,
+        spots=spots,
+        edges=edges,
+        fills=fills,
+        filled=bool(rng.random() < 0.5),
+    )
+
     def draw():
-        c, r = _Canvas(background=spec['background']), 7.5
+        c, r = _Canvas(background=spec["background"]), 7.5
         for i, j in edges:
             (x0, y0), (x1, y1) = spots[i], spots[j]
-            d = math.hypot(x1-x0, y1-y0); ux, uy = (x1-x0)/d, (y1-y0)/d
-            c.arrow((x0+ux*r, y0+uy*r), (x1-ux*(r+1), y1-uy*(r+1)), width=1.6, head=6)
+            d = math.hypot(x1 - x0, y1 - y0)
+            ux, uy = (x1 - x0) / d, (y1 - y0) / d
+            c.arrow(
+                (x0 + ux * r, y0 + uy * r),
+                (x1 - ux * (r + 1), y1 - uy * (r + 1)),
+                width=1.6,
+                head=6,
+            )
         for l, (x, y), f in zip(labels, spots, fills):
-            if spec['filled']: c.disc(x, y, r, tuple(40*v//100 + 153 for v in f))
-            else: c.disc(x, y, r, (255, 255, 255), tuple(f), 1.5)
-            c.text(x, y, l, 12, font='DejaVuSans-Bold')
+            if spec["filled"]:
+                c.disc(x, y, r, tuple(40 * v // 100 + 153 for v in f))
+            else:
+                c.disc(x, y, r, (255, 255, 255), tuple(f), 1.5)
+            c.text(x, y, l, 12, font="DejaVuSans-Bold")
         return c.done()
-    arrows = _said(rng, [(f'{labels[i]} to', labels[j]) for i, j in edges], ', ', 0)
+
+    arrows = _said(rng, [(f"{labels[i]} to", labels[j]) for i, j in edges], ", ", 0)
     to = dict(edges)
-    fact = lambda i: f'{labels[i]} is {CORNERS[i]}, its arrow to ' + (labels[to[i]] if i in to else 'none')
-    captions = *(f'{c}; {a}' for c, a in zip(_said(rng, zip(CORNERS, labels), ', '), arrows)), _shuffled(rng, map(fact, range(4)))
+    fact = lambda i: (
+        f"{labels[i]} is {CORNERS[i]}, its arrow to " + (labels[to[i]] if i in to else "none")
+    )
+    captions = (
+        *(f"{c}; {a}" for c, a in zip(_said(rng, zip(CORNERS, labels), ", "), arrows)),
+        _shuffled(rng, map(fact, range(4))),
+    )
     absent = pick(rng, [l for l in LABELS if l not in labels])
-    qs = [Question('How many arrows are there?', str(len(edges)), 'count', why=arrows[0])]
+    qs = [Question("How many arrows are there?", str(len(edges)), "count", why=arrows[0])]
     for l, corner in zip(labels, CORNERS):
-        qs += [choice(rng, f'Which letter is at the {corner}?', l, [o for o in labels if o != l], 'corner', why=f'{corner} {l}'), Question(f'Which letter is at the {corner}?', l, 'corner-open', why=f'{corner} {l}')]
+        qs += [
+            choice(
+                rng,
+                f"Which letter is at the {corner}?",
+                l,
+                [o for o in labels if o != l],
+                "corner",
+                why=f"{corner} {l}",
+            ),
+            Question(f"Which letter is at the {corner}?", l, "corner-open", why=f"{corner} {l}"),
+        ]
     for i, j in edges:
         others = [l for l in labels if l not in (labels[i], labels[j])] + [absent]
-        qs += [choice(rng, f'What does the arrow from {labels[i]} point to?', labels[j], others, 'from', why=fact(i)), Question(f'What does the arrow from {labels[i]} point to?', labels[j], 'from-open', why=fact(i))]
-        if sum(t == j for _, t in edges) == 1: qs.append(choice(rng, f'Which letter has an arrow to {labels[j]}?', labels[i], others, 'to', why=arrows[0]))
+        qs += [
+            choice(
+                rng,
+                f"What does the arrow from {labels[i]} point to?",
+                labels[j],
+                others,
+                "from",
+                why=fact(i),
+            ),
+            Question(
+                f"What does the arrow from {labels[i]} point to?",
+                labels[j],
+                "from-open",
+                why=fact(i),
+            ),
+        ]
+        if sum(t == j for _, t in edges) == 1:
+            qs.append(
+                choice(
+                    rng,
+                    f"Which letter has an arrow to {labels[j]}?",
+                    labels[i],
+                    others,
+                    "to",
+                    why=arrows[0],
+                )
+            )
     return Scene(spec, draw, *captions, qs)
 
 # %% ../../nbs/nano/01_world.ipynb #8cae7c1d
-def _chart(rng, names, values, thing, unit='', before=''):
+def _chart(rng, names, values, thing, unit="", before=""):
     "The three descriptions and the questions that every chart kind shares"
-    said = {n: f'{v}{unit}' for n, v in zip(names, values)}
+    said = {n: f"{v}{unit}" for n, v in zip(names, values)}
     value = dict(zip(names, values))
-    fact = lambda *ns: ', '.join(f'{n} {said[n]}' for n in ns)
-    captions = [f'{before}{c}' for c in _said(rng, said.items(), ', ', 0)]
-    compared = lambda n, m: ('smaller' if value[n] < value[m] else 'larger' if value[n] > value[m] else 'equal') + f' than {m}'*(value[n] != value[m])
-    order = np.argsort(values, kind='stable')
-    qs = [Question(f'What is the value of {n}?', said[n], 'value', why=fact(n)) for n in names]
-    if values[order[-1]] > values[order[-2]]: qs.append(Question(f'Which {thing} is the largest?', names[order[-1]], 'largest'))
-    if values[order[0]] < values[order[1]]: qs.append(Question(f'Which {thing} is the smallest?', names[order[0]], 'smallest'))
+    fact = lambda *ns: ", ".join(f"{n} {said[n]}" for n in ns)
+    captions = [f"{before}{c}" for c in _said(rng, said.items(), ", ", 0)]
+    compared = lambda n, m: (
+        ("smaller" if value[n] < value[m] else "larger" if value[n] > value[m] else "equal")
+        + f" than {m}" * (value[n] != value[m])
+    )
+    order = np.argsort(values, kind="stable")
+    qs = [Question(f"What is the value of {n}?", said[n], "value", why=fact(n)) for n in names]
+    if values[order[-1]] > values[order[-2]]:
+        qs.append(Question(f"Which {thing} is the largest?", names[order[-1]], "largest"))
+    if values[order[0]] < values[order[1]]:
+        qs.append(Question(f"Which {thing} is the smallest?", names[order[0]], "smallest"))
     for n, m in itertools.combinations(pick(rng, names, len(names)), 2):
-        if value[n] != value[m]: qs.append(Question(f'Is {n} larger than {m}?', 'yes' if value[n] > value[m] else 'no', 'compare', why=fact(n, m)))
+        if value[n] != value[m]:
+            qs.append(
+                Question(
+                    f"Is {n} larger than {m}?",
+                    "yes" if value[n] > value[m] else "no",
+                    "compare",
+                    why=fact(n, m),
+                )
+            )
     return *captions, before + _chained(rng, names, fact, compared), qs
+
 
 def _axes(c, x0, y0, x1, y1):
     "A value axis from 0 to 10 with grid lines; returns value -> y"
     for v in (0, 5, 10):
-        y = y0 - (y0-y1)*v/10
-        c.line([(x0, y), (x1, y)], (190, 190, 190), .8)
-        c.text(x0-1.5, y, str(v), 8, anchor='rm')
-    return lambda v: y0 - (y0-y1)*v/10
+        y = y0 - (y0 - y1) * v / 10
+        c.line([(x0, y), (x1, y)], (190, 190, 190), 0.8)
+        c.text(x0 - 1.5, y, str(v), 8, anchor="rm")
+    return lambda v: y0 - (y0 - y1) * v / 10
+
 
 @family
 def chart_bars(rng, split):
     "A bar chart of three or four colours, values 1 to 9"
     n = int(rng.integers(3, 5))
     names, values = pick(rng, COLOURS, n), [int(v) for v in rng.integers(1, 10, size=n)]
-    spec = dict(family='chart_bars', names=names, values=values, background=_tint(rng, 240), numbers=bool(rng.random() < .25), x=_jit(rng, 1), y=_jit(rng, 1))
+    spec = dict(
+        family="chart_bars",
+        names=names,
+        values=values,
+        background=_tint(rng, 240),
+        numbers=bool(rng.random() < 0.25),
+        x=_jit(rng, 1),
+        y=_jit(rng, 1),
+    )
+
     def draw():
-        c = _Canvas(background=spec['background'])
-        x0, y0, x1, y1 = 13 + spec['x'], 59 + spec['y'], 62, 9 + spec['y']
-        y, w = _axes(c, x0, y0, x1, y1), (x1-x0)/n
+        c = _Canvas(background=spec["background"])
+        x0, y0, x1, y1 = 13 + spec["x"], 59 + spec["y"], 62, 9 + spec["y"]
+        y, w = _axes(c, x0, y0, x1, y1), (x1 - x0) / n
         for i, (m, v) in enumerate(zip(names, values)):
-            c.box(x0 + w*(i+.18), y(v), x0 + w*(i+.82), y0, COLOURS[m])
-            if spec['numbers']: c.text(x0 + w*(i+.5), y(v) - 4.5, str(v), 8, font='DejaVuSans-Bold')
+            c.box(x0 + w * (i + 0.18), y(v), x0 + w * (i + 0.82), y0, COLOURS[m])
+            if spec["numbers"]:
+                c.text(x0 + w * (i + 0.5), y(v) - 4.5, str(v), 8, font="DejaVuSans-Bold")
         return c.done()
-    return Scene(spec, draw, *_chart(rng, names, values, 'bar'))
+
+    return Scene(spec, draw, *_chart(rng, names, values, "bar"))
+
 
 @family
 def chart_lines(rng, split):
     "A line chart of four points, values 1 to 9"
-    names, values = list('PQRS'), [int(v) for v in rng.integers(1, 10, size=4)]
-    spec = dict(family='chart_lines', values=values, colour=pick(rng, COLOURS), background=_tint(rng, 240), x=_jit(rng, 1), y=_jit(rng, 1))
+    names, values = list("PQRS"), [int(v) for v in rng.integers(1, 10, size=4)]
+    spec = dict(
+        family="chart_lines",
+        values=values,
+        colour=pick(rng, COLOURS),
+        background=_tint(rng, 240),
+        x=_jit(rng, 1),
+        y=_jit(rng, 1),
+    )
+
     def draw():
-        c = _Canvas(background=spec['background'])
-        x0, y0, x1, y1 = 12 + spec['x'], 50 + spec['y'], 62, 6 + spec['y']
+        c = _Canvas(background=spec["background"])
+        x0, y0, x1, y1 = 12 + spec["x"], 50 + spec["y"], 62, 6 + spec["y"]
         y = _axes(c, x0, y0, x1, y1)
-        pts = [(max(CELL*(i + .5), x0 + 2) + spec['x'], y(v)) for i, v in enumerate(values)]
-        c.line(pts, COLOURS[spec['colour']], 1.6)
-        for (px, py), m in zip(pts, names): c.disc(px, py, 2.2, COLOURS[spec['colour']]); c.text(px, y0 + 6, m, 8.5)
+        pts = [(max(CELL * (i + 0.5), x0 + 2) + spec["x"], y(v)) for i, v in enumerate(values)]
+        c.line(pts, COLOURS[spec["colour"]], 1.6)
+        for (px, py), m in zip(pts, names):
+            c.disc(px, py, 2.2, COLOURS[spec["colour"]])
+            c.text(px, y0 + 6, m, 8.5)
         return c.done()
-    *captions, qs = _chart(rng, names, values, 'point', before=f"{spec['colour']} line: ")
-    return Scene(spec, draw, *captions, qs + [Question('What colour is the line?', spec['colour'], 'colour')])
+
+    *captions, qs = _chart(rng, names, values, "point", before=f"{spec['colour']} line: ")
+    return Scene(
+        spec, draw, *captions, qs + [Question("What colour is the line?", spec["colour"], "colour")]
+    )
+
 
 @family
 def chart_pies(rng, split):
     "A pie chart of three or four slices, in tens of per cent"
     n = int(rng.integers(3, 5))
     while True:
-        values = [int(v)*10 for v in rng.integers(1, 8, size=n)]
-        if sum(values) == 100: break
+        values = [int(v) * 10 for v in rng.integers(1, 8, size=n)]
+        if sum(values) == 100:
+            break
     names = pick(rng, COLOURS, n)
-    spec = dict(family='chart_pies', names=names, values=values, background=_tint(rng, 240), r=round(float(rng.uniform(22, 29)), 1), x=_jit(rng, 2), y=_jit(rng, 2))
+    spec = dict(
+        family="chart_pies",
+        names=names,
+        values=values,
+        background=_tint(rng, 240),
+        r=round(float(rng.uniform(22, 29)), 1),
+        x=_jit(rng, 2),
+        y=_jit(rng, 2),
+    )
+
     def draw():
-        c, a = _Canvas(background=spec['background']), -90.
+        c, a = _Canvas(background=spec["background"]), -90.0
         for m, v in zip(names, values):
-            c.wedge(32 + spec['x'], 32 + spec['y'], spec['r'], a, a + 3.6*v, COLOURS[m]); a += 3.6*v
+            c.wedge(32 + spec["x"], 32 + spec["y"], spec["r"], a, a + 3.6 * v, COLOURS[m])
+            a += 3.6 * v
         return c.done()
-    return Scene(spec, draw, *_chart(rng, names, values, 'slice', '%'))
+
+    return Scene(spec, draw, *_chart(rng, names, values, "slice", "%"))
 
 # %% ../../nbs/nano/01_world.ipynb #3680d559
-WORDS = ('able acid also area army away baby back ball band bank base bath bear beat bell bird blue boat body bold book born boss '
-         'cake call camp card care case city clay club coal coat code cold cook cool corn cost crew dark data dawn deal '
-         'desk dish door down draw dust duty east easy edge face fact farm fast film fire fish flag flat food foot fork free fuel game '
-         'gate gift girl glad goal gold good grey grow half hall hand hard heat hill home hope horn host hour idea iron jazz join jump '
-         'keep kind king kite lake lamp land last leaf left life lime lion list loud love luck mail main mark mask meal milk mind '
-         'mine moon nail name navy nest news nice nine note open oval page pair park part past path peak pear pink plan '
-         'plum poem pond pool port post race rain rest rice ring road rock roof room rose sail salt sand seat seed ship shoe shop sign '
-         'silk snow soap song soup star swim tall team tent time town tree tune vase view walk wall warm wave west wind wine wolf wood '
-         'yard year zero zone').upper().split()
-FIELDS = ['tax', 'sum', 'tip', 'fee', 'net', 'due']
+WORDS = (
+    (
+        "able acid also area army away baby back ball band bank base bath bear beat bell bird blue boat body bold book born boss "
+        "cake call camp card care case city clay club coal coat code cold cook cool corn cost crew dark data dawn deal "
+        "desk dish door down draw dust duty east easy edge face fact farm fast film fire fish flag flat food foot fork free fuel game "
+        "gate gift girl glad goal gold good grey grow half hall hand hard heat hill home hope horn host hour idea iron jazz join jump "
+        "keep kind king kite lake lamp land last leaf left life lime lion list loud love luck mail main mark mask meal milk mind "
+        "mine moon nail name navy nest news nice nine note open oval page pair park part past path peak pear pink plan "
+        "plum poem pond pool port post race rain rest rice ring road rock roof room rose sail salt sand seat seed ship shoe shop sign "
+        "silk snow soap song soup star swim tall team tent time town tree tune vase view walk wall warm wave west wind wine wolf wood "
+        "yard year zero zone"
+    )
+    .upper()
+    .split()
+)
+FIELDS = ["tax", "sum", "tip", "fee", "net", "due"]
+
 
 @lru_cache(maxsize=1)
 def _digits():
     "scikit-learn's 1797 handwritten digits: images `N 8 8` (0 to 16), labels `N`, and each one's split"
     from sklearn.datasets import load_digits
+
     d = load_digits()
-    return d.images, d.target, [split_of(f'digit {i}') for i in range(len(d.target))]
+    return d.images, d.target, [split_of(f"digit {i}") for i in range(len(d.target))]
+
 
 def _ink_on_paper(rng):
     "A readable pair of colours: dark on light or light on dark"
     dark, light = [int(v) for v in rng.integers(0, 90, size=3)], _tint(rng, 205)
-    return (dark, light) if rng.random() < .75 else (light, dark)
+    return (dark, light) if rng.random() < 0.75 else (light, dark)
+
 
 def _printed(name, rng, lines, questions, named=None):
     "A scene of one to three printed lines, one character in each square; of a field, the name is in small type in one square"
     ink, paper = _ink_on_paper(rng)
-    font, size, n, marks = pick(rng, _FONTS), round(float(rng.uniform(13.5, 16)), 1), SIZE//CELL, []
+    font, size, n, marks = (
+        pick(rng, _FONTS),
+        round(float(rng.uniform(13.5, 16)), 1),
+        SIZE // CELL,
+        [],
+    )
     for line, row in zip(lines, sorted(pick(rng, range(n), len(lines)))):
-        label, _, text = line.rpartition(' ')
+        label, _, text = line.rpartition(" ")
         first = n - 2 if label else int(rng.integers(n - len(text) + 1))
-        x, y = _jit(rng, 1.2), round(CELL*(row + .5) + _jit(rng, 1.2), 1)
-        if label: marks.append([label, round(CELL*(first - .5) + x, 1), y, 8.])
-        marks += [[ch, round(CELL*(first + i + .5) + x, 1), y, size] for i, ch in enumerate(text)]
+        x, y = _jit(rng, 1.2), round(CELL * (row + 0.5) + _jit(rng, 1.2), 1)
+        if label:
+            marks.append([label, round(CELL * (first - 0.5) + x, 1), y, 8.0])
+        marks += [
+            [ch, round(CELL * (first + i + 0.5) + x, 1), y, size] for i, ch in enumerate(text)
+        ]
     spec = dict(family=name, marks=marks, ink=ink, paper=paper, font=font)
+
     def draw():
         c = _Canvas(background=paper)
-        for t, x, y, s in marks: c.text(x, y, t, s, ink, font)
+        for t, x, y, s in marks:
+            c.text(x, y, t, s, ink, font)
         return c.done()
-    return Scene(spec, draw, ' / '.join(lines), ' / '.join(lines), named or ' / '.join(lines), questions)
 
-_NTH = ['first', 'second', 'third']
+    return Scene(
+        spec, draw, " / ".join(lines), " / ".join(lines), named or " / ".join(lines), questions
+    )
+
+
+_NTH = ["first", "second", "third"]
+
+
 def _line_questions(lines):
-    if len(lines) == 1: return [Question('What is written in the picture?', lines[0], 'read')]
-    return [Question(f'What is written in the {n} line?', l, 'line') for n, l in zip(_NTH, lines)] + [Question('What is written in the picture?', ' / '.join(lines), 'read')]
+    if len(lines) == 1:
+        return [Question("What is written in the picture?", lines[0], "read")]
+    return [
+        Question(f"What is written in the {n} line?", l, "line") for n, l in zip(_NTH, lines)
+    ] + [Question("What is written in the picture?", " / ".join(lines), "read")]
+
 
 @family
 def text_words(rng, split):
     "One to three printed words"
     lines = pick(rng, WORDS, int(rng.integers(1, 4)))
-    return _printed('text_words', rng, lines, _line_questions(lines))
+    return _printed("text_words", rng, lines, _line_questions(lines))
+
 
 @family
 def text_letters(rng, split):
     "One or two lines of random capitals"
-    lines = [''.join(pick(rng, LABELS + 'ABCDJQW', int(rng.integers(3, 5)))) for _ in range(int(rng.integers(1, 3)))]
-    return _printed('text_letters', rng, lines, _line_questions(lines))
+    lines = [
+        "".join(pick(rng, LABELS + "ABCDJQW", int(rng.integers(3, 5))))
+        for _ in range(int(rng.integers(1, 3)))
+    ]
+    return _printed("text_letters", rng, lines, _line_questions(lines))
+
 
 @family
 def text_numbers(rng, split):
     "One or two printed numbers"
-    lines = [str(int(rng.integers(10, 10**int(rng.integers(2, 5))))) for _ in range(int(rng.integers(1, 3)))]
-    return _printed('text_numbers', rng, lines, _line_questions(lines))
+    lines = [
+        str(int(rng.integers(10, 10 ** int(rng.integers(2, 5)))))
+        for _ in range(int(rng.integers(1, 3)))
+    ]
+    return _printed("text_numbers", rng, lines, _line_questions(lines))
+
 
 @family
 def text_fields(rng, split):
     "A small receipt: two or three names, each with its number"
     fields = pick(rng, FIELDS, int(rng.integers(2, 4)))
     values = [str(int(v)) for v in rng.integers(2, 100, size=len(fields))]
-    lines, facts = [f'{f} {v}' for f, v in zip(fields, values)], [f'the {f} is {v}' for f, v in zip(fields, values)]
-    return _printed('text_fields', rng, lines, [Question(f'What is the {f}?', v, 'field', why=w) for f, v, w in zip(fields, values, facts)] + _line_questions(lines)[-1:], _shuffled(rng, facts))
+    lines, facts = (
+        [f"{f} {v}" for f, v in zip(fields, values)],
+        [f"the {f} is {v}" for f, v in zip(fields, values)],
+    )
+    return _printed(
+        "text_fields",
+        rng,
+        lines,
+        [Question(f"What is the {f}?", v, "field", why=w) for f, v, w in zip(fields, values, facts)]
+        + _line_questions(lines)[-1:],
+        _shuffled(rng, facts),
+    )
+
 
 @family
 def text_handwriting(rng, split):
@@ -494,17 +969,43 @@ def text_handwriting(rng, split):
     pool = [i for i, s in enumerate(splits) if s == split]
     picked = [pick(rng, pool) for _ in range(int(rng.integers(1, 4)))]
     ink, paper = _ink_on_paper(rng)
-    column, row = int(rng.integers(SIZE//CELL - len(picked) + 1)), int(rng.integers(SIZE//CELL))
-    spec = dict(family='text_handwriting', digits=picked, ink=ink, paper=paper, x=CELL*column, y=CELL*row)
+    column, row = int(rng.integers(SIZE // CELL - len(picked) + 1)), int(rng.integers(SIZE // CELL))
+    spec = dict(
+        family="text_handwriting",
+        digits=picked,
+        ink=ink,
+        paper=paper,
+        x=CELL * column,
+        y=CELL * row,
+    )
+
     def draw():
         page = np.zeros((SIZE, SIZE))
         for i, d in enumerate(picked):
-            big = np.asarray(Image.fromarray((images[d]*15.9375).astype(np.uint8)).resize((CELL, CELL), Image.BICUBIC), float)/255
-            page[spec['y']:spec['y'] + CELL, spec['x'] + CELL*i:spec['x'] + CELL*(i+1)] = big
-        mix = page[..., None]*np.array(ink) + (1 - page[..., None])*np.array(paper)
+            big = (
+                np.asarray(
+                    Image.fromarray((images[d] * 15.9375).astype(np.uint8)).resize(
+                        (CELL, CELL), Image.BICUBIC
+                    ),
+                    float,
+                )
+                / 255
+            )
+            page[
+                spec["y"] : spec["y"] + CELL, spec["x"] + CELL * i : spec["x"] + CELL * (i + 1)
+            ] = big
+        mix = page[..., None] * np.array(ink) + (1 - page[..., None]) * np.array(paper)
         return Image.fromarray(mix.round().clip(0, 255).astype(np.uint8))
-    number = ''.join(str(labels[d]) for d in picked)
-    return Scene(spec, draw, number, number, number, [Question('What number is written by hand?', number, 'handwriting')])
+
+    number = "".join(str(labels[d]) for d in picked)
+    return Scene(
+        spec,
+        draw,
+        number,
+        number,
+        number,
+        [Question("What number is written by hand?", number, "handwriting")],
+    )
 
 # %% ../../nbs/nano/01_world.ipynb #6fe5ba62
 @family
@@ -513,138 +1014,371 @@ def signs(rng, split):
     n = int(rng.integers(2, 4))
     colours, texts = pick(rng, COLOURS, n), []
     while len(texts) < n:
-        text = pick(rng, WORDS) if rng.random() < .6 else str(int(rng.integers(10, 10**int(rng.integers(2, 5)))))
-        if text not in texts: texts.append(text)
-    boards = [dict(colour=c, text=t, row=r, first=int(rng.integers(SIZE//CELL - len(t) + 1)), x=_jit(rng, 1), y=_jit(rng, 1))
-              for c, t, r in zip(colours, texts, sorted(pick(rng, range(SIZE//CELL), n)))]
-    spec = dict(family='signs', wall=_tint(rng, 190), boards=boards, font=pick(rng, _FONTS), size=round(float(rng.uniform(12.5, 14.5)), 1))
+        text = (
+            pick(rng, WORDS)
+            if rng.random() < 0.6
+            else str(int(rng.integers(10, 10 ** int(rng.integers(2, 5)))))
+        )
+        if text not in texts:
+            texts.append(text)
+    boards = [
+        dict(
+            colour=c,
+            text=t,
+            row=r,
+            first=int(rng.integers(SIZE // CELL - len(t) + 1)),
+            x=_jit(rng, 1),
+            y=_jit(rng, 1),
+        )
+        for c, t, r in zip(colours, texts, sorted(pick(rng, range(SIZE // CELL), n)))
+    ]
+    spec = dict(
+        family="signs",
+        wall=_tint(rng, 190),
+        boards=boards,
+        font=pick(rng, _FONTS),
+        size=round(float(rng.uniform(12.5, 14.5)), 1),
+    )
+
     def draw():
-        c = _Canvas(background=spec['wall'])
+        c = _Canvas(background=spec["wall"])
         for b in boards:
-            x, y = CELL*b['first'] + b['x'], CELL*b['row'] + b['y']
-            c.box(x + .5, y + .5, x + CELL*len(b['text']) - .5, y + CELL - .5, COLOURS[b['colour']], _INK, .8)
-            ink = _INK if b['colour'] in ('yellow', 'orange') else (255, 255, 255)
-            for i, ch in enumerate(b['text']): c.text(x + CELL*(i + .5), y + CELL/2, ch, spec['size'], ink, spec['font'])
+            x, y = CELL * b["first"] + b["x"], CELL * b["row"] + b["y"]
+            c.box(
+                x + 0.5,
+                y + 0.5,
+                x + CELL * len(b["text"]) - 0.5,
+                y + CELL - 0.5,
+                COLOURS[b["colour"]],
+                _INK,
+                0.8,
+            )
+            ink = _INK if b["colour"] in ("yellow", "orange") else (255, 255, 255)
+            for i, ch in enumerate(b["text"]):
+                c.text(x + CELL * (i + 0.5), y + CELL / 2, ch, spec["size"], ink, spec["font"])
         return c.done()
+
     says = lambda b: f"the {b['colour']} sign says {b['text']}"
-    captions = *_said(rng, [(f"{b['colour']} sign", b['text']) for b in boards]), _shuffled(rng, [says(b) if rng.random() < .7 else f"{b['text']} is on the {b['colour']} sign" for b in boards])
-    qs = [Question('What does the top sign say?', boards[0]['text'], 'place'), Question('What does the bottom sign say?', boards[-1]['text'], 'place')]
-    for b in boards: qs += [Question(f"What does the {b['colour']} sign say?", b['text'], 'sign', why=says(b)), Question(f"What colour is the sign that says {b['text']}?", b['colour'], 'sign-colour', why=says(b))]
+    captions = (
+        *_said(rng, [(f"{b['colour']} sign", b["text"]) for b in boards]),
+        _shuffled(
+            rng,
+            [
+                says(b) if rng.random() < 0.7 else f"{b['text']} is on the {b['colour']} sign"
+                for b in boards
+            ],
+        ),
+    )
+    qs = [
+        Question("What does the top sign say?", boards[0]["text"], "place"),
+        Question("What does the bottom sign say?", boards[-1]["text"], "place"),
+    ]
+    for b in boards:
+        qs += [
+            Question(f"What does the {b['colour']} sign say?", b["text"], "sign", why=says(b)),
+            Question(
+                f"What colour is the sign that says {b['text']}?",
+                b["colour"],
+                "sign-colour",
+                why=says(b),
+            ),
+        ]
     return Scene(spec, draw, *captions, qs)
 
 # %% ../../nbs/nano/01_world.ipynb #0e31b8ff
-CANVAS = dict(wide=128, vast=192, search=128)   # pixels on each side; all others have SIZE
+CANVAS = dict(wide=128, vast=192, search=128)  # pixels on each side; all others have SIZE
+
 
 def _scattered(rng, name, tiny):
     "Things of different shapes anywhere on a large canvas; `tiny` of them are smaller"
     side, n = CANVAS[name], int(rng.integers(3, 6))
-    cells = side//CELL
-    places = sorted(pick(rng, range(cells*cells), n))
+    cells = side // CELL
+    places = sorted(pick(rng, range(cells * cells), n))
     small = set(pick(rng, range(n), tiny))
-    things = [dict(colour=pick(rng, COLOURS), shape=s, column=k % cells, row=k//cells, x=_jit(rng, 1), y=_jit(rng, 1), r=round(float(rng.uniform(3.6, 4.6) if i in small else rng.uniform(5.5, 7.5)), 1), tiny=i in small)
-              for i, (s, k) in enumerate(zip(pick(rng, SHAPES, n), places))]
+    things = [
+        dict(
+            colour=pick(rng, COLOURS),
+            shape=s,
+            column=k % cells,
+            row=k // cells,
+            x=_jit(rng, 1),
+            y=_jit(rng, 1),
+            r=round(float(rng.uniform(3.6, 4.6) if i in small else rng.uniform(5.5, 7.5)), 1),
+            tiny=i in small,
+        )
+        for i, (s, k) in enumerate(zip(pick(rng, SHAPES, n), places))
+    ]
     spec = dict(family=name, background=_tint(rng), things=things)
+
     def draw():
-        c = _Canvas((side, side), spec['background'])
-        for t in things: _shape(c, t['shape'], CELL*(t['column'] + .5) + t['x'], CELL*(t['row'] + .5) + t['y'], t['r'], COLOURS[t['colour']], spec['background'])
+        c = _Canvas((side, side), spec["background"])
+        for t in things:
+            _shape(
+                c,
+                t["shape"],
+                CELL * (t["column"] + 0.5) + t["x"],
+                CELL * (t["row"] + 0.5) + t["y"],
+                t["r"],
+                COLOURS[t["colour"]],
+                spec["background"],
+            )
         return c.done()
-    third = lambda t: PLACES[3*(t['row']*3//cells) + t['column']*3//cells]
+
+    third = lambda t: PLACES[3 * (t["row"] * 3 // cells) + t["column"] * 3 // cells]
     fact = lambda t: f"the {t['shape']} is {t['colour']}, {third(t)}"
-    across = lambda t, u: ('left', 'right')[t['column'] > u['column']]*(t['column'] != u['column'])
-    down = lambda t, u: ('above', 'below')[t['row'] > u['row']]*(t['row'] != u['row'])
-    seen_from = lambda t, u: f"from the {u['shape']} {down(t, u)} {across(t, u)}".replace('  ', ' ').strip()
-    captions = *_said(rng, [(third(t), f"{t['colour']} {t['shape']}") for t in things]), _chained(rng, things, fact, seen_from)
+    across = lambda t, u: (
+        ("left", "right")[t["column"] > u["column"]] * (t["column"] != u["column"])
+    )
+    down = lambda t, u: ("above", "below")[t["row"] > u["row"]] * (t["row"] != u["row"])
+    seen_from = lambda t, u: f"from the {u['shape']} {down(t, u)} {across(t, u)}".replace(
+        "  ", " "
+    ).strip()
+    captions = (
+        *_said(rng, [(third(t), f"{t['colour']} {t['shape']}") for t in things]),
+        _chained(rng, things, fact, seen_from),
+    )
     qs = []
     for t in things:
-        qs += [choice(rng, f"What colour is the {t['shape']}?", t['colour'], [c for c in COLOURS if c != t['colour']], 'attribute' if t['tiny'] else 'single', why=fact(t)),
-               Question(f"What colour is the {t['shape']}?", t['colour'], 'colour', why=fact(t)), Question(f"Where is the {t['shape']}?", third(t), 'where', why=fact(t))]
+        qs += [
+            choice(
+                rng,
+                f"What colour is the {t['shape']}?",
+                t["colour"],
+                [c for c in COLOURS if c != t["colour"]],
+                "attribute" if t["tiny"] else "single",
+                why=fact(t),
+            ),
+            Question(f"What colour is the {t['shape']}?", t["colour"], "colour", why=fact(t)),
+            Question(f"Where is the {t['shape']}?", third(t), "where", why=fact(t)),
+        ]
     for t, u in itertools.permutations(things, 2):
-        target, why, (v, h) = 'position' if t['tiny'] or u['tiny'] else 'relation', f"the {t['shape']} is {seen_from(t, u)}", (down(t, u), across(t, u))
-        if h: qs.append(choice(rng, f"Is the {t['shape']} left or right of the {u['shape']}?", h, ['left' if h == 'right' else 'right'], target, why=why))
-        if v: qs.append(choice(rng, f"Is the {t['shape']} above or below the {u['shape']}?", v, ['above' if v == 'below' else 'below'], target, why=why))
-        if h and v: qs.append(choice(rng, f"Where is the {t['shape']}, seen from the {u['shape']}?", f'{v} {h}', [o for o in ('above left', 'above right', 'below left', 'below right') if o != f'{v} {h}'], 'cross', why=why))
+        target, why, (v, h) = (
+            "position" if t["tiny"] or u["tiny"] else "relation",
+            f"the {t['shape']} is {seen_from(t, u)}",
+            (down(t, u), across(t, u)),
+        )
+        if h:
+            qs.append(
+                choice(
+                    rng,
+                    f"Is the {t['shape']} left or right of the {u['shape']}?",
+                    h,
+                    ["left" if h == "right" else "right"],
+                    target,
+                    why=why,
+                )
+            )
+        if v:
+            qs.append(
+                choice(
+                    rng,
+                    f"Is the {t['shape']} above or below the {u['shape']}?",
+                    v,
+                    ["above" if v == "below" else "below"],
+                    target,
+                    why=why,
+                )
+            )
+        if h and v:
+            qs.append(
+                choice(
+                    rng,
+                    f"Where is the {t['shape']}, seen from the {u['shape']}?",
+                    f"{v} {h}",
+                    [
+                        o
+                        for o in ("above left", "above right", "below left", "below right")
+                        if o != f"{v} {h}"
+                    ],
+                    "cross",
+                    why=why,
+                )
+            )
     return Scene(spec, draw, *captions, qs)
+
 
 @family
 def wide(rng, split):
     "Three to five things on a canvas of four times the usual area"
-    return _scattered(rng, 'wide', 0)
+    return _scattered(rng, "wide", 0)
+
 
 @family
 def vast(rng, split):
     "Three to five things on a canvas of nine times the usual area"
-    return _scattered(rng, 'vast', 0)
+    return _scattered(rng, "vast", 0)
+
 
 @family
 def search(rng, split):
     "One tiny thing among larger ones on a large canvas"
-    return _scattered(rng, 'search', 1)
+    return _scattered(rng, "search", 1)
 
 # %% ../../nbs/nano/01_world.ipynb #8d8b5015
 @family
 def science_magnets(rng, split):
     "Two bar magnets facing each other"
-    poles = pick(rng, ['NS', 'SN']) + pick(rng, ['NS', 'SN'])
-    spec = dict(family='science_magnets', poles=poles, row=int(rng.integers(1, 3)), x=_jit(rng, .7), y=_jit(rng, 1), gap=round(float(rng.uniform(2, 5)), 1), background=_tint(rng), h=round(float(rng.uniform(9, 14)), 1),
-                colours=[list(COLOURS[c]) for c in pick(rng, COLOURS, 2)])
+    poles = pick(rng, ["NS", "SN"]) + pick(rng, ["NS", "SN"])
+    spec = dict(
+        family="science_magnets",
+        poles=poles,
+        row=int(rng.integers(1, 3)),
+        x=_jit(rng, 0.7),
+        y=_jit(rng, 1),
+        gap=round(float(rng.uniform(2, 5)), 1),
+        background=_tint(rng),
+        h=round(float(rng.uniform(9, 14)), 1),
+        colours=[list(COLOURS[c]) for c in pick(rng, COLOURS, 2)],
+    )
+
     def draw():
-        c, y, g, h = _Canvas(background=spec['background']), CELL*(spec['row'] + .5) + spec['y'], spec['gap']/2, spec['h']
+        c, y, g, h = (
+            _Canvas(background=spec["background"]),
+            CELL * (spec["row"] + 0.5) + spec["y"],
+            spec["gap"] / 2,
+            spec["h"],
+        )
         for i, p in enumerate(poles):
-            x = CELL*i + spec['x']
-            c.box(x + (1, 0, g, 0)[i], y-h, x + CELL - (0, g, 0, 1)[i], y+h, tuple(spec['colours'][p == 'N']))
-            c.text(x + CELL/2, y, p, 11, (255, 255, 255), 'DejaVuSans-Bold')
+            x = CELL * i + spec["x"]
+            c.box(
+                x + (1, 0, g, 0)[i],
+                y - h,
+                x + CELL - (0, g, 0, 1)[i],
+                y + h,
+                tuple(spec["colours"][p == "N"]),
+            )
+            c.text(x + CELL / 2, y, p, 11, (255, 255, 255), "DejaVuSans-Bold")
         return c.done()
-    answer = 'repel' if poles[1] == poles[2] else 'attract'
-    caption = f'left magnet {poles[0]} {poles[1]}, right magnet {poles[2]} {poles[3]}; facing {poles[1]} and {poles[2]}: {answer}'
-    qs = [choice(rng, 'Will these magnets attract or repel each other?', answer, ['attract' if answer == 'repel' else 'repel'], 'magnets'),
-          Question('Which poles face each other?', f'{poles[1]} and {poles[2]}', 'poles'),
-          Question('Will these magnets attract or repel each other?', answer, 'magnets-open')]
+
+    answer = "repel" if poles[1] == poles[2] else "attract"
+    caption = f"left magnet {poles[0]} {poles[1]}, right magnet {poles[2]} {poles[3]}; facing {poles[1]} and {poles[2]}: {answer}"
+    qs = [
+        choice(
+            rng,
+            "Will these magnets attract or repel each other?",
+            answer,
+            ["attract" if answer == "repel" else "repel"],
+            "magnets",
+        ),
+        Question("Which poles face each other?", f"{poles[1]} and {poles[2]}", "poles"),
+        Question("Will these magnets attract or repel each other?", answer, "magnets-open"),
+    ]
     return Scene(spec, draw, caption, caption, caption, qs)
+
 
 @family
 def science_thermometers(rng, split):
     "Two or three thermometers"
     n = int(rng.integers(2, 4))
-    levels = [int(v)*10 for v in pick(rng, range(1, 10), n)]
-    spec = dict(family='science_thermometers', levels=levels, y=_jit(rng, 2), background=_tint(rng), x=[_jit(rng, 2) for _ in range(n)])
-    sides = ['left', 'right'] if n == 2 else SIDES
+    levels = [int(v) * 10 for v in pick(rng, range(1, 10), n)]
+    spec = dict(
+        family="science_thermometers",
+        levels=levels,
+        y=_jit(rng, 2),
+        background=_tint(rng),
+        x=[_jit(rng, 2) for _ in range(n)],
+    )
+    sides = ["left", "right"] if n == 2 else SIDES
+
     def draw():
-        c, y0, y1 = _Canvas(background=spec['background']), 50 + spec['y'], 6 + spec['y']
+        c, y0, y1 = _Canvas(background=spec["background"]), 50 + spec["y"], 6 + spec["y"]
         for i, v in enumerate(levels):
-            x = 64*(i+.5)/n + spec['x'][i]
-            c.box(x-3, y1, x+3, y0, (255, 255, 255), _INK, .8); c.disc(x, y0+4, 5.5, COLOURS['red'])
-            c.box(x-1.8, y0 - (y0-y1)*v/100, x+1.8, y0+1, COLOURS['red'])
-            for m in (25, 50, 75): c.line([(x+3, y0-(y0-y1)*m/100), (x+6, y0-(y0-y1)*m/100)], width=.8)
+            x = 64 * (i + 0.5) / n + spec["x"][i]
+            c.box(x - 3, y1, x + 3, y0, (255, 255, 255), _INK, 0.8)
+            c.disc(x, y0 + 4, 5.5, COLOURS["red"])
+            c.box(x - 1.8, y0 - (y0 - y1) * v / 100, x + 1.8, y0 + 1, COLOURS["red"])
+            for m in (25, 50, 75):
+                c.line(
+                    [(x + 3, y0 - (y0 - y1) * m / 100), (x + 6, y0 - (y0 - y1) * m / 100)],
+                    width=0.8,
+                )
         return c.done()
+
     hot, cold = sides[int(np.argmax(levels))], sides[int(np.argmin(levels))]
-    captions = [f'{c}; hottest {hot}, coldest {cold}' for c in (*_said(rng, zip(sides, levels), ', ', 0), _chained(rng, range(n), lambda i: f'{sides[i]} {levels[i]}', lambda i, k: 'hotter' if levels[i] > levels[k] else 'colder'))]
-    qs = [choice(rng, 'Which thermometer is the hottest?', hot, [s for s in sides if s != hot], 'hottest'),
-          choice(rng, 'Which thermometer is the coldest?', cold, [s for s in sides if s != cold], 'coldest'),
-          *(Question(f'What does the {s} thermometer show?', str(v), 'level', why=f'{s} {v}') for s, v in zip(sides, levels))]
+    captions = [
+        f"{c}; hottest {hot}, coldest {cold}"
+        for c in (
+            *_said(rng, zip(sides, levels), ", ", 0),
+            _chained(
+                rng,
+                range(n),
+                lambda i: f"{sides[i]} {levels[i]}",
+                lambda i, k: "hotter" if levels[i] > levels[k] else "colder",
+            ),
+        )
+    ]
+    qs = [
+        choice(
+            rng, "Which thermometer is the hottest?", hot, [s for s in sides if s != hot], "hottest"
+        ),
+        choice(
+            rng,
+            "Which thermometer is the coldest?",
+            cold,
+            [s for s in sides if s != cold],
+            "coldest",
+        ),
+        *(
+            Question(f"What does the {s} thermometer show?", str(v), "level", why=f"{s} {v}")
+            for s, v in zip(sides, levels)
+        ),
+    ]
     return Scene(spec, draw, *captions, qs)
+
 
 @family
 def science_balance(rng, split):
     "A balance with two boxes"
     tilt = int(rng.integers(-1, 2))
     a, b = pick(rng, COLOURS, 2)
-    spec = dict(family='science_balance', tilt=tilt, colours=[a, b], angle=round(float(rng.uniform(6, 16)), 1), background=_tint(rng), x=_jit(rng, 3), y=_jit(rng, 3),
-                sizes=[round(float(v), 1) for v in rng.uniform(5, 8, size=2)])
+    spec = dict(
+        family="science_balance",
+        tilt=tilt,
+        colours=[a, b],
+        angle=round(float(rng.uniform(6, 16)), 1),
+        background=_tint(rng),
+        x=_jit(rng, 3),
+        y=_jit(rng, 3),
+        sizes=[round(float(v), 1) for v in rng.uniform(5, 8, size=2)],
+    )
+
     def draw():
-        c, x, y = _Canvas(background=spec['background']), 32 + spec['x'], 26 + spec['y']
-        dy = 22*math.sin(math.radians(spec['angle']))*tilt
-        c.polygon([(x, y), (x+6, y+28), (x-6, y+28)], (120, 120, 125)); c.line([(x-22, y-dy), (x+22, y+dy)], width=2)
-        for s, col, r in zip((-1, 1), (a, b), spec['sizes']):
-            px, py = x + 20*s, y + dy*s
-            c.line([(px, py), (px, py+10)], width=.8); c.line([(px-8, py+10), (px+8, py+10)], width=1.5)
-            c.box(px-r, py+10-1.6*r, px+r, py+9.5, COLOURS[col])
+        c, x, y = _Canvas(background=spec["background"]), 32 + spec["x"], 26 + spec["y"]
+        dy = 22 * math.sin(math.radians(spec["angle"])) * tilt
+        c.polygon([(x, y), (x + 6, y + 28), (x - 6, y + 28)], (120, 120, 125))
+        c.line([(x - 22, y - dy), (x + 22, y + dy)], width=2)
+        for s, col, r in zip((-1, 1), (a, b), spec["sizes"]):
+            px, py = x + 20 * s, y + dy * s
+            c.line([(px, py), (px, py + 10)], width=0.8)
+            c.line([(px - 8, py + 10), (px + 8, py + 10)], width=1.5)
+            c.box(px - r, py + 10 - 1.6 * r, px + r, py + 9.5, COLOURS[col])
         return c.done()
-    heavy, light = ((a, b), (b, a))[tilt == 1] if tilt else ('the same', 'the same')
-    caption = f'left {a} box, right {b} box; ' + ('level: the same weight' if not tilt else f'the {heavy} side is down: {heavy} is heavier')
-    qs = [choice(rng, 'Which box is heavier?', heavy, [o for o in (a, b, 'the same') if o != heavy], 'heavier'),
-          choice(rng, 'Which box is lighter?', light, [o for o in (a, b, 'the same') if o != light], 'lighter'),
-          Question('Which side is down?', ('none', 'left' if tilt == -1 else 'right')[tilt != 0], 'down')]
+
+    heavy, light = ((a, b), (b, a))[tilt == 1] if tilt else ("the same", "the same")
+    caption = f"left {a} box, right {b} box; " + (
+        "level: the same weight" if not tilt else f"the {heavy} side is down: {heavy} is heavier"
+    )
+    qs = [
+        choice(
+            rng,
+            "Which box is heavier?",
+            heavy,
+            [o for o in (a, b, "the same") if o != heavy],
+            "heavier",
+        ),
+        choice(
+            rng,
+            "Which box is lighter?",
+            light,
+            [o for o in (a, b, "the same") if o != light],
+            "lighter",
+        ),
+        Question(
+            "Which side is down?", ("none", "left" if tilt == -1 else "right")[tilt != 0], "down"
+        ),
+    ]
     return Scene(spec, draw, caption, caption, caption, qs)
+
 
 @family
 def science_solutions(rng, split):
@@ -654,106 +1388,211 @@ def science_solutions(rng, split):
     colour = pick(rng, COLOURS)
     places, dots = [0, 3] if n == 2 else [0, int(rng.integers(1, 3)), 3], []
     for i, k in zip(places, counts):  # particles on a jittered lattice, so that none hides another
-        dots.append([[round(CELL*(i + .5) + (c % 3 - 1)*4.4 + _jit(rng, .5), 1), round(CELL*1.5 + (c//3)*8 - 4 + _jit(rng, .8), 1)] for c in sorted(pick(rng, range(12), k))])
-    spec = dict(family='science_solutions', counts=counts, colour=colour, places=places, dots=dots, background=_tint(rng))
-    sides = ['left', 'right'] if n == 2 else SIDES
+        dots.append(
+            [
+                [
+                    round(CELL * (i + 0.5) + (c % 3 - 1) * 4.4 + _jit(rng, 0.5), 1),
+                    round(CELL * 1.5 + (c // 3) * 8 - 4 + _jit(rng, 0.8), 1),
+                ]
+                for c in sorted(pick(rng, range(12), k))
+            ]
+        )
+    spec = dict(
+        family="science_solutions",
+        counts=counts,
+        colour=colour,
+        places=places,
+        dots=dots,
+        background=_tint(rng),
+    )
+    sides = ["left", "right"] if n == 2 else SIDES
+
     def draw():
-        c = _Canvas(background=spec['background'])
+        c = _Canvas(background=spec["background"])
         for i, ds in zip(places, dots):
-            l, r = CELL*i + 1, CELL*(i+1) - 1
-            c.box(l, CELL, r, 3*CELL - 1, (205, 230, 250)); c.line([(l, 9), (l, 3*CELL - 1), (r, 3*CELL - 1), (r, 9)], width=1.2)
-            for px, py in ds: c.disc(px, py, 1.8, COLOURS[colour])
+            l, r = CELL * i + 1, CELL * (i + 1) - 1
+            c.box(l, CELL, r, 3 * CELL - 1, (205, 230, 250))
+            c.line([(l, 9), (l, 3 * CELL - 1), (r, 3 * CELL - 1), (r, 9)], width=1.2)
+            for px, py in ds:
+                c.disc(px, py, 1.8, COLOURS[colour])
         return c.done()
+
     most, least = sides[int(np.argmax(counts))], sides[int(np.argmin(counts))]
-    captions = [f'{colour} particles: {c}; most {most}, least {least}' for c in (*_said(rng, zip(sides, counts), ', ', 0), _chained(rng, range(n), lambda i: f'{sides[i]} {counts[i]}', lambda i, k: 'more' if counts[i] > counts[k] else 'less'))]
-    qs = [choice(rng, 'Which solution is the most concentrated?', most, [s for s in sides if s != most], 'most'),
-          choice(rng, 'Which solution is the least concentrated?', least, [s for s in sides if s != least], 'least'),
-          *(Question(f'How many particles are in the {s} solution?', str(v), 'count', why=f'{s} {v}') for s, v in zip(sides, counts))]
+    captions = [
+        f"{colour} particles: {c}; most {most}, least {least}"
+        for c in (
+            *_said(rng, zip(sides, counts), ", ", 0),
+            _chained(
+                rng,
+                range(n),
+                lambda i: f"{sides[i]} {counts[i]}",
+                lambda i, k: "more" if counts[i] > counts[k] else "less",
+            ),
+        )
+    ]
+    qs = [
+        choice(
+            rng,
+            "Which solution is the most concentrated?",
+            most,
+            [s for s in sides if s != most],
+            "most",
+        ),
+        choice(
+            rng,
+            "Which solution is the least concentrated?",
+            least,
+            [s for s in sides if s != least],
+            "least",
+        ),
+        *(
+            Question(
+                f"How many particles are in the {s} solution?", str(v), "count", why=f"{s} {v}"
+            )
+            for s, v in zip(sides, counts)
+        ),
+    ]
     return Scene(spec, draw, *captions, qs)
+
 
 @family
 def science_circuits(rng, split):
     "A battery, a switch and a bulb"
-    closed = bool(rng.random() < .5)
-    gap = None if closed else pick(rng, ['switch', 'wire'])
-    spec = dict(family='science_circuits', gap=gap, colour=pick(rng, COLOURS), background=_tint(rng), x=_jit(rng, 1), y=pick(rng, [24, 40]) + _jit(rng, 1), flip=bool(rng.random() < .5))
+    closed = bool(rng.random() < 0.5)
+    gap = None if closed else pick(rng, ["switch", "wire"])
+    spec = dict(
+        family="science_circuits",
+        gap=gap,
+        colour=pick(rng, COLOURS),
+        background=_tint(rng),
+        x=_jit(rng, 1),
+        y=pick(rng, [24, 40]) + _jit(rng, 1),
+        flip=bool(rng.random() < 0.5),
+    )
+
     def draw():
-        c, x, y = _Canvas(background=spec['background']), 32 + spec['x'], spec['y']
-        l, r, t, b = x-24, x+24, y-16, y+16
-        sx, bx = (r, l) if spec['flip'] else (l, r)   # the switch's side and the bulb's
-        c.line([(l, t), (r, t)], width=1.4); c.line([(bx, t), (bx, b)], width=1.4)
-        c.line([(sx, t), (sx, y-6)], width=1.4); c.line([(sx, y+6), (sx, b)], width=1.4)
-        c.line([(sx, y+6), (sx + (0 if spec['gap'] != 'switch' else 9 if sx < x else -9), y-6)], width=1.8)
-        for py in (y-6, y+6): c.disc(sx, py, 1.6, _INK)
-        c.line([(l, b), (x-4, b)], width=1.4); c.line([(x+4, b), (r, b)], width=1.4)
-        c.line([(x-4, b-6), (x-4, b+6)], width=1.4); c.line([(x+4, b-3), (x+4, b+3)], width=2.6)
-        if spec['gap'] == 'wire': c.box(x-14, t-2, x-3, t+2, tuple(spec['background']))
-        c.disc(bx, y, 6.5, COLOURS[spec['colour']], _INK, 1.2)
+        c, x, y = _Canvas(background=spec["background"]), 32 + spec["x"], spec["y"]
+        l, r, t, b = x - 24, x + 24, y - 16, y + 16
+        sx, bx = (r, l) if spec["flip"] else (l, r)  # the switch's side and the bulb's
+        c.line([(l, t), (r, t)], width=1.4)
+        c.line([(bx, t), (bx, b)], width=1.4)
+        c.line([(sx, t), (sx, y - 6)], width=1.4)
+        c.line([(sx, y + 6), (sx, b)], width=1.4)
+        c.line(
+            [(sx, y + 6), (sx + (0 if spec["gap"] != "switch" else 9 if sx < x else -9), y - 6)],
+            width=1.8,
+        )
+        for py in (y - 6, y + 6):
+            c.disc(sx, py, 1.6, _INK)
+        c.line([(l, b), (x - 4, b)], width=1.4)
+        c.line([(x + 4, b), (r, b)], width=1.4)
+        c.line([(x - 4, b - 6), (x - 4, b + 6)], width=1.4)
+        c.line([(x + 4, b - 3), (x + 4, b + 3)], width=2.6)
+        if spec["gap"] == "wire":
+            c.box(x - 14, t - 2, x - 3, t + 2, tuple(spec["background"]))
+        c.disc(bx, y, 6.5, COLOURS[spec["colour"]], _INK, 1.2)
         return c.done()
-    answer = 'yes' if closed else 'no'
-    caption = ('closed circuit: the bulb lights' if closed else f'open {gap}: the bulb stays dark') + f"; {spec['colour']} bulb"
-    qs = [choice(rng, 'Will the bulb light up?', answer, ['no' if closed else 'yes'], 'bulb'),
-          Question('Is the circuit open or closed?', 'closed' if closed else 'open', 'circuit'),
-          Question('What colour is the bulb?', spec['colour'], 'colour')]
+
+    answer = "yes" if closed else "no"
+    caption = (
+        "closed circuit: the bulb lights" if closed else f"open {gap}: the bulb stays dark"
+    ) + f"; {spec['colour']} bulb"
+    qs = [
+        choice(rng, "Will the bulb light up?", answer, ["no" if closed else "yes"], "bulb"),
+        Question("Is the circuit open or closed?", "closed" if closed else "open", "circuit"),
+        Question("What colour is the bulb?", spec["colour"], "colour"),
+    ]
     return Scene(spec, draw, caption, caption, caption, qs)
 
 # %% ../../nbs/nano/01_world.ipynb #d117080f
 def scene(
-    subset:str,   # a name from `FAMILIES`
-    split:str,    # a name from `SPLITS`
-    index:int,    # which one
+    subset: str,  # a name from `FAMILIES`
+    split: str,  # a name from `SPLITS`
+    index: int,  # which one
 ) -> Scene:
     "Scene `index` of a subset's split; the same on every machine"
-    if subset not in FAMILIES: raise BadInput(f"no subset '{subset}'; there are {', '.join(FAMILIES)}")
-    if split not in SPLITS: raise BadInput(f"no split '{split}'; there are {', '.join(SPLITS)}")
+    if subset not in FAMILIES:
+        raise BadInput(f"no subset '{subset}'; there are {', '.join(FAMILIES)}")
+    if split not in SPLITS:
+        raise BadInput(f"no split '{split}'; there are {', '.join(SPLITS)}")
     for attempt in range(10_000):
         s = FAMILIES[subset](rng_for(subset, split, index, attempt), split)
-        if split_of(s.key) == split: return s
-    raise RuntimeError(f'{subset}/{split}/{index}: no scene found; the family is too small to be split')
+        if split_of(s.key) == split:
+            return s
+    raise RuntimeError(
+        f"{subset}/{split}/{index}: no scene found; the family is too small to be split"
+    )
 
 # %% ../../nbs/nano/01_world.ipynb #30797f00
-COT = 'Think step by step.'
+COT = "Think step by step."
+
 
 def reasoned(
-    s:Scene,
-    q:Question,           # one of its questions
-) -> dict:                # a `user` and `assistant` turn
+    s: Scene,
+    q: Question,  # one of its questions
+) -> dict:  # a `user` and `assistant` turn
     "A question asked and answered with the reasoning first"
-    return dict(user=f'{q.text()}\n{COT}', assistant=f'{q.why or s.caption}. Answer: {q.answer}')
+    return dict(user=f"{q.text()}\n{COT}", assistant=f"{q.why or s.caption}. Answer: {q.answer}")
+
 
 def final_answer(
-    said:str        # by a model that was asked to think step by step
-) -> str:           # empty if it did not finish
+    said: str,  # by a model that was asked to think step by step
+) -> str:  # empty if it did not finish
     "What follows the last `Answer:`"
-    return said.rpartition('Answer:')[2].strip() if 'Answer:' in said else ''
+    return said.rpartition("Answer:")[2].strip() if "Answer:" in said else ""
 
 # %% ../../nbs/nano/01_world.ipynb #9962a982
-DESCRIBE, DESCRIBE_FREELY, DESCRIBE_NAMED = 'Describe the picture.', 'Describe the picture in any order.', 'Describe each thing by its name.'
+DESCRIBE, DESCRIBE_FREELY, DESCRIBE_NAMED = (
+    "Describe the picture.",
+    "Describe the picture in any order.",
+    "Describe each thing by its name.",
+)
+
 
 def conversation(
-    subset:str,                   # a name from `FAMILIES`
-    split:str,                    # a name from `SPLITS`
-    index:int,                    # which one
-    turns:int=3,       # question-answer turns at most, besides the caption
-    characters:int=240,# a turn that would make the conversation longer than this is left out; the first one stays
-    first:float=.25,   # how often the caption comes before the questions
-    last:float=.45,    # how often it comes after them
-    cot:float=.2,      # how often, instead of a caption, the last question is answered with the reasoning first
-    free:float=0.,     # how often a caption is in random order
-    named:float=0.,    # how often it goes from thing to thing by name instead
-    kinds:tuple=(),    # only questions of these kinds, if the scene has any of them; all by default
-    thinking:float=0., # how often any other question is answered with the reasoning first
+    subset: str,  # a name from `FAMILIES`
+    split: str,  # a name from `SPLITS`
+    index: int,  # which one
+    turns: int = 3,  # question-answer turns at most, besides the caption
+    characters: int = 240,  # a turn that would make the conversation longer than this is left out; the first one stays
+    first: float = 0.25,  # how often the caption comes before the questions
+    last: float = 0.45,  # how often it comes after them
+    cot: float = 0.2,  # how often, instead of a caption, the last question is answered with the reasoning first
+    free: float = 0.0,  # how often a caption is in random order
+    named: float = 0.0,  # how often it goes from thing to thing by name instead
+    kinds: tuple = (),  # only questions of these kinds, if the scene has any of them; all by default
+    thinking: float = 0.0,  # how often any other question is answered with the reasoning first
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
-    s, rng = scene(subset, split, index), rng_for(subset, split, index, 'turns')
+    s, rng = scene(subset, split, index), rng_for(subset, split, index, "turns")
     form, where = rng.random(), rng.random()
-    caption = dict(zip(('user', 'assistant'), (DESCRIBE_NAMED, s.named) if form < named else (DESCRIBE_FREELY, s.free) if form < named + free else (DESCRIBE, s.caption)))
-    texts, length = [], len(caption['assistant'])
+    caption = dict(
+        zip(
+            ("user", "assistant"),
+            (DESCRIBE_NAMED, s.named)
+            if form < named
+            else (DESCRIBE_FREELY, s.free)
+            if form < named + free
+            else (DESCRIBE, s.caption),
+        )
+    )
+    texts, length = [], len(caption["assistant"])
     for q in pick(rng, [q for q in s.questions if q.kind in kinds] or s.questions, turns):
-        turn = reasoned(s, q) if thinking and rng.random() < thinking else dict(user=q.text(), assistant=q.answer)
-        length += len(turn['user']) + 30 + (len(turn['assistant']) if thinking else 0)    # a turn's marks cost about as much as thirty characters
-        if not texts or length <= characters: asked = q; texts.append(turn)
-    if where < first: texts.insert(0, caption)
-    elif where < first + last: texts.append(caption)
-    elif where < first + last + cot: texts[-1] = reasoned(s, asked)
+        turn = (
+            reasoned(s, q)
+            if thinking and rng.random() < thinking
+            else dict(user=q.text(), assistant=q.answer)
+        )
+        length += (
+            len(turn["user"]) + 30 + (len(turn["assistant"]) if thinking else 0)
+        )  # a turn's marks cost about as much as thirty characters
+        if not texts or length <= characters:
+            asked = q
+            texts.append(turn)
+    if where < first:
+        texts.insert(0, caption)
+    elif where < first + last:
+        texts.append(caption)
+    elif where < first + last + cot:
+        texts[-1] = reasoned(s, asked)
     return dict(images=[s.draw()], texts=texts, source=subset)

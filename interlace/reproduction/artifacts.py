@@ -13,138 +13,319 @@ import numpy as np
 import pandas as pd
 import matplotlib as mpl
 import seaborn as sns
-from ..core.project import BadInput, finished, fingerprint, project_root, provenance, read_json, write_json
+from interlace.core.project import (
+    BadInput,
+    finished,
+    fingerprint,
+    project_root,
+    provenance,
+    read_json,
+    write_json,
+)
 from ..method.selection import FATES, Plan
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #cffd8622
-LABELS = {'dense': 'Dense', 'dense-ft': 'Dense-FT', 'wanda-2-4': 'Wanda 2:4', 'magnitude-2-4': 'Magnitude 2:4', 'sleb': 'SLEB', 'sleb-ft': 'SLEB-FT', 'interlace': 'INTERLACE',
-          'interlace-oa': 'INTERLACE-OA', 'interlace-tn': 'INTERLACE-TN', 'consecutive': 'Consecutive', 'random': 'Random'}
+LABELS = {
+    "dense": "Dense",
+    "dense-ft": "Dense-FT",
+    "wanda-2-4": "Wanda 2:4",
+    "magnitude-2-4": "Magnitude 2:4",
+    "sleb": "SLEB",
+    "sleb-ft": "SLEB-FT",
+    "interlace": "INTERLACE",
+    "interlace-oa": "INTERLACE-OA",
+    "interlace-tn": "INTERLACE-TN",
+    "consecutive": "Consecutive",
+    "random": "Random",
+}
+
 
 def label(
-    record:dict      # of a variant
-) -> str:            # e.g. 'INTERLACE', 'Dense-FT'
+    record: dict,  # of a variant
+) -> str:  # e.g. 'INTERLACE', 'Dense-FT'
     "The method's name as tables print it; a strategy of one's own is called by its name"
-    name = record['plan']['strategy'] if record['method'] == 'layers' else record['variant']
+    name = record["plan"]["strategy"] if record["method"] == "layers" else record["variant"]
     return LABELS.get(name, name)
 
+
 def read_runs(
-    files:list       # records of variants
-) -> dict:           # (model, variant) -> its records, by seed
+    files: list,  # records of variants
+) -> dict:  # (model, variant) -> its records, by seed
     "Records, grouped by what was done to which model, in the tables' order of methods"
     runs, asked = {}, None
     for f in files:
         r = read_json(f)
-        if r.get('kind') != 'variant': raise BadInput(f"{f}: a record of kind '{r.get('kind')}', not of a variant; give records that the evaluate stage wrote")
-        if asked is not None and r['data'] != asked: raise BadInput(f'{f}: it answered other questions than {files[0]}; run both again on the same benchmarks')
-        asked = r['data']
-        runs.setdefault((r['model'], r['variant']), []).append(r)
+        if r.get("kind") != "variant":
+            raise BadInput(
+                f"{f}: a record of kind '{r.get('kind')}', not of a variant; give records that the evaluate stage wrote"
+            )
+        if asked is not None and r["data"] != asked:
+            raise BadInput(
+                f"{f}: it answered other questions than {files[0]}; run both again on the same benchmarks"
+            )
+        asked = r["data"]
+        runs.setdefault((r["model"], r["variant"]), []).append(r)
     order = {l: i for i, l in enumerate(LABELS.values())}
-    return {k: sorted(runs[k], key=lambda r: r['seed']) for k in sorted(runs, key=lambda k: order.get(label(runs[k][0]), len(order)))}
+    return {
+        k: sorted(runs[k], key=lambda r: r["seed"])
+        for k in sorted(runs, key=lambda k: order.get(label(runs[k][0]), len(order)))
+    }
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #e1b75d47
-WIDTH = 3.5     # inches: a column
-MODELS = {'nano-l': '#0072b2', 'nano-s': '#de8f05', 'smollm2': '#029e73'}   # as the paper: the larger in blue, the smaller in orange
+WIDTH = 3.5  # inches: a column
+MODELS = {
+    "nano-l": "#0072b2",
+    "nano-s": "#de8f05",
+    "smollm2": "#029e73",
+}  # as the paper: the larger in blue, the smaller in orange
+
 
 def figure_style():
     "Set the style of all figures"
-    sns.set_theme(context='paper', style='ticks', palette='colorblind', font='DejaVu Sans', font_scale=.9)
-    mpl.rcParams.update({'figure.figsize': (WIDTH, 2.3), 'figure.dpi': 150, 'savefig.dpi': 300, 'savefig.bbox': 'tight', 'savefig.pad_inches': .03, 'axes.spines.top': False, 'axes.spines.right': False,
-                         'legend.frameon': False, 'pdf.fonttype': 42, 'svg.hashsalt': 'interlace'})
+    sns.set_theme(
+        context="paper", style="ticks", palette="colorblind", font="DejaVu Sans", font_scale=0.9
+    )
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, 2.3),
+            "figure.dpi": 150,
+            "savefig.dpi": 300,
+            "savefig.bbox": "tight",
+            "savefig.pad_inches": 0.03,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "pdf.fonttype": 42,
+            "svg.hashsalt": "interlace",
+        }
+    )
+
 
 def similarity_axis(
-    ax,             # matplotlib axes whose y axis holds cosine similarities
-    low:float, high:float,   # the range to show
+    ax,  # matplotlib axes whose y axis holds cosine similarities
+    low: float,
+    high: float,  # the range to show
 ):
     "Spread similarities near 1: the axis is linear in -log(1 - S), so that .9, .99 and .999 are equally far apart"
     near = 1e-6
-    ax.set_yscale('function', functions=(lambda s: -np.log10(np.clip(1 - np.asarray(s), near, None)), lambda y: 1 - 10.**(-np.asarray(y))))
+    ax.set_yscale(
+        "function",
+        functions=(
+            lambda s: -np.log10(np.clip(1 - np.asarray(s), near, None)),
+            lambda y: 1 - 10.0 ** (-np.asarray(y)),
+        ),
+    )
     ax.set_ylim(low, high)
-    ticks = [t for t in (0, .5, .8, .9, .95, .98, .99, .995, .998, .999, .9995) if low <= t <= high]
-    ax.set_yticks(ticks, [f'{t:g}' for t in ticks])
+    ticks = [
+        t
+        for t in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
+        if low <= t <= high
+    ]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
     ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
 
+
 def strip(
-    plan:Plan,                    # what to draw
-    ax,               # matplotlib axes
-    numbers:bool=True # write the layers' numbers
+    plan: Plan,  # what to draw
+    ax,  # matplotlib axes
+    numbers: bool = True,  # write the layers' numbers
 ):
     "Draw a plan as a strip of layers"
     for i in range(plan.n_layers):
         fate = plan.fate(i)
-        ax.add_patch(mpl.patches.FancyBboxPatch((i - .42, 0), .84, 1, boxstyle='round,pad=0,rounding_size=.12', fc=FATES[fate], ec='none'))
-        if numbers: ax.text(i, .5, i, ha='center', va='center', fontsize=4, color='black' if fate in ('frozen', 'tune') else 'white')
-    ax.set(xlim=(-.7, plan.n_layers - .3), ylim=(-.05, 1.05), yticks=[], xticks=[])
+        ax.add_patch(
+            mpl.patches.FancyBboxPatch(
+                (i - 0.42, 0),
+                0.84,
+                1,
+                boxstyle="round,pad=0,rounding_size=.12",
+                fc=FATES[fate],
+                ec="none",
+            )
+        )
+        if numbers:
+            ax.text(
+                i,
+                0.5,
+                i,
+                ha="center",
+                va="center",
+                fontsize=4,
+                color="black" if fate in ("frozen", "tune") else "white",
+            )
+    ax.set(xlim=(-0.7, plan.n_layers - 0.3), ylim=(-0.05, 1.05), yticks=[], xticks=[])
     sns.despine(ax=ax, left=True, bottom=True)
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #89628808
 def _inputs(files):
     root = project_root()
-    return {str(Path(f).resolve().relative_to(root)) if Path(f).resolve().is_relative_to(root) else Path(f).name: fingerprint(Path(f)) for f in files}
+    return {
+        str(Path(f).resolve().relative_to(root))
+        if Path(f).resolve().is_relative_to(root)
+        else Path(f).name: fingerprint(Path(f))
+        for f in files
+    }
 
-def _mark(folder): return 'REHEARSAL' if folder.name.endswith('-rehearsal') else ''
+
+def _mark(folder):
+    return "REHEARSAL" if folder.name.endswith("-rehearsal") else ""
+
+
 def _omitted(files):
     "What was to be asked and could not be scored, of the records that were read"
     found = {}
     for f in files:
-        if Path(f).suffix == '.json' and (r := read_json(f)).get('kind') == 'variant': found |= {n: why for how in ('direct', 'reasoned') for n, why in ((r.get(how) or {}).get('left_out') or {}).items()}
-    return ' Left out of all averages: ' + '; '.join(f'{n}, {why}' for n, why in found.items()) + '.' if found else ''
+        if Path(f).suffix == ".json" and (r := read_json(f)).get("kind") == "variant":
+            found |= {
+                n: why
+                for how in ("direct", "reasoned")
+                for n, why in ((r.get(how) or {}).get("left_out") or {}).items()
+            }
+    return (
+        " Left out of all averages: " + "; ".join(f"{n}, {why}" for n, why in found.items()) + "."
+        if found
+        else ""
+    )
 
-def _marked(caption, mark): return f'{mark}: random stand-ins for models, data and benchmarks; no number here says anything. {caption}' if mark else caption
+
+def _marked(caption, mark):
+    return (
+        f"{mark}: random stand-ins for models, data and benchmarks; no number here says anything. {caption}"
+        if mark
+        else caption
+    )
+
 
 def save_figure(
-    fig,                          # a matplotlib figure
-    folder:str|Path,        # one per profile
-    name:str,               # e.g. 'figure2'
-    caption:str,            # made from records
-    inputs:list,            # files that were read
-    **parameters            # for the provenance
-) -> Path:                  # the record
+    fig,  # a matplotlib figure
+    folder: str | Path,  # one per profile
+    name: str,  # e.g. 'figure2'
+    caption: str,  # made from records
+    inputs: list,  # files that were read
+    **parameters,  # for the provenance
+) -> Path:  # the record
     "Write a figure as PNG and PDF with its record"
     folder = Path(folder)
-    if mark := _mark(folder): fig.text(.5, .5, mark, ha='center', va='center', rotation=20, fontsize=24, color='red', alpha=.35)
-    for suffix, metadata in (('png', {'Software': None}), ('pdf', {'CreationDate': None, 'Producer': None, 'Creator': None})):
-        with finished(folder/f'{name}.{suffix}') as part: fig.savefig(part, format=suffix, metadata=metadata)
-    write_json(folder/f'{name}.json', dict(kind='figure', name=name, caption=_marked(caption + _omitted(inputs), mark), inputs=_inputs(inputs), provenance=provenance(**parameters)))
-    return folder/f'{name}.json'
+    if mark := _mark(folder):
+        fig.text(
+            0.5,
+            0.5,
+            mark,
+            ha="center",
+            va="center",
+            rotation=20,
+            fontsize=24,
+            color="red",
+            alpha=0.35,
+        )
+    for suffix, metadata in (
+        ("png", {"Software": None}),
+        ("pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
+    ):
+        with finished(folder / f"{name}.{suffix}") as part:
+            fig.savefig(part, format=suffix, metadata=metadata)
+    write_json(
+        folder / f"{name}.json",
+        dict(
+            kind="figure",
+            name=name,
+            caption=_marked(caption + _omitted(inputs), mark),
+            inputs=_inputs(inputs),
+            provenance=provenance(**parameters),
+        ),
+    )
+    return folder / f"{name}.json"
+
 
 def _markdown(table):
     rows = [list(table.columns), *table.astype(str).values.tolist()]
-    return '\n'.join('| ' + ' | '.join(r) + ' |' for r in [rows[0], ['---']*len(rows[0]), *rows[1:]]) + '\n'
+    return (
+        "\n".join("| " + " | ".join(r) + " |" for r in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+        + "\n"
+    )
+
 
 def _latex(table, caption, name):
-    escape = lambda s: str(s).replace('\\', r'\textbackslash{}').replace('&', r'\&').replace('%', r'\%').replace('_', r'\_').replace('±', r'$\pm$').replace('ρ', r'$\rho$')
-    lines = [r'\begin{table}', r'\centering', rf'\caption{{{escape(caption)}}}', rf'\label{{tab:{name}}}', rf"\begin{{tabular}}{{l{'r'*(len(table.columns)-1)}}}", r'\toprule',
-             ' & '.join(escape(c) for c in table.columns) + r' \\', r'\midrule', *(' & '.join(escape(v) for v in row) + r' \\' for row in table.values.tolist()), r'\bottomrule', r'\end{tabular}', r'\end{table}']
-    return '\n'.join(lines) + '\n'
+    escape = lambda s: (
+        str(s)
+        .replace("\\", r"\textbackslash{}")
+        .replace("&", r"\&")
+        .replace("%", r"\%")
+        .replace("_", r"\_")
+        .replace("±", r"$\pm$")
+        .replace("ρ", r"$\rho$")
+    )
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(caption)}}}",
+        rf"\label{{tab:{name}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        r"\toprule",
+        " & ".join(escape(c) for c in table.columns) + r" \\",
+        r"\midrule",
+        *(" & ".join(escape(v) for v in row) + r" \\" for row in table.values.tolist()),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
 
 def save_table(
-    numbers:pd.DataFrame,   # plain values, for the CSV
-    table:pd.DataFrame,     # the same as readers see it, as text
-    folder:str|Path,        # one per profile
-    name:str,               # e.g. 'table1'
-    caption:str,            # made from records
-    inputs:list,            # files that were read
-    **parameters            # for the provenance
-) -> Path:                  # the record
+    numbers: pd.DataFrame,  # plain values, for the CSV
+    table: pd.DataFrame,  # the same as readers see it, as text
+    folder: str | Path,  # one per profile
+    name: str,  # e.g. 'table1'
+    caption: str,  # made from records
+    inputs: list,  # files that were read
+    **parameters,  # for the provenance
+) -> Path:  # the record
     "Write a table as CSV (numbers), Markdown and LaTeX (as shown) with its record"
     folder = Path(folder)
     mark = _mark(folder)
     caption = _marked(caption + _omitted(inputs), mark)
-    if mark: numbers = numbers.assign(note=mark)
-    for suffix, text in (('csv', numbers.to_csv(index=False, float_format='%.6g', lineterminator='\n')), ('md', _markdown(table) + f'\n{caption}\n'), ('tex', _latex(table, caption, name))):
-        with finished(folder/f'{name}.{suffix}') as part: part.write_text(text)
-    write_json(folder/f'{name}.json', dict(kind='table', name=name, caption=caption, inputs=_inputs(inputs), provenance=provenance(**parameters)))
-    return folder/f'{name}.json'
+    if mark:
+        numbers = numbers.assign(note=mark)
+    for suffix, text in (
+        ("csv", numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")),
+        ("md", _markdown(table) + f"\n{caption}\n"),
+        ("tex", _latex(table, caption, name)),
+    ):
+        with finished(folder / f"{name}.{suffix}") as part:
+            part.write_text(text)
+    write_json(
+        folder / f"{name}.json",
+        dict(
+            kind="table",
+            name=name,
+            caption=caption,
+            inputs=_inputs(inputs),
+            provenance=provenance(**parameters),
+        ),
+    )
+    return folder / f"{name}.json"
+
 
 def save_data(
-    data:dict,              # what JSON can hold
-    folder:str|Path,        # one per profile
-    name:str,               # e.g. 'explorer'
-    caption:str,            # made from records
-    inputs:list,            # files that were read
-    **parameters            # for the provenance
-) -> Path:                  # the file
+    data: dict,  # what JSON can hold
+    folder: str | Path,  # one per profile
+    name: str,  # e.g. 'explorer'
+    caption: str,  # made from records
+    inputs: list,  # files that were read
+    **parameters,  # for the provenance
+) -> Path:  # the file
     "Write data that a page draws by itself, with its record in the same file"
     folder = Path(folder)
-    write_json(folder/f'{name}.json', dict(kind='data', name=name, caption=_marked(caption + _omitted(inputs), _mark(folder)), inputs=_inputs(inputs), provenance=provenance(**parameters), **data))
-    return folder/f'{name}.json'
+    write_json(
+        folder / f"{name}.json",
+        dict(
+            kind="data",
+            name=name,
+            caption=_marked(caption + _omitted(inputs), _mark(folder)),
+            inputs=_inputs(inputs),
+            provenance=provenance(**parameters),
+            **data,
+        ),
+    )
+    return folder / f"{name}.json"

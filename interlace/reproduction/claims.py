@@ -14,34 +14,95 @@ from ..core.project import package_folder
 @lru_cache(maxsize=1)
 def reported() -> dict:
     "All that is known of the paper's numbers, and where they are from"
-    return json.loads((package_folder()/'reported.json').read_text())
+    return json.loads((package_folder() / "reported.json").read_text())
+
 
 def paper_table(
-    name:str         # a key of `reported()` with `columns` and `rows`
-):                   # a pandas data frame, indexed by its first column
+    name: str,  # a key of `reported()` with `columns` and `rows`
+):  # a pandas data frame, indexed by its first column
     "One of the paper's tables"
     import pandas as pd
+
     t = reported()[name]
-    return pd.DataFrame(t['rows'], columns=t['columns']).set_index(t['columns'][0])
+    return pd.DataFrame(t["rows"], columns=t["columns"]).set_index(t["columns"][0])
 
 # %% ../../nbs/reproduction/01_claims.ipynb #c378f868
 def claims() -> list:
     "Every checkable statement: `id`, `kind` ('value' or 'ordering'), `text`, `paper` (the value, or the two values), and the names it is about"
     out = []
-    for c in reported()['abstract_claims']: out.append(dict(id=f"abstract/{c['id']}", kind='value', text=c['text'], paper=c['value'], unit=c['unit']))
-    table = paper_table('comparison_8b_25')
+    for c in reported()["abstract_claims"]:
+        out.append(
+            dict(
+                id=f"abstract/{c['id']}",
+                kind="value",
+                text=c["text"],
+                paper=c["value"],
+                unit=c["unit"],
+            )
+        )
+    table = paper_table("comparison_8b_25")
     for method, row in table.iterrows():
-        for column in ('average', 'relative', 'ttft_speedup'):
-            out.append(dict(id=f'comparison/{method}/{column}', kind='value', text=f"{method} at {row['sparsity']}%: {column.replace('_', ' ')} (Qwen3-VL-8B)", paper=row[column], unit='x' if column == 'ttft_speedup' else '%' if column == 'relative' else 'points', method=method, column=column))
-    for model, row in paper_table('drop_ratio_relative_cot').iterrows():
-        for ratio, v in row.items(): out.append(dict(id=f'ratios/{model}/{ratio}', kind='value', text=f'{model}, {ratio} dropped, relative to the dense model, both with chain of thought', paper=v, unit='%', model=model, ratio=float(ratio.rstrip('%'))/100))
-    for strategy, row in paper_table('ablation_relative_to_interlace').iterrows():
-        out.append(dict(id=f'ablation/{strategy}', kind='value', text=f'{strategy} relative to INTERLACE, average over the benchmarks (Qwen3-VL-8B, 25%)', paper=row['average'], unit='%', strategy=strategy.lower()))
+        for column in ("average", "relative", "ttft_speedup"):
+            out.append(
+                dict(
+                    id=f"comparison/{method}/{column}",
+                    kind="value",
+                    text=f"{method} at {row['sparsity']}%: {column.replace('_', ' ')} (Qwen3-VL-8B)",
+                    paper=row[column],
+                    unit="x"
+                    if column == "ttft_speedup"
+                    else "%"
+                    if column == "relative"
+                    else "points",
+                    method=method,
+                    column=column,
+                )
+            )
+    for model, row in paper_table("drop_ratio_relative_cot").iterrows():
+        for ratio, v in row.items():
+            out.append(
+                dict(
+                    id=f"ratios/{model}/{ratio}",
+                    kind="value",
+                    text=f"{model}, {ratio} dropped, relative to the dense model, both with chain of thought",
+                    paper=v,
+                    unit="%",
+                    model=model,
+                    ratio=float(ratio.rstrip("%")) / 100,
+                )
+            )
+    for strategy, row in paper_table("ablation_relative_to_interlace").iterrows():
+        out.append(
+            dict(
+                id=f"ablation/{strategy}",
+                kind="value",
+                text=f"{strategy} relative to INTERLACE, average over the benchmarks (Qwen3-VL-8B, 25%)",
+                paper=row["average"],
+                unit="%",
+                strategy=strategy.lower(),
+            )
+        )
+
     def ordered(family, names, values, what):
         pairs = sorted(zip(names, values), key=lambda p: -p[1])
-        return [dict(id=f'order/{family}/{a} > {b}', kind='ordering', text=f'{a} above {b} ({what})', paper=(x, y), unit='%', above=a, below=b) for (a, x), (b, y) in zip(pairs, pairs[1:])]
-    out += ordered('comparison', table.index, table['relative'], 'relative performance at 25%')
-    ablation = paper_table('ablation_relative_to_interlace')
-    out += ordered('ablation', ['INTERLACE', *ablation.index], [100., *ablation['average']], 'average at 25%')
-    for model, row in paper_table('drop_ratio_relative_cot').iterrows(): out += ordered(f'ratios/{model}', row.index, row, f'layers dropped of {model}')
+        return [
+            dict(
+                id=f"order/{family}/{a} > {b}",
+                kind="ordering",
+                text=f"{a} above {b} ({what})",
+                paper=(x, y),
+                unit="%",
+                above=a,
+                below=b,
+            )
+            for (a, x), (b, y) in zip(pairs, pairs[1:])
+        ]
+
+    out += ordered("comparison", table.index, table["relative"], "relative performance at 25%")
+    ablation = paper_table("ablation_relative_to_interlace")
+    out += ordered(
+        "ablation", ["INTERLACE", *ablation.index], [100.0, *ablation["average"]], "average at 25%"
+    )
+    for model, row in paper_table("drop_ratio_relative_cot").iterrows():
+        out += ordered(f"ratios/{model}", row.index, row, f"layers dropped of {model}")
     return out

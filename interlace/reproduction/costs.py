@@ -29,562 +29,1193 @@ from .pipeline import stages, variants
 
 # %% ../../nbs/reproduction/05_costs.ipynb #d46288bc
 def config_of(
-    name:str   # as for `load_model`; a hub id may end with @revision
-):             # a transformers configuration
+    name: str,  # as for `load_model`; a hub id may end with @revision
+):  # a transformers configuration
     "A model's configuration, without asking a hub"
     where, revision = model_source(name)
-    if Path(where).is_dir(): return load_config(name)
-    if shape := next((k for k in PAPER_SHAPES if k.lower() in where.lower()), None): return shaped_config(shape)
-    try: return AutoConfig.from_pretrained(where, revision=revision, local_files_only=True, trust_remote_code=False)
-    except Exception: raise BadInput(f'{name}: its shape is not known before it is downloaded; put its config.json into a folder and name that as the model') from None
+    if Path(where).is_dir():
+        return load_config(name)
+    if shape := next((k for k in PAPER_SHAPES if k.lower() in where.lower()), None):
+        return shaped_config(shape)
+    try:
+        return AutoConfig.from_pretrained(
+            where, revision=revision, local_files_only=True, trust_remote_code=False
+        )
+    except Exception:
+        raise BadInput(
+            f"{name}: its shape is not known before it is downloaded; put its config.json into a folder and name that as the model"
+        ) from None
+
 
 def on_meta(
-    config     # a transformers configuration
+    config,  # a transformers configuration
 ):
     "The model without its weights: shapes only, no memory"
     kind = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
-    with torch.device('meta'): return kind.from_config(copy.deepcopy(config))
+    with torch.device("meta"):
+        return kind.from_config(copy.deepcopy(config))
 
 # %% ../../nbs/reproduction/05_costs.ipynb #6c64f5a4
 class Sizes(NamedTuple):
     "What the arithmetic needs of a model; the vision part is 0 in a text model"
-    layers:int             # L
-    hidden:int             # width of the residual stream
-    queries:int            # heads times their width
-    keys:int               # key-value heads times their width
-    heads:int
-    mlp:int
-    vocabulary:int
-    layer:int              # parameters of a decoder layer
-    matrices:int           # of them in matrices
-    rest:int               # parameters beside the decoder layers, shared ones once
-    patch:int=0            # pixels on each side of a patch
-    merge:int=1            # patches on each side of a visual token
-    vision_layers:int=0
-    vision_hidden:int=0
-    vision_heads:int=0
-    vision_mlp:int=0
-    tower:int=0            # parameters that each patch meets in matrices
-    mergers:int=0          # parameters that each visual token meets in matrices
-    deep:int=0             # features that DeepStack adds
-    side:int=0             # pixels on each side of every picture, where the model has one size for all
 
-    def parameters(self,
-        dropped:int=0,     # layers
-        tuned:int=0,       # layers
-    ) -> tuple:            # (all, trainable)
+    layers: int  # L
+    hidden: int  # width of the residual stream
+    queries: int  # heads times their width
+    keys: int  # key-value heads times their width
+    heads: int
+    mlp: int
+    vocabulary: int
+    layer: int  # parameters of a decoder layer
+    matrices: int  # of them in matrices
+    rest: int  # parameters beside the decoder layers, shared ones once
+    patch: int = 0  # pixels on each side of a patch
+    merge: int = 1  # patches on each side of a visual token
+    vision_layers: int = 0
+    vision_hidden: int = 0
+    vision_heads: int = 0
+    vision_mlp: int = 0
+    tower: int = 0  # parameters that each patch meets in matrices
+    mergers: int = 0  # parameters that each visual token meets in matrices
+    deep: int = 0  # features that DeepStack adds
+    side: int = 0  # pixels on each side of every picture, where the model has one size for all
+
+    def parameters(
+        self,
+        dropped: int = 0,  # layers
+        tuned: int = 0,  # layers
+    ) -> tuple:  # (all, trainable)
         "Parameters after so many layers are gone, and those that train"
-        return self.rest + (self.layers - dropped)*self.layer, tuned*self.layer
+        return self.rest + (self.layers - dropped) * self.layer, tuned * self.layer
+
 
 def sizes(
-    config     # a transformers configuration
+    config,  # a transformers configuration
 ) -> Sizes:
     "Count a model on the meta device"
     model, text = on_meta(config), config.get_text_config(decoder=True)
     decoder, count = find_decoder(model), lambda ms: sum(m.weight.numel() for m in ms)
     one = {sum(p.numel() for p in l.parameters()) for l in decoder.layers}
-    if len(one) > 1: raise BadInput(f'{type(model).__name__}: its decoder layers differ in size ({min(one)} to {max(one)} parameters), so what is left depends on which are dropped; no plan is made for such a model')
+    if len(one) > 1:
+        raise BadInput(
+            f"{type(model).__name__}: its decoder layers differ in size ({min(one)} to {max(one)} parameters), so what is left depends on which are dropped; no plan is made for such a model"
+        )
     layer, heads = one.pop(), text.num_attention_heads
-    width = getattr(text, 'head_dim', None) or text.hidden_size//heads
-    base = dict(layers=len(decoder), hidden=text.hidden_size, queries=heads*width, keys=(getattr(text, 'num_key_value_heads', None) or heads)*width, heads=heads, mlp=text.intermediate_size, vocabulary=text.vocab_size,
-                layer=layer, matrices=sum(p.numel() for p in decoder.layers[0].parameters() if p.dim() > 1), rest=sum(p.numel() for p in model.parameters()) - len(decoder)*layer)
-    vision = getattr(config, 'vision_config', None)
-    if vision is None: return Sizes(**base)
-    skip = {m for part in (decoder.layers, [model.get_output_embeddings()]) for l in part if l is not None for m in l.modules()}
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)) and m not in skip}
-    stacks = [n for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and m is not decoder.layers and len(m) == vision.num_hidden_layers]
-    inside = lambda n, m: isinstance(m, torch.nn.modules.conv._ConvNd) or any(n.startswith(s + '.') for s in stacks)
-    patch, merge = vision.patch_size, getattr(vision, 'spatial_merge_size', None) or getattr(config, 'scale_factor', None)
-    side = 0 if hasattr(vision, 'spatial_merge_size') else vision.image_size
-    if merge is None: merge = round(side/patch/math.sqrt(config.mm_tokens_per_image)) if hasattr(config, 'mm_tokens_per_image') else 1
-    return Sizes(**base, patch=patch, merge=merge, side=side, vision_layers=vision.num_hidden_layers, vision_hidden=vision.hidden_size, vision_heads=vision.num_attention_heads, vision_mlp=getattr(vision, 'intermediate_size', 4*vision.hidden_size),
-                 tower=count(m for n, m in linear.items() if inside(n, m)), mergers=count(m for n, m in linear.items() if not inside(n, m)), deep=len(getattr(vision, 'deepstack_visual_indexes', None) or ()))
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    base = dict(
+        layers=len(decoder),
+        hidden=text.hidden_size,
+        queries=heads * width,
+        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        heads=heads,
+        mlp=text.intermediate_size,
+        vocabulary=text.vocab_size,
+        layer=layer,
+        matrices=sum(p.numel() for p in decoder.layers[0].parameters() if p.dim() > 1),
+        rest=sum(p.numel() for p in model.parameters()) - len(decoder) * layer,
+    )
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return Sizes(**base)
+    skip = {
+        m
+        for part in (decoder.layers, [model.get_output_embeddings()])
+        for l in part
+        if l is not None
+        for m in l.modules()
+    }
+    linear = {
+        n: m
+        for n, m in model.named_modules()
+        if isinstance(m, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)) and m not in skip
+    }
+    stacks = [
+        n
+        for n, m in model.named_modules()
+        if isinstance(m, torch.nn.ModuleList)
+        and m is not decoder.layers
+        and len(m) == vision.num_hidden_layers
+    ]
+    inside = lambda n, m: (
+        isinstance(m, torch.nn.modules.conv._ConvNd) or any(n.startswith(s + ".") for s in stacks)
+    )
+    patch, merge = (
+        vision.patch_size,
+        getattr(vision, "spatial_merge_size", None) or getattr(config, "scale_factor", None),
+    )
+    side = 0 if hasattr(vision, "spatial_merge_size") else vision.image_size
+    if merge is None:
+        merge = (
+            round(side / patch / math.sqrt(config.mm_tokens_per_image))
+            if hasattr(config, "mm_tokens_per_image")
+            else 1
+        )
+    return Sizes(
+        **base,
+        patch=patch,
+        merge=merge,
+        side=side,
+        vision_layers=vision.num_hidden_layers,
+        vision_hidden=vision.hidden_size,
+        vision_heads=vision.num_attention_heads,
+        vision_mlp=getattr(vision, "intermediate_size", 4 * vision.hidden_size),
+        tower=count(m for n, m in linear.items() if inside(n, m)),
+        mergers=count(m for n, m in linear.items() if not inside(n, m)),
+        deep=len(getattr(vision, "deepstack_visual_indexes", None) or ()),
+    )
 
 # %% ../../nbs/reproduction/05_costs.ipynb #16a48b91
 class Batch(NamedTuple):
     "What goes through the model at once"
-    samples:float         # padded to one length; more than a batch where a whole set is meant
-    length:float          # positions of each, visual tokens included
-    pictures:float=0      # in all samples together
-    patches:float=0       # of one picture
+
+    samples: float  # padded to one length; more than a batch where a whole set is meant
+    length: float  # positions of each, visual tokens included
+    pictures: float = 0  # in all samples together
+    patches: float = 0  # of one picture
 
     @property
     def tokens(self) -> float:
         "Positions of the padded batch"
-        return self.samples*self.length
+        return self.samples * self.length
 
     @classmethod
-    def of(cls,
-        inputs:dict    # a batch as the processor or `Collator` gives it
-    ) -> 'Batch':
+    def of(
+        cls,
+        inputs: dict,  # a batch as the processor or `Collator` gives it
+    ) -> "Batch":
         "The measures of a batch that is there"
-        grids = inputs.get('image_grid_thw')
-        return cls(*inputs['input_ids'].shape, *((len(grids), float(grids.prod(-1).double().mean())) if grids is not None else ()))
+        grids = inputs.get("image_grid_thw")
+        return cls(
+            *inputs["input_ids"].shape,
+            *((len(grids), float(grids.prod(-1).double().mean())) if grids is not None else ()),
+        )
 
-def layer_flops(
-    s:Sizes, b:Batch
-) -> float:
+
+def layer_flops(s: Sizes, b: Batch) -> float:
     "Operations of one decoder layer's forward pass"
-    return 2*s.matrices*b.tokens + 4*s.queries*b.length*b.tokens
+    return 2 * s.matrices * b.tokens + 4 * s.queries * b.length * b.tokens
 
-def vision_flops(
-    s:Sizes, b:Batch
-) -> float:
+
+def vision_flops(s: Sizes, b: Batch) -> float:
     "Operations of the vision tower and its mergers"
-    return b.pictures*(2*s.tower*b.patches + 4*s.vision_layers*s.vision_hidden*b.patches**2 + 2*s.mergers*b.patches/s.merge**2)
+    return b.pictures * (
+        2 * s.tower * b.patches
+        + 4 * s.vision_layers * s.vision_hidden * b.patches**2
+        + 2 * s.mergers * b.patches / s.merge**2
+    )
+
 
 def forward_flops(
-    s:Sizes, b:Batch,
-    layers:int|None=None,   # decoder layers that are run; all by default
-    head:float|None=None,   # positions whose logits are computed; all by default, 0: none
+    s: Sizes,
+    b: Batch,
+    layers: int | None = None,  # decoder layers that are run; all by default
+    head: float | None = None,  # positions whose logits are computed; all by default, 0: none
 ) -> float:
     "Operations of a forward pass"
-    return vision_flops(s, b) + (s.layers if layers is None else layers)*layer_flops(s, b) + 2*s.hidden*s.vocabulary*(b.tokens if head is None else head)
+    return (
+        vision_flops(s, b)
+        + (s.layers if layers is None else layers) * layer_flops(s, b)
+        + 2 * s.hidden * s.vocabulary * (b.tokens if head is None else head)
+    )
 
 # %% ../../nbs/reproduction/05_costs.ipynb #aa06b30d
 def step_flops(
-    s:Sizes, b:Batch,
-    layers:int,               # decoder layers that are left
-    tuned:int,                # of them, those that train
-    first:int=0,              # the lowest tuned one, counted after the cut
-    checkpointing:bool=False, # gradient checkpointing
-    attention:str='sdpa',
+    s: Sizes,
+    b: Batch,
+    layers: int,  # decoder layers that are left
+    tuned: int,  # of them, those that train
+    first: int = 0,  # the lowest tuned one, counted after the cut
+    checkpointing: bool = False,  # gradient checkpointing
+    attention: str = "sdpa",
 ) -> float:
     "Operations of one batch of fine-tuning, forward and backward"
-    above, square = layers - first, 4*s.queries*b.length*b.tokens
-    backward = 2*s.hidden*s.vocabulary*b.tokens + above*(2*s.matrices*b.tokens + (2. if attention == 'eager' else 2.5)*square) + tuned*2*s.matrices*b.tokens
-    return forward_flops(s, b, layers) + backward + (above*layer_flops(s, b) if checkpointing else 0)
+    above, square = layers - first, 4 * s.queries * b.length * b.tokens
+    backward = (
+        2 * s.hidden * s.vocabulary * b.tokens
+        + above * (2 * s.matrices * b.tokens + (2.0 if attention == "eager" else 2.5) * square)
+        + tuned * 2 * s.matrices * b.tokens
+    )
+    return (
+        forward_flops(s, b, layers) + backward + (above * layer_flops(s, b) if checkpointing else 0)
+    )
 
 # %% ../../nbs/reproduction/05_costs.ipynb #e837726b
 BYTES = dict(float32=4, bfloat16=2, float16=2)
-LIVE = 1e9       # parameters that DeepSpeed's ZeRO-3 gathers at a time, by default
+LIVE = 1e9  # parameters that DeepSpeed's ZeRO-3 gathers at a time, by default
+
 
 def kept_bytes(
-    s:Sizes,
-    length:float,             # positions that each looks at
-    tuned:bool=False,         # the layer trains
-    dtype:str='bfloat16',     # of frozen weights
-    bfloat16:bool=True,       # autocast
-    attention:str='sdpa',
+    s: Sizes,
+    length: float,  # positions that each looks at
+    tuned: bool = False,  # the layer trains
+    dtype: str = "bfloat16",  # of frozen weights
+    bfloat16: bool = True,  # autocast
+    attention: str = "sdpa",
 ) -> float:
     "Bytes that one decoder layer keeps for the backward pass, for each position"
     e, H, Q, K, M = BYTES[dtype], s.hidden, s.queries, s.keys, s.mlp
-    c = 2 if bfloat16 else e                                        # what matrices multiply in
-    norms = 4*(2*H + Q + K)
-    heads = {'eager': 3*c*Q + s.heads*length*(4 + (c if c < 4 else 0)), 'flash_attention_2': c*(2*Q + 2*K) + 4*s.heads}.get(attention, 4*c*Q + c*length + 4*s.heads)
-    entered = 2*e*H + c*(Q + K + M) + (5*c*H if c < 4 else 0) + (c*Q if attention == 'eager' else 0)       # what normed and what enters each matrix, cast once for each
-    return norms + heads + 3*c*M + (entered if tuned else 0)
+    c = 2 if bfloat16 else e  # what matrices multiply in
+    norms = 4 * (2 * H + Q + K)
+    heads = {
+        "eager": 3 * c * Q + s.heads * length * (4 + (c if c < 4 else 0)),
+        "flash_attention_2": c * (2 * Q + 2 * K) + 4 * s.heads,
+    }.get(attention, 4 * c * Q + c * length + 4 * s.heads)
+    entered = (
+        2 * e * H
+        + c * (Q + K + M)
+        + (5 * c * H if c < 4 else 0)
+        + (c * Q if attention == "eager" else 0)
+    )  # what normed and what enters each matrix, cast once for each
+    return norms + heads + 3 * c * M + (entered if tuned else 0)
+
 
 def step_memory(
-    s:Sizes, b:Batch,
-    layers:int,               # decoder layers that are left
-    tuned:int,                # of them, those that train
-    first:int=0,              # the lowest tuned one, counted after the cut
-    dtype:str='bfloat16',     # of frozen weights
-    bfloat16:bool=True,       # autocast
-    attention:str='sdpa',
-    checkpointing:bool=False, # gradient checkpointing
-    accumulation:int=1,       # more than 1: gradients of the batches before are there
-    processes:int=1,          # that train together, one for each GPU
-    sharding:str='ddp',       # what they share: 'ddp' (nothing), 'fsdp2' or 'zero3' (weights, gradients, optimizer)
-) -> dict:                    # bytes on each GPU: `weights`, `gradients`, `optimizer`, `casts`, `activations`, `logits`, `gathered`
+    s: Sizes,
+    b: Batch,
+    layers: int,  # decoder layers that are left
+    tuned: int,  # of them, those that train
+    first: int = 0,  # the lowest tuned one, counted after the cut
+    dtype: str = "bfloat16",  # of frozen weights
+    bfloat16: bool = True,  # autocast
+    attention: str = "sdpa",
+    checkpointing: bool = False,  # gradient checkpointing
+    accumulation: int = 1,  # more than 1: gradients of the batches before are there
+    processes: int = 1,  # that train together, one for each GPU
+    sharding: str = "ddp",  # what they share: 'ddp' (nothing), 'fsdp2' or 'zero3' (weights, gradients, optimizer)
+) -> dict:  # bytes on each GPU: `weights`, `gradients`, `optimizer`, `casts`, `activations`, `logits`, `gathered`
     "What lies in memory at the worst moment of a fine-tuning step"
-    e, above, train, spread = BYTES[dtype], layers - first, tuned*s.layer, processes > 1 and sharding != 'ddp'
-    gpus, zero3, cast = processes if spread else 1, spread and sharding == 'zero3', bfloat16 and not spread
-    kept = lambda t: b.tokens*kept_bytes(s, b.length, t, dtype, bfloat16, attention)
-    inside = tuned*kept(True) + (above - tuned)*kept(False)
-    if checkpointing: inside = above*b.tokens*s.hidden*e + max(0, kept(True) - 12*b.tokens*s.vocabulary)      # only what entered each; one layer's all, after the logits have gone
-    copies = 0 if not cast else max(0, 2*s.matrices*tuned - 2*b.tokens*s.vocabulary) if checkpointing else 2*s.matrices*(above if e == 4 else tuned)     # checkpointing lets go of them when the forward pass ends, with one copy of the logits fewer
-    return dict(weights=(e*(s.rest + (layers - tuned)*s.layer) + (4 + 2*zero3)*train)/gpus, gradients=4*train/gpus*((accumulation > 1) + (processes > 1 and not spread)), optimizer=8*train/gpus, casts=copies + (2*s.hidden*s.vocabulary if cast and e == 4 else 0),
-                activations=inside + 4*b.tokens*s.hidden + visual_bytes(s, b, e), logits=12*b.tokens*s.vocabulary, gathered=0 if not spread else 2*min(LIVE, s.parameters(s.layers - layers)[0]) if zero3 else 2*(2*s.layer + s.rest - s.tower))
+    e, above, train, spread = (
+        BYTES[dtype],
+        layers - first,
+        tuned * s.layer,
+        processes > 1 and sharding != "ddp",
+    )
+    gpus, zero3, cast = (
+        processes if spread else 1,
+        spread and sharding == "zero3",
+        bfloat16 and not spread,
+    )
+    kept = lambda t: b.tokens * kept_bytes(s, b.length, t, dtype, bfloat16, attention)
+    inside = tuned * kept(True) + (above - tuned) * kept(False)
+    if checkpointing:
+        inside = above * b.tokens * s.hidden * e + max(
+            0, kept(True) - 12 * b.tokens * s.vocabulary
+        )  # only what entered each; one layer's all, after the logits have gone
+    copies = (
+        0
+        if not cast
+        else max(0, 2 * s.matrices * tuned - 2 * b.tokens * s.vocabulary)
+        if checkpointing
+        else 2 * s.matrices * (above if e == 4 else tuned)
+    )  # checkpointing lets go of them when the forward pass ends, with one copy of the logits fewer
+    return dict(
+        weights=(e * (s.rest + (layers - tuned) * s.layer) + (4 + 2 * zero3) * train) / gpus,
+        gradients=4 * train / gpus * ((accumulation > 1) + (processes > 1 and not spread)),
+        optimizer=8 * train / gpus,
+        casts=copies + (2 * s.hidden * s.vocabulary if cast and e == 4 else 0),
+        activations=inside + 4 * b.tokens * s.hidden + visual_bytes(s, b, e),
+        logits=12 * b.tokens * s.vocabulary,
+        gathered=0
+        if not spread
+        else 2 * min(LIVE, s.parameters(s.layers - layers)[0])
+        if zero3
+        else 2 * (2 * s.layer + s.rest - s.tower),
+    )
+
 
 def visual_bytes(
-    s:Sizes, b:Batch,
-    e:int                # bytes of a number
+    s: Sizes,
+    b: Batch,
+    e: int,  # bytes of a number
 ) -> float:
     "Pixels, and what the vision tower gives: visual tokens for the input and for DeepStack"
-    return b.pictures*b.patches*(4*6*s.patch**2 + (s.deep + 1)*e*s.hidden/s.merge**2) if b.pictures else 0
+    return (
+        b.pictures * b.patches * (4 * 6 * s.patch**2 + (s.deep + 1) * e * s.hidden / s.merge**2)
+        if b.pictures
+        else 0
+    )
 
 # %% ../../nbs/reproduction/05_costs.ipynb #8d89a7d2
 def passing_bytes(
-    s:Sizes, b:Batch,
-    dtype:str='bfloat16',
-    attention:str='sdpa',
+    s: Sizes,
+    b: Batch,
+    dtype: str = "bfloat16",
+    attention: str = "sdpa",
 ) -> float:
     "Bytes of one decoder layer at work, or of the vision tower where that takes more, and of what goes in"
-    e, n, p = BYTES[dtype], b.tokens, b.pictures*b.patches
-    plain = lambda heads, positions: heads*positions*(2*e + 4) if attention == 'eager' else 0
-    layer = n*(s.hidden*2*e + max(3*e*s.mlp + e*s.hidden, 12*s.hidden, (12 + e)*s.queries + 2*e*s.keys + plain(s.heads, b.length)))
-    tower = p*(2*e*s.vision_hidden + max(2*e*s.vision_mlp, (24 + 3*e)*s.vision_hidden) + (plain(s.vision_heads, b.patches)/b.pictures if b.pictures else 0))
-    return max(layer, tower) + visual_bytes(s, b, e) + (0 if attention == 'flash_attention_2' else b.length*n)       # and the mask
+    e, n, p = BYTES[dtype], b.tokens, b.pictures * b.patches
+    plain = lambda heads, positions: heads * positions * (2 * e + 4) if attention == "eager" else 0
+    layer = n * (
+        s.hidden * 2 * e
+        + max(
+            3 * e * s.mlp + e * s.hidden,
+            12 * s.hidden,
+            (12 + e) * s.queries + 2 * e * s.keys + plain(s.heads, b.length),
+        )
+    )
+    tower = p * (
+        2 * e * s.vision_hidden
+        + max(2 * e * s.vision_mlp, (24 + 3 * e) * s.vision_hidden)
+        + (plain(s.vision_heads, b.patches) / b.pictures if b.pictures else 0)
+    )
+    return (
+        max(layer, tower)
+        + visual_bytes(s, b, e)
+        + (0 if attention == "flash_attention_2" else b.length * n)
+    )  # and the mask
+
 
 def cache_bytes(
-    s:Sizes, b:Batch,
-    said:float=0,             # tokens of the answer
-    layers:int|None=None,     # all by default
-    dtype:str='bfloat16',
+    s: Sizes,
+    b: Batch,
+    said: float = 0,  # tokens of the answer
+    layers: int | None = None,  # all by default
+    dtype: str = "bfloat16",
 ) -> float:
     "Bytes of the keys and values of a batch of prompts and their answers"
-    return b.samples*(b.length + said)*2*s.keys*BYTES[dtype]*(s.layers if layers is None else layers)
+    return (
+        b.samples
+        * (b.length + said)
+        * 2
+        * s.keys
+        * BYTES[dtype]
+        * (s.layers if layers is None else layers)
+    )
 
 # %% ../../nbs/reproduction/05_costs.ipynb #e11b16ec
 class Card(NamedTuple):
     "A device as its data sheet describes it"
-    memory_mib:int
-    tflops:float       # peak, bfloat16, dense, float32 sums
-    gb_per_s:float     # memory bandwidth
-    source:str
+
+    memory_mib: int
+    tflops: float  # peak, bfloat16, dense, float32 sums
+    gb_per_s: float  # memory bandwidth
+    source: str
+
 
 GPUS = {
-    'A100-40': Card(40 << 10, 312., 1555., 'NVIDIA A100 40GB SXM data sheet'),
-    'A100-80': Card(80 << 10, 312., 2039., 'NVIDIA A100 80GB SXM data sheet'),
-    'H100': Card(80 << 10, 989., 3350., 'NVIDIA H100 SXM data sheet'),
-    'H200': Card(141_000_000_000 >> 20, 989., 4800., 'NVIDIA H200 SXM data sheet'),
-    'L40S': Card(48_000_000_000 >> 20, 362., 864., 'NVIDIA L40S data sheet'),
-    'RTX4090': Card(24 << 10, 165.2, 1008., 'NVIDIA Ada GPU architecture white paper'),
-    'cpu': Card(0, 0., 0., 'this machine: its memory, and a tenth of a TFLOP/s for each core')}
+    "A100-40": Card(40 << 10, 312.0, 1555.0, "NVIDIA A100 40GB SXM data sheet"),
+    "A100-80": Card(80 << 10, 312.0, 2039.0, "NVIDIA A100 80GB SXM data sheet"),
+    "H100": Card(80 << 10, 989.0, 3350.0, "NVIDIA H100 SXM data sheet"),
+    "H200": Card(141_000_000_000 >> 20, 989.0, 4800.0, "NVIDIA H200 SXM data sheet"),
+    "L40S": Card(48_000_000_000 >> 20, 362.0, 864.0, "NVIDIA L40S data sheet"),
+    "RTX4090": Card(24 << 10, 165.2, 1008.0, "NVIDIA Ada GPU architecture white paper"),
+    "cpu": Card(0, 0.0, 0.0, "this machine: its memory, and a tenth of a TFLOP/s for each core"),
+}
+
 
 def card(
-    name:str      # a key of `GPUS`, in any spelling: 'RTX 4090', 'h100'
-) -> tuple:       # (name, Card)
+    name: str,  # a key of `GPUS`, in any spelling: 'RTX 4090', 'h100'
+) -> tuple:  # (name, Card)
     "A device by its name"
-    plain = lambda t: ''.join(c for c in t.lower() if c.isalnum())
+    plain = lambda t: "".join(c for c in t.lower() if c.isalnum())
     found = next((k for k in GPUS if plain(k) == plain(name)), None)
-    if found is None: raise BadInput(f"no GPU '{name}'; there are {', '.join(GPUS)}")
-    return found, GPUS[found] if found != 'cpu' else Card(memory(), .1, 20., GPUS['cpu'].source)
+    if found is None:
+        raise BadInput(f"no GPU '{name}'; there are {', '.join(GPUS)}")
+    return found, GPUS[found] if found != "cpu" else Card(memory(), 0.1, 20.0, GPUS["cpu"].source)
 
 # %% ../../nbs/reproduction/05_costs.ipynb #055de694
-FINEVISION = dict(samples=24.3e6, subsets=185, pictures=17.3e6, turns=88.9e6, answer_tokens=9.5e9, bytes=5e12)    # "FineVision: Open Data Is All You Need" (Hugging Face, 2025)
+FINEVISION = dict(
+    samples=24.3e6, subsets=185, pictures=17.3e6, turns=88.9e6, answer_tokens=9.5e9, bytes=5e12
+)  # "FineVision: Open Data Is All You Need" (Hugging Face, 2025)
+
 
 class Assumptions(NamedTuple):
     "What a plan takes for granted; each can be given another value"
-    mfu:float=.35               # share of the peak that the model's operations reach
-    mbu:float=.5                # share of the bandwidth that reading weights and caches reaches
-    layer_ms:float=.5           # least time of a decoder layer's forward pass, however small: launching its kernels
-    scaling:float=.9            # what each of several GPUs gets done of what it would alone
-    reserve:float=.08           # share of a GPU's memory lost to its context and to fragmentation
-    first:int=0                 # the lowest tuned layer; 0, the dearest: the backward pass runs through the whole decoder
-    rows:float=FINEVISION['samples']        # of the data set
-    subsets:float=FINEVISION['subsets']
-    row_kb:float=FINEVISION['bytes']/FINEVISION['samples']/1000
-    pictures:float=FINEVISION['pictures']/FINEVISION['samples']    # of a sample
-    turns:float=FINEVISION['turns']/FINEVISION['samples']          # of a sample, before `max_messages` cuts them
-    question_tokens:float=50    # of a turn, the template's included
-    answer_tokens:float=FINEVISION['answer_tokens']/FINEVISION['turns']     # of a turn
-    longest:float=math.inf      # positions of the longest sample; `max_length` cuts it
-    longest_question:float=2048 # … of the longest first question
-    padding:float=1.8           # positions of a shuffled, padded batch over those of its samples
-    picture_pixels:float=5e5    # of a picture of the data set, as it comes
-    least_pixels:float=256**2   # the processor's own limits, where settings give none
-    most_pixels:float=4096**2
-    direct_tokens:float=32      # decoding steps of a batch of direct answers, its longest
-    reasoned_tokens:float=1024  # … of answers that reason first
-    megapixel_ms:float=30       # of one core, to decode and resize a picture
-    network_mb:float=100        # megabytes a second from the hub
-    host_mib:float=3000         # of a process beside weights and data
-    slack:float=2.              # time asked of a cluster over the time planned
 
-DOMAIN_ROWS = dict(ChartQA=18_265, TextVQA=21_953, ScienceQA=4_976)     # of FineVision's subsets of these names
-QUESTIONS = {   # benchmark: (rows of its lmms-eval split, pixels of a picture, text tokens of a prompt); pixels and tokens are assumed
-    'AI2D': (3088, .3e6, 90), 'ChartQA': (2500, .5e6, 50), 'OCRBench': (1000, .6e6, 40), 'TextVQA': (5000, .8e6, 40), 'MMBench': (4329, .2e6, 110), 'POPE': (9000, .3e6, 40), 'RealWorldQA': (765, 1.6e6, 70),
-    'HRBench4K': (800, 12.2e6, 90), 'HRBench8K': (800, 33.2e6, 90), 'V-Star': (191, 3.6e6, 70), 'MIABench': (400, 1e6, 120), 'ScienceQA': (2017, .2e6, 120)}
-ENDLESS = ('wanda', 'magnitude')     # what has lost its language does not end an answer: the limit does
+    mfu: float = 0.35  # share of the peak that the model's operations reach
+    mbu: float = 0.5  # share of the bandwidth that reading weights and caches reaches
+    layer_ms: float = (
+        0.5  # least time of a decoder layer's forward pass, however small: launching its kernels
+    )
+    scaling: float = 0.9  # what each of several GPUs gets done of what it would alone
+    reserve: float = 0.08  # share of a GPU's memory lost to its context and to fragmentation
+    first: int = 0  # the lowest tuned layer; 0, the dearest: the backward pass runs through the whole decoder
+    rows: float = FINEVISION["samples"]  # of the data set
+    subsets: float = FINEVISION["subsets"]
+    row_kb: float = FINEVISION["bytes"] / FINEVISION["samples"] / 1000
+    pictures: float = FINEVISION["pictures"] / FINEVISION["samples"]  # of a sample
+    turns: float = (
+        FINEVISION["turns"] / FINEVISION["samples"]
+    )  # of a sample, before `max_messages` cuts them
+    question_tokens: float = 50  # of a turn, the template's included
+    answer_tokens: float = FINEVISION["answer_tokens"] / FINEVISION["turns"]  # of a turn
+    longest: float = math.inf  # positions of the longest sample; `max_length` cuts it
+    longest_question: float = 2048  # … of the longest first question
+    padding: float = 1.8  # positions of a shuffled, padded batch over those of its samples
+    picture_pixels: float = 5e5  # of a picture of the data set, as it comes
+    least_pixels: float = 256**2  # the processor's own limits, where settings give none
+    most_pixels: float = 4096**2
+    direct_tokens: float = 32  # decoding steps of a batch of direct answers, its longest
+    reasoned_tokens: float = 1024  # … of answers that reason first
+    megapixel_ms: float = 30  # of one core, to decode and resize a picture
+    network_mb: float = 100  # megabytes a second from the hub
+    host_mib: float = 3000  # of a process beside weights and data
+    slack: float = 2.0  # time asked of a cluster over the time planned
+
+
+DOMAIN_ROWS = dict(
+    ChartQA=18_265, TextVQA=21_953, ScienceQA=4_976
+)  # of FineVision's subsets of these names
+QUESTIONS = {  # benchmark: (rows of its lmms-eval split, pixels of a picture, text tokens of a prompt); pixels and tokens are assumed
+    "AI2D": (3088, 0.3e6, 90),
+    "ChartQA": (2500, 0.5e6, 50),
+    "OCRBench": (1000, 0.6e6, 40),
+    "TextVQA": (5000, 0.8e6, 40),
+    "MMBench": (4329, 0.2e6, 110),
+    "POPE": (9000, 0.3e6, 40),
+    "RealWorldQA": (765, 1.6e6, 70),
+    "HRBench4K": (800, 12.2e6, 90),
+    "HRBench8K": (800, 33.2e6, 90),
+    "V-Star": (191, 3.6e6, 70),
+    "MIABench": (400, 1e6, 120),
+    "ScienceQA": (2017, 0.2e6, 120),
+}
+ENDLESS = (
+    "wanda",
+    "magnitude",
+)  # what has lost its language does not end an answer: the limit does
 
 # %% ../../nbs/reproduction/05_costs.ipynb #789f6920
-NANO = Assumptions(rows=ROWS*len(FAMILIES), subsets=len(FAMILIES), row_kb=3., host_mib=1800, pictures=1, turns=4., question_tokens=14, answer_tokens=4, longest=300, longest_question=200, padding=1.5, picture_pixels=64**2, least_pixels=32**2, most_pixels=256**2)
-PROSE = NANO._replace(mfu=3., subsets=1, pictures=0, turns=1, question_tokens=115, answer_tokens=145, longest=512, longest_question=250, direct_tokens=16, row_kb=1.)      # windows of about a thousand characters; large matrices in bfloat16, on cores that have units for them (AMX): several times a core's nominal tenth of a TFLOP/s, elsewhere a fraction of it
-WIKITEXT_WINDOWS = 11_000      # about as many in WikiText-2's training split
-NANO_PIXELS = dict(HRBench4K=128**2, HRBench8K=192**2) | {'V-Star': 128**2}
+NANO = Assumptions(
+    rows=ROWS * len(FAMILIES),
+    subsets=len(FAMILIES),
+    row_kb=3.0,
+    host_mib=1800,
+    pictures=1,
+    turns=4.0,
+    question_tokens=14,
+    answer_tokens=4,
+    longest=300,
+    longest_question=200,
+    padding=1.5,
+    picture_pixels=64**2,
+    least_pixels=32**2,
+    most_pixels=256**2,
+)
+PROSE = NANO._replace(
+    mfu=3.0,
+    subsets=1,
+    pictures=0,
+    turns=1,
+    question_tokens=115,
+    answer_tokens=145,
+    longest=512,
+    longest_question=250,
+    direct_tokens=16,
+    row_kb=1.0,
+)  # windows of about a thousand characters; large matrices in bfloat16, on cores that have units for them (AMX): several times a core's nominal tenth of a TFLOP/s, elsewhere a fraction of it
+WIKITEXT_WINDOWS = 11_000  # about as many in WikiText-2's training split
+NANO_PIXELS = dict(HRBench4K=128**2, HRBench8K=192**2) | {"V-Star": 128**2}
+
 
 def asked(
-    settings:dict,         # from `load_profile`
-) -> dict:                 # benchmark -> (rows, pixels of a picture, text tokens)
+    settings: dict,  # from `load_profile`
+) -> dict:  # benchmark -> (rows, pixels of a picture, text tokens)
     "How much a profile's benchmarks ask"
-    q, text = settings['questions'], {b: (len(text_questions(b)), 0, 30) for b in settings['benchmarks'] if b in TEXT_SETS}
-    if settings['benchmark_data'] == 'nano': return text | {b: (q*(4 if BENCHMARKS[b].circular else 1), NANO_PIXELS.get(b, NANO.picture_pixels), 30) for b in settings['benchmarks'] if b in BENCHMARKS}
-    return text | {b: (min(rows, q) if q else rows, pixels, words) for b in settings['benchmarks'] if b in QUESTIONS for rows, pixels, words in [QUESTIONS[b]]}
+    q, text = (
+        settings["questions"],
+        {b: (len(text_questions(b)), 0, 30) for b in settings["benchmarks"] if b in TEXT_SETS},
+    )
+    if settings["benchmark_data"] == "nano":
+        return text | {
+            b: (
+                q * (4 if BENCHMARKS[b].circular else 1),
+                NANO_PIXELS.get(b, NANO.picture_pixels),
+                30,
+            )
+            for b in settings["benchmarks"]
+            if b in BENCHMARKS
+        }
+    return text | {
+        b: (min(rows, q) if q else rows, pixels, words)
+        for b in settings["benchmarks"]
+        if b in QUESTIONS
+        for rows, pixels, words in [QUESTIONS[b]]
+    }
 
 # %% ../../nbs/reproduction/05_costs.ipynb #290c0bf5
 class _Work:
     "A profile's amounts: samples, lengths, batches"
+
     def __init__(self, settings, assume):
         self.p, self.a = settings, assume
-        data = settings['data']
-        if textual(settings): self.a = assume._replace(rows=len(prose_windows()['train']) if data == 'topics' else WIKITEXT_WINDOWS)
-        if '/' in data and Path(data).is_dir(): self.a = assume._replace(rows=_rows(data))
-        self.train = max(self.a.subsets, self.a.rows*settings['fraction'])
-        self.calibration = max(1, self.train*settings['calibration'])
-    def domain(self, d): return self.train if self.p['data'] == 'nano' else min(self.train, DOMAIN_ROWS.get(d, self.train))
+        data = settings["data"]
+        if textual(settings):
+            self.a = assume._replace(
+                rows=len(prose_windows()["train"]) if data == "topics" else WIKITEXT_WINDOWS
+            )
+        if "/" in data and Path(data).is_dir():
+            self.a = assume._replace(rows=_rows(data))
+        self.train = max(self.a.subsets, self.a.rows * settings["fraction"])
+        self.calibration = max(1, self.train * settings["calibration"])
+
+    def domain(self, d):
+        return (
+            self.train
+            if self.p["data"] == "nano"
+            else min(self.train, DOMAIN_ROWS.get(d, self.train))
+        )
+
     def patches(self, s, pixels, low, high):
         "Patches of a picture after the pixel limits"
-        if not s.patch: return 0
-        if s.side: return (s.side//s.patch)**2
-        return max(s.merge**2, min(max(pixels, low or self.a.least_pixels), high or self.a.most_pixels)/s.patch**2)
+        if not s.patch:
+            return 0
+        if s.side:
+            return (s.side // s.patch) ** 2
+        return max(
+            s.merge**2,
+            min(max(pixels, low or self.a.least_pixels), high or self.a.most_pixels) / s.patch**2,
+        )
+
     def batch(self, s, n, question=False, longest=False):
         "n samples as training has them, or as their first question alone; all as long as the mean, or as the longest"
         p, a = self.p, self.a
-        patches, pictures = self.patches(s, a.picture_pixels, p['min_pixels'], p['max_pixels']), p['max_images'] if longest else min(a.pictures, p['max_images'])
-        kept = min(p['max_messages']//2, a.turns)
-        text = a.question_tokens if question else kept*(a.question_tokens + a.answer_tokens)
-        length = (text + pictures*patches/s.merge**2)*a.padding
-        if longest: length = max(length, a.longest_question) if question else a.longest
-        length = min(length, p['max_length'])
-        return Batch(n, length, n*pictures if s.patch else 0, patches)
+        patches, pictures = (
+            self.patches(s, a.picture_pixels, p["min_pixels"], p["max_pixels"]),
+            p["max_images"] if longest else min(a.pictures, p["max_images"]),
+        )
+        kept = min(p["max_messages"] // 2, a.turns)
+        text = a.question_tokens if question else kept * (a.question_tokens + a.answer_tokens)
+        length = (text + pictures * patches / s.merge**2) * a.padding
+        if longest:
+            length = max(length, a.longest_question) if question else a.longest
+        length = min(length, p["max_length"])
+        return Batch(n, length, n * pictures if s.patch else 0, patches)
+
 
 def _rows(folder):
     "Rows of a folder's parquet files, from their footers"
     from pyarrow.parquet import ParquetFile
-    files = sorted(Path(folder).rglob('*.parquet'))
-    if not files: raise BadInput(f'{folder}: no parquet file there; name a folder in the layout of FineVision')
+
+    files = sorted(Path(folder).rglob("*.parquet"))
+    if not files:
+        raise BadInput(
+            f"{folder}: no parquet file there; name a folder in the layout of FineVision"
+        )
     return sum(ParquetFile(f).metadata.num_rows for f in files)
 
+
 def sleb_evaluations(
-    n_layers:int,    # before the search
-    dropped:int,     # rounds
-) -> tuple:          # (layers run, passes with a loss) for each batch
+    n_layers: int,  # before the search
+    dropped: int,  # rounds
+) -> tuple:  # (layers run, passes with a loss) for each batch
     "How often SLEB's search runs a layer, prefixes shared"
     rounds = [n_layers - k for k in range(dropped)]
-    return sum(n + sum(n - 1 - i for i in range(1, n - 1)) for n in rounds), sum(n - 1 for n in rounds)
+    return sum(n + sum(n - 1 - i for i in range(1, n - 1)) for n in rounds), sum(
+        n - 1 for n in rounds
+    )
 
 # %% ../../nbs/reproduction/05_costs.ipynb #f5549d68
 class Planned(NamedTuple):
     "What one stage takes"
-    name:str
-    notebook:str
-    gpus:int=0            # at the same time
-    memory_mib:float=0    # on each GPU at most; of the process where there is none
-    fits:bool=True
-    minutes:float=1
-    flops:float=0
-    passes:float=0        # forward passes of the model
-    disk_mib:float=0      # that stays
-    scratch_mib:float=0   # while it runs: checkpoints
-    host_mib:float=600    # of all its processes, beside the GPU
-    parts:dict={}         # bytes on each GPU, by kind
-    remedy:str=''         # what to change where it does not fit
+
+    name: str
+    notebook: str
+    gpus: int = 0  # at the same time
+    memory_mib: float = 0  # on each GPU at most; of the process where there is none
+    fits: bool = True
+    minutes: float = 1
+    flops: float = 0
+    passes: float = 0  # forward passes of the model
+    disk_mib: float = 0  # that stays
+    scratch_mib: float = 0  # while it runs: checkpoints
+    host_mib: float = 600  # of all its processes, beside the GPU
+    parts: dict = {}  # bytes on each GPU, by kind
+    remedy: str = ""  # what to change where it does not fit
+
 
 @dataclass
 class _Device:
     "Turns amounts into seconds and says what fits"
-    card:Card
-    a:Assumptions
-    def seconds(self, flops=0., layers=0., moved=0.): return max(flops/(self.a.mfu*self.card.tflops*1e12), layers*self.a.layer_ms/1000, moved/(self.a.mbu*self.card.gb_per_s*1e9))
+
+    card: Card
+    a: Assumptions
+
+    def seconds(self, flops=0.0, layers=0.0, moved=0.0):
+        return max(
+            flops / (self.a.mfu * self.card.tflops * 1e12),
+            layers * self.a.layer_ms / 1000,
+            moved / (self.a.mbu * self.card.gb_per_s * 1e9),
+        )
+
     @property
-    def room(self): return self.card.memory_mib*(1 - self.a.reserve)*2**20
+    def room(self):
+        return self.card.memory_mib * (1 - self.a.reserve) * 2**20
+
 
 def _fitting(name, size, needs, d, else_):
     "The setting of a batch size with which it fits"
     b = next((b for b in range(size, 0, -1) if needs(b) <= d.room), None)
-    return f'{name} = {b}' if b else else_
+    return f"{name} = {b}" if b else else_
 
-def _looked(w, megapixels): return megapixels*w.a.megapixel_ms/1000
+
+def _looked(w, megapixels):
+    return megapixels * w.a.megapixel_ms / 1000
+
 
 def _data(stage, w, d):
     p, a = w.p, w.a
-    rows = w.train*(1 + p['calibration']) + sum(w.domain(x) for x in p['domains'])
-    read = min(a.rows, rows + (a.subsets*p['buffer'] if p['order'] == 'shuffle' else 0)) if p['data'] not in ('nano', 'topics') else 0
-    return dict(minutes=(read*a.row_kb/1000/a.network_mb + (rows*.003 if p['data'] == 'nano' else 0))/60 + .2, disk_mib=rows*a.row_kb*1000/2**20, host_mib=a.host_mib + p['data_workers']*p['buffer']*a.row_kb/1024*(p['data'] != 'nano'))
+    rows = w.train * (1 + p["calibration"]) + sum(w.domain(x) for x in p["domains"])
+    read = (
+        min(a.rows, rows + (a.subsets * p["buffer"] if p["order"] == "shuffle" else 0))
+        if p["data"] not in ("nano", "topics")
+        else 0
+    )
+    return dict(
+        minutes=(
+            read * a.row_kb / 1000 / a.network_mb + (rows * 0.003 if p["data"] == "nano" else 0)
+        )
+        / 60
+        + 0.2,
+        disk_mib=rows * a.row_kb * 1000 / 2**20,
+        host_mib=a.host_mib
+        + p["data_workers"] * p["buffer"] * a.row_kb / 1024 * (p["data"] != "nano"),
+    )
+
 
 def _benchmarks(stage, w, d):
-    every, hub = asked(w.p).values(), w.p['benchmark_data'] != 'nano'
-    size = sum(rows*pixels*.3 for rows, pixels, _ in every)            # bytes: pictures are stored with about 0.3 for each pixel
-    return dict(minutes=(size/1e6/w.a.network_mb if hub else sum(r for r, *_ in every)*.01)/60 + .2, disk_mib=size/2**20, host_mib=w.a.host_mib)
+    every, hub = asked(w.p).values(), w.p["benchmark_data"] != "nano"
+    size = sum(
+        rows * pixels * 0.3 for rows, pixels, _ in every
+    )  # bytes: pictures are stored with about 0.3 for each pixel
+    return dict(
+        minutes=(size / 1e6 / w.a.network_mb if hub else sum(r for r, *_ in every) * 0.01) / 60
+        + 0.2,
+        disk_mib=size / 2**20,
+        host_mib=w.a.host_mib,
+    )
+
 
 def _scores(stage, w, d, s):
-    p, size, e = w.p, w.p['score_batch_size'], BYTES[w.p['dtype']]
+    p, size, e = w.p, w.p["score_batch_size"], BYTES[w.p["dtype"]]
     all_ = w.batch(s, w.calibration, question=True)
-    flops, passes = forward_flops(s, all_, head=0), math.ceil(w.calibration/size)
+    flops, passes = forward_flops(s, all_, head=0), math.ceil(w.calibration / size)
+
     def parts(n):
         most = w.batch(s, n, question=True, longest=True)
-        return dict(weights=e*s.parameters()[0], activations=passing_bytes(s, most, p['dtype'], p['attention']), states=6*4*s.hidden*most.tokens)
-    return dict(passes=passes, flops=flops, minutes=(d.seconds(flops, passes*s.layers) + _looked(w, all_.pictures*w.a.picture_pixels/1e6))/60, parts=parts(size), disk_mib=w.calibration*s.layers*60/2**20, remedy=_fitting('score_batch_size', size, lambda n: sum(parts(n).values()), d, 'lower max_pixels'))
+        return dict(
+            weights=e * s.parameters()[0],
+            activations=passing_bytes(s, most, p["dtype"], p["attention"]),
+            states=6 * 4 * s.hidden * most.tokens,
+        )
+
+    return dict(
+        passes=passes,
+        flops=flops,
+        minutes=(
+            d.seconds(flops, passes * s.layers)
+            + _looked(w, all_.pictures * w.a.picture_pixels / 1e6)
+        )
+        / 60,
+        parts=parts(size),
+        disk_mib=w.calibration * s.layers * 60 / 2**20,
+        remedy=_fitting(
+            "score_batch_size", size, lambda n: sum(parts(n).values()), d, "lower max_pixels"
+        ),
+    )
+
 
 def _sleb(stage, w, d, s):
-    p, size, e = w.p, w.p['score_batch_size'], BYTES[w.p['dtype']]
-    n, k = min(p['sleb_samples'], w.calibration), n_drops(s.layers, max(stage.parameters['ratios']))
+    p, size, e = w.p, w.p["score_batch_size"], BYTES[w.p["dtype"]]
+    n, k = min(p["sleb_samples"], w.calibration), n_drops(s.layers, max(stage.parameters["ratios"]))
     runs, losses = sleb_evaluations(s.layers, k)
     one = w.batch(s, size)
-    batches = math.ceil(n/size)
-    flops = batches*(runs*layer_flops(s, one) + losses*2*s.hidden*s.vocabulary*one.tokens + k*vision_flops(s, one))
+    batches = math.ceil(n / size)
+    flops = batches * (
+        runs * layer_flops(s, one)
+        + losses * 2 * s.hidden * s.vocabulary * one.tokens
+        + k * vision_flops(s, one)
+    )
+
     def parts(size):
         most = w.batch(s, min(size, n), longest=True)
-        return dict(weights=e*s.parameters()[0], activations=passing_bytes(s, most, p['dtype'], p['attention']) + s.layers*most.tokens*s.hidden*e, logits=(8 + e*(e < 4))*most.tokens*s.vocabulary)
-    return dict(passes=batches*losses, flops=flops, minutes=d.seconds(flops, batches*runs)/60, parts=parts(size), remedy=_fitting('score_batch_size', size, lambda b: sum(parts(b).values()), d, 'lower max_length'))
+        return dict(
+            weights=e * s.parameters()[0],
+            activations=passing_bytes(s, most, p["dtype"], p["attention"])
+            + s.layers * most.tokens * s.hidden * e,
+            logits=(8 + e * (e < 4)) * most.tokens * s.vocabulary,
+        )
+
+    return dict(
+        passes=batches * losses,
+        flops=flops,
+        minutes=d.seconds(flops, batches * runs) / 60,
+        parts=parts(size),
+        remedy=_fitting(
+            "score_batch_size", size, lambda b: sum(parts(b).values()), d, "lower max_length"
+        ),
+    )
+
 
 def _tuned(v, s):
     "(layers left, layers that train) of a variant"
-    if v.method == 'dense': return s.layers, s.layers
+    if v.method == "dense":
+        return s.layers, s.layers
     k = n_drops(s.layers, v.ratio)
     return s.layers - k, min(k, s.layers - k)
 
+
 def _train(stage, w, d, s, v):
-    p, e = w.p | {k: stage.parameters[k] for k in ('processes', 'accumulation')}, BYTES[w.p['dtype']]
+    p, e = (
+        w.p | {k: stage.parameters[k] for k in ("processes", "accumulation")},
+        BYTES[w.p["dtype"]],
+    )
     layers, tuned = _tuned(v, s)
-    n, together = w.domain(v.domain) if v.domain else w.train, p['processes']
-    how = dict(dtype=p['dtype'], bfloat16=p['bfloat16'], attention=p['attention'])
-    def parts(size, accumulation, checkpointing, processes=together, sharding=p['sharding']):
-        return step_memory(s, w.batch(s, size, longest=True), layers, tuned, w.a.first, **how, checkpointing=checkpointing, accumulation=accumulation, processes=processes, sharding=sharding)
-    here = parts(p['batch_size'], p['accumulation'], p['gradient_checkpointing'])
-    micro, steps = w.batch(s, p['batch_size']), math.ceil(n*p['epochs']/p['batch_size']/together)
-    flops = step_flops(s, micro, layers, tuned, w.a.first, p['gradient_checkpointing'], p['attention'])
+    n, together = w.domain(v.domain) if v.domain else w.train, p["processes"]
+    how = dict(dtype=p["dtype"], bfloat16=p["bfloat16"], attention=p["attention"])
+
+    def parts(size, accumulation, checkpointing, processes=together, sharding=p["sharding"]):
+        return step_memory(
+            s,
+            w.batch(s, size, longest=True),
+            layers,
+            tuned,
+            w.a.first,
+            **how,
+            checkpointing=checkpointing,
+            accumulation=accumulation,
+            processes=processes,
+            sharding=sharding,
+        )
+
+    here = parts(p["batch_size"], p["accumulation"], p["gradient_checkpointing"])
+    micro, steps = (
+        w.batch(s, p["batch_size"]),
+        math.ceil(n * p["epochs"] / p["batch_size"] / together),
+    )
+    flops = step_flops(
+        s, micro, layers, tuned, w.a.first, p["gradient_checkpointing"], p["attention"]
+    )
     total, trainable = s.parameters(s.layers - layers, tuned)
-    step = d.seconds(flops, layers*3) + _looked(w, micro.pictures*w.a.picture_pixels/1e6)
-    return dict(passes=steps*together, flops=flops*steps*together, minutes=steps*step/60/(w.a.scaling if together > 1 else 1), parts=here, gpus=together, disk_mib=e*total/2**20, scratch_mib=3*(e*(total - trainable) + 12*trainable)/2**20,
-                remedy=_smaller(parts, p, d, w.p['processes'] if v.method == 'dense' else None) if sum(here.values()) > d.room else '')
+    step = d.seconds(flops, layers * 3) + _looked(w, micro.pictures * w.a.picture_pixels / 1e6)
+    return dict(
+        passes=steps * together,
+        flops=flops * steps * together,
+        minutes=steps * step / 60 / (w.a.scaling if together > 1 else 1),
+        parts=here,
+        gpus=together,
+        disk_mib=e * total / 2**20,
+        scratch_mib=3 * (e * (total - trainable) + 12 * trainable) / 2**20,
+        remedy=_smaller(parts, p, d, w.p["processes"] if v.method == "dense" else None)
+        if sum(here.values()) > d.room
+        else "",
+    )
+
 
 def _smaller(parts, p, d, others):
     "The settings nearest to these with which fine-tuning fits, at the same number of samples for each step; `others`: the processes of the other trainings, by which the dense one's accumulation is set"
-    whole, now = p['batch_size']*p['accumulation']*p['processes'], p['gradient_checkpointing']
+    whole, now = p["batch_size"] * p["accumulation"] * p["processes"], p["gradient_checkpointing"]
+
     def search(processes, *sharding):
         for again in dict.fromkeys([now, True]):
-            for b in range(p['batch_size'], 0, -1):
-                if whole % (b*processes) == 0 and sum(parts(b, whole//(b*processes), again, processes, *sharding).values()) <= d.room:
-                    return ', '.join([f'batch_size = {b}', f'accumulation = {whole//(b*(others or processes))}', *(['gradient_checkpointing = yes'] if again > now else [])])
-    more = next((f"{'dense_processes' if others else 'processes'} = {g}, sharding = zero3 or fsdp2, {t}" for g in (2, 4, 8, 16, 32) if g > p['processes'] and (t := search(g, 'zero3'))), None)
-    return '; or '.join(t for t in (search(p['processes']), more) if t) or 'lower max_length: no batch fits'
+            for b in range(p["batch_size"], 0, -1):
+                if (
+                    whole % (b * processes) == 0
+                    and sum(
+                        parts(b, whole // (b * processes), again, processes, *sharding).values()
+                    )
+                    <= d.room
+                ):
+                    return ", ".join(
+                        [
+                            f"batch_size = {b}",
+                            f"accumulation = {whole // (b * (others or processes))}",
+                            *(["gradient_checkpointing = yes"] if again > now else []),
+                        ]
+                    )
+
+    more = next(
+        (
+            f"{'dense_processes' if others else 'processes'} = {g}, sharding = zero3 or fsdp2, {t}"
+            for g in (2, 4, 8, 16, 32)
+            if g > p["processes"] and (t := search(g, "zero3"))
+        ),
+        None,
+    )
+    return (
+        "; or ".join(t for t in (search(p["processes"]), more) if t)
+        or "lower max_length: no batch fits"
+    )
+
 
 def _evaluate(stage, w, d, s, v):
-    p, e, size = w.p, BYTES[w.p['eval_dtype']], w.p['eval_batch_size']
-    layers, _ = _tuned(v, s) if v.method == 'layers' else (s.layers, 0)
+    p, e, size = w.p, BYTES[w.p["eval_dtype"]], w.p["eval_batch_size"]
+    layers, _ = _tuned(v, s) if v.method == "layers" else (s.layers, 0)
     total, _ = s.parameters(s.layers - layers)
-    flops = passes = seconds = 0.
-    held = lambda b, said: max(passing_bytes(s, b, p['eval_dtype'], p['attention']), e*s.vocabulary*b.samples*3) + cache_bytes(s, b, said, layers, p['eval_dtype'])*(1 + 1/layers)
+    flops = passes = seconds = 0.0
+    held = lambda b, said: (
+        max(passing_bytes(s, b, p["eval_dtype"], p["attention"]), e * s.vocabulary * b.samples * 3)
+        + cache_bytes(s, b, said, layers, p["eval_dtype"]) * (1 + 1 / layers)
+    )
     largest, worst, longest = Batch(0, 0), 0, 0
     for how in v.answers:
-        limit = p['max_new_tokens'] if how == 'direct' else p['reasoning_tokens']
-        said = limit if v.method in ENDLESS else min(limit, w.a.direct_tokens if how == 'direct' else w.a.reasoned_tokens)
+        limit = p["max_new_tokens"] if how == "direct" else p["reasoning_tokens"]
+        said = (
+            limit
+            if v.method in ENDLESS
+            else min(limit, w.a.direct_tokens if how == "direct" else w.a.reasoned_tokens)
+        )
         for rows, pixels, text in asked(p).values():
-            patches = w.patches(s, pixels, p['eval_min_pixels'], p['eval_max_pixels'])
-            b, batches = Batch(rows, text + patches/s.merge**2, rows if s.patch else 0, patches), math.ceil(rows/size)
+            patches = w.patches(s, pixels, p["eval_min_pixels"], p["eval_max_pixels"])
+            b, batches = (
+                Batch(rows, text + patches / s.merge**2, rows if s.patch else 0, patches),
+                math.ceil(rows / size),
+            )
             some = b._replace(samples=min(size, rows), pictures=min(size, rows) if s.patch else 0)
-            prompts, word = forward_flops(s, b, layers, rows), forward_flops(s, Batch(rows, 1), layers) + 4*s.queries*b.length*rows*layers
-            flops += prompts + said*word; passes += batches*(1 + said)
-            seconds += d.seconds(prompts, batches*layers) + batches*said*d.seconds(word/batches, layers, e*total + cache_bytes(s, some, said/2, layers, p['eval_dtype'])) + _looked(w, rows*pixels/1e6)
-            if (m := held(some, limit)) > worst: worst, largest, longest = m, some, limit
-    if textual(p):          # the perplexity
-        b, n = w.batch(s, p['test_windows']), math.ceil(p['test_windows']/4)
-        flops += forward_flops(s, b, layers); passes += n; seconds += d.seconds(forward_flops(s, b, layers), n*layers)
-        worst = max(worst, cache_bytes(s, largest, longest, layers, p['eval_dtype']) + 10*s.vocabulary*w.batch(s, 4, longest=True).tokens)      # logits, the same in float32, and their softmax
-    kept = cache_bytes(s, largest, longest, layers, p['eval_dtype'])
-    parts = dict(weights=e*total, activations=worst - kept, cache=kept)
-    remedy = _fitting('eval_batch_size', size, lambda b: e*total + held(largest._replace(samples=b, pictures=b if s.patch else 0), longest), d, 'lower eval_max_pixels: not even one question fits')
-    if v.method == 'wanda':
-        c, batch = w.batch(s, min(p['wanda_samples'], w.calibration), question=True), math.ceil(min(p['wanda_samples'], w.calibration)/p['score_batch_size'])
-        kept = c.tokens*3*s.hidden*e + c.pictures*c.patches*e*(s.vision_hidden + (s.deep + 1)*s.hidden/s.merge**2)       # what entered and what left a layer, for the whole set, and what ran beside the decoder
-        more = 2*s.layers*layer_flops(s, c) + vision_flops(s, c)
-        flops += more; passes += 2*batch; seconds += d.seconds(more, 2*batch*s.layers)
-        held_ = dict(weights=e*total, calibration=kept, activations=passing_bytes(s, c._replace(samples=c.samples/batch, pictures=c.pictures/batch), p['eval_dtype'], p['attention']))
-        if sum(held_.values()) > sum(parts.values()): parts, remedy = held_, 'lower wanda_samples'
-    return dict(passes=passes, flops=flops, minutes=seconds/60, parts=parts, remedy=remedy, disk_mib=sum(r for r, *_ in asked(p).values())*len(v.answers)*300/2**20)
+            prompts, word = (
+                forward_flops(s, b, layers, rows),
+                forward_flops(s, Batch(rows, 1), layers) + 4 * s.queries * b.length * rows * layers,
+            )
+            flops += prompts + said * word
+            passes += batches * (1 + said)
+            seconds += (
+                d.seconds(prompts, batches * layers)
+                + batches
+                * said
+                * d.seconds(
+                    word / batches,
+                    layers,
+                    e * total + cache_bytes(s, some, said / 2, layers, p["eval_dtype"]),
+                )
+                + _looked(w, rows * pixels / 1e6)
+            )
+            if (m := held(some, limit)) > worst:
+                worst, largest, longest = m, some, limit
+    if textual(p):  # the perplexity
+        b, n = w.batch(s, p["test_windows"]), math.ceil(p["test_windows"] / 4)
+        flops += forward_flops(s, b, layers)
+        passes += n
+        seconds += d.seconds(forward_flops(s, b, layers), n * layers)
+        worst = max(
+            worst,
+            cache_bytes(s, largest, longest, layers, p["eval_dtype"])
+            + 10 * s.vocabulary * w.batch(s, 4, longest=True).tokens,
+        )  # logits, the same in float32, and their softmax
+    kept = cache_bytes(s, largest, longest, layers, p["eval_dtype"])
+    parts = dict(weights=e * total, activations=worst - kept, cache=kept)
+    remedy = _fitting(
+        "eval_batch_size",
+        size,
+        lambda b: (
+            e * total + held(largest._replace(samples=b, pictures=b if s.patch else 0), longest)
+        ),
+        d,
+        "lower eval_max_pixels: not even one question fits",
+    )
+    if v.method == "wanda":
+        c, batch = (
+            w.batch(s, min(p["wanda_samples"], w.calibration), question=True),
+            math.ceil(min(p["wanda_samples"], w.calibration) / p["score_batch_size"]),
+        )
+        kept = c.tokens * 3 * s.hidden * e + c.pictures * c.patches * e * (
+            s.vision_hidden + (s.deep + 1) * s.hidden / s.merge**2
+        )  # what entered and what left a layer, for the whole set, and what ran beside the decoder
+        more = 2 * s.layers * layer_flops(s, c) + vision_flops(s, c)
+        flops += more
+        passes += 2 * batch
+        seconds += d.seconds(more, 2 * batch * s.layers)
+        held_ = dict(
+            weights=e * total,
+            calibration=kept,
+            activations=passing_bytes(
+                s,
+                c._replace(samples=c.samples / batch, pictures=c.pictures / batch),
+                p["eval_dtype"],
+                p["attention"],
+            ),
+        )
+        if sum(held_.values()) > sum(parts.values()):
+            parts, remedy = held_, "lower wanda_samples"
+    return dict(
+        passes=passes,
+        flops=flops,
+        minutes=seconds / 60,
+        parts=parts,
+        remedy=remedy,
+        disk_mib=sum(r for r, *_ in asked(p).values()) * len(v.answers) * 300 / 2**20,
+    )
+
 
 def _latency(stage, w, d, s):
-    p, e = w.p, BYTES[w.p['dtype']]
-    patches = w.patches(s, w.a.picture_pixels, p['eval_min_pixels'], p['eval_max_pixels'])
-    b, said = Batch(1, 64 + patches/s.merge**2, 1 if s.patch else 0, patches), p['timed_tokens']
-    times = (1 + len(stage.parameters['plans']))*(p['timed_turns'] + 4)
-    one = d.seconds(forward_flops(s, b, head=1), s.layers) + said*d.seconds(0, s.layers, e*s.parameters()[0])
-    return dict(passes=times*said, flops=times*(forward_flops(s, b, head=1) + said*forward_flops(s, Batch(1, 1))), minutes=times*one/60, parts=dict(weights=e*s.parameters()[0], activations=passing_bytes(s, b, p['dtype'], p['attention']), cache=cache_bytes(s, b, said, dtype=p['dtype'])))
+    p, e = w.p, BYTES[w.p["dtype"]]
+    patches = w.patches(s, w.a.picture_pixels, p["eval_min_pixels"], p["eval_max_pixels"])
+    b, said = Batch(1, 64 + patches / s.merge**2, 1 if s.patch else 0, patches), p["timed_tokens"]
+    times = (1 + len(stage.parameters["plans"])) * (p["timed_turns"] + 4)
+    one = d.seconds(forward_flops(s, b, head=1), s.layers) + said * d.seconds(
+        0, s.layers, e * s.parameters()[0]
+    )
+    return dict(
+        passes=times * said,
+        flops=times * (forward_flops(s, b, head=1) + said * forward_flops(s, Batch(1, 1))),
+        minutes=times * one / 60,
+        parts=dict(
+            weights=e * s.parameters()[0],
+            activations=passing_bytes(s, b, p["dtype"], p["attention"]),
+            cache=cache_bytes(s, b, said, dtype=p["dtype"]),
+        ),
+    )
 
-_KINDS = {f'stages/{name}': kind for name, kind in dict(data=_data, prose=_data, benchmarks=_benchmarks, scores=_scores, sleb=_sleb, train=_train, evaluate=_evaluate, latency=_latency).items()}
+
+_KINDS = {
+    f"stages/{name}": kind
+    for name, kind in dict(
+        data=_data,
+        prose=_data,
+        benchmarks=_benchmarks,
+        scores=_scores,
+        sleb=_sleb,
+        train=_train,
+        evaluate=_evaluate,
+        latency=_latency,
+    ).items()
+}
 
 # %% ../../nbs/reproduction/05_costs.ipynb #893b697d
-def _gib(mib): return f'{mib/1024:,.1f}' if mib >= 103 else f'{mib/1024:.2f}'
+def _gib(mib):
+    return f"{mib / 1024:,.1f}" if mib >= 103 else f"{mib / 1024:.2f}"
 
-def _hours(minutes): return f'{minutes/60:,.1f} h' if minutes >= 60 else f'{minutes:.0f} min' if minutes >= 1 else '< 1 min'
+
+def _hours(minutes):
+    return (
+        f"{minutes / 60:,.1f} h"
+        if minutes >= 60
+        else f"{minutes:.0f} min"
+        if minutes >= 1
+        else "< 1 min"
+    )
+
 
 @dataclass
 class RunPlan:
     "What a run takes, before it begins"
-    profile:str
-    gpu:str               # a key of `GPUS`
-    gpus:int              # that there are
-    card:Card
-    assume:Assumptions
-    models:list           # of each: `model`, `sizes`, `rows` (ratio, layers, parameters, trainable), `download_mib`
-    stages:list           # of `Planned`
+
+    profile: str
+    gpu: str  # a key of `GPUS`
+    gpus: int  # that there are
+    card: Card
+    assume: Assumptions
+    models: list  # of each: `model`, `sizes`, `rows` (ratio, layers, parameters, trainable), `download_mib`
+    stages: list  # of `Planned`
 
     @property
-    def gpu_hours(self) -> float: return sum(max(1, s.gpus)*s.minutes for s in self.stages if s.gpus or self.gpu == 'cpu')/60
+    def gpu_hours(self) -> float:
+        return (
+            sum(max(1, s.gpus) * s.minutes for s in self.stages if s.gpus or self.gpu == "cpu") / 60
+        )
+
     @property
     def hours(self) -> float:
         "Wall time if all devices are busy throughout"
-        return max(self.gpu_hours/(cores() if self.gpu == 'cpu' else self.gpus), *(s.minutes/60 for s in self.stages)) + sum(s.minutes for s in self.stages if not s.gpus and self.gpu != 'cpu')/60
+        return (
+            max(
+                self.gpu_hours / (cores() if self.gpu == "cpu" else self.gpus),
+                *(s.minutes / 60 for s in self.stages),
+            )
+            + sum(s.minutes for s in self.stages if not s.gpus and self.gpu != "cpu") / 60
+        )
+
     @property
     def disk_mib(self) -> float:
         "Models as downloaded, all that stays, and the largest of what stays only while a stage runs"
-        return sum(m['download_mib'] for m in self.models) + sum(s.disk_mib for s in self.stages) + max(s.scratch_mib for s in self.stages)
-    @property
-    def misfits(self) -> list: return [s for s in self.stages if not s.fits]
+        return (
+            sum(m["download_mib"] for m in self.models)
+            + sum(s.disk_mib for s in self.stages)
+            + max(s.scratch_mib for s in self.stages)
+        )
 
-    def stage(self, name:str) -> Planned:
+    @property
+    def misfits(self) -> list:
+        return [s for s in self.stages if not s.fits]
+
+    def stage(self, name: str) -> Planned:
         "One stage's numbers"
         found = next((s for s in self.stages if s.name == name), None)
-        if found is None: raise BadInput(f"no stage '{name}' in profile '{self.profile}'; there are {', '.join(s.name for s in self.stages)}")
+        if found is None:
+            raise BadInput(
+                f"no stage '{name}' in profile '{self.profile}'; there are {', '.join(s.name for s in self.stages)}"
+            )
         return found
 
     def _repr_markdown_(self):
-        table = lambda head, rows: '\n'.join('| ' + ' | '.join(map(str, r)) + ' |' for r in [head, ['---']*len(head), *rows])
-        models = [[short_name(m['model']), f'{r:.0%}' if r else 'dense', n, f'{total:,}', f'{trainable:,}', f'{trainable/total:.1%}'] for m in self.models for r, n, total, trainable in m['rows']]
+        table = lambda head, rows: "\n".join(
+            "| " + " | ".join(map(str, r)) + " |" for r in [head, ["---"] * len(head), *rows]
+        )
+        models = [
+            [
+                short_name(m["model"]),
+                f"{r:.0%}" if r else "dense",
+                n,
+                f"{total:,}",
+                f"{trainable:,}",
+                f"{trainable / total:.1%}",
+            ]
+            for m in self.models
+            for r, n, total, trainable in m["rows"]
+        ]
         groups = {}
-        for s in self.stages: groups.setdefault('figures and tables' if not s.notebook.startswith('stages/') else str(s[1:]), []).append(s)
+        for s in self.stages:
+            groups.setdefault(
+                "figures and tables" if not s.notebook.startswith("stages/") else str(s[1:]), []
+            ).append(s)
+
         def row(ss):
             s, n = ss[0], len(ss)
-            name = s.name if n == 1 else f'figures and tables ({n})' if not s.notebook.startswith('stages/') else f'{s.name} and {n-1} like it'
-            what = ', '.join(f'{k} {_gib(v/2**20)}' for k, v in s.parts.items() if v >= 2**20)
-            return [name, s.gpus or '–', _gib(s.memory_mib) + ('' if s.fits else ' **too much**'), what or '–', f'{s.passes*n:,.0f}' if s.passes else '–', f'{s.flops*n/1e15:,.2f}' if s.flops else '–', _hours(s.minutes*n), _gib(s.disk_mib*n), _gib(s.scratch_mib) if s.scratch_mib else '–']
-        where = f'{self.gpus} x {self.gpu}, {self.card.memory_mib/1024:.0f} GiB, {self.card.tflops:g} TFLOP/s in bfloat16 ({self.card.source})' if self.gpu != 'cpu' else f'this machine, {cores()} cores, {self.card.memory_mib/1024:.0f} GiB'
-        biggest = sum(s.disk_mib for s in self.stages if s.notebook == 'stages/data'), sum(s.disk_mib for s in self.stages if s.notebook == 'stages/train'), max(s.scratch_mib for s in self.stages)
-        said = [f'**{self.profile}** on {where}', '', table(['model', 'ratio', 'layers', 'parameters', 'trainable', 'share'], models), '',
-                table(['stage', 'GPUs', 'peak GiB', 'of it (GiB)', 'forward passes', 'PFLOP', 'time', 'disk GiB', 'checkpoints GiB'], [row(ss) for ss in groups.values()]), '',
-                f"{'Core' if self.gpu == 'cpu' else 'GPU'} time {self.gpu_hours:,.1f} h, at least {self.hours:,.1f} h on the clock; {sum(s.passes for s in self.stages):,.0f} forward passes, {sum(s.flops for s in self.stages)/1e15:,.1f} PFLOP.",
-                f"Disk {_gib(self.disk_mib)} GiB: models {_gib(sum(m['download_mib'] for m in self.models))}, data {_gib(biggest[0])}, saved variants {_gib(biggest[1])}, checkpoints {_gib(biggest[2])} while one is trained; the rest are benchmarks and records.", '']
-        lacking = {}
-        for s in self.misfits: lacking.setdefault(s.remedy, []).append(s)
-        room = self.card.memory_mib*(1 - self.assume.reserve)
-        said += [f"Does not fit into {_gib(room)} GiB: {', '.join(s.name for s in ss[:3])}{f' and {len(ss)-3} more' if len(ss) > 3 else ''} (up to {_gib(max(s.memory_mib for s in ss))} GiB). Remedy: {remedy}." for remedy, ss in lacking.items()] or [f'Everything fits into {_gib(room)} GiB.']
-        return '\n'.join([*said, '', 'Assumed: ' + ', '.join(f'{k} {v:.4g}' for k, v in self.assume._asdict().items()) + '. Parameters are counted, operations and bytes computed from them, times estimated.'])
+            name = (
+                s.name
+                if n == 1
+                else f"figures and tables ({n})"
+                if not s.notebook.startswith("stages/")
+                else f"{s.name} and {n - 1} like it"
+            )
+            what = ", ".join(f"{k} {_gib(v / 2**20)}" for k, v in s.parts.items() if v >= 2**20)
+            return [
+                name,
+                s.gpus or "–",
+                _gib(s.memory_mib) + ("" if s.fits else " **too much**"),
+                what or "–",
+                f"{s.passes * n:,.0f}" if s.passes else "–",
+                f"{s.flops * n / 1e15:,.2f}" if s.flops else "–",
+                _hours(s.minutes * n),
+                _gib(s.disk_mib * n),
+                _gib(s.scratch_mib) if s.scratch_mib else "–",
+            ]
 
-    def __str__(self): return self._repr_markdown_().replace('**', '')
+        where = (
+            f"{self.gpus} x {self.gpu}, {self.card.memory_mib / 1024:.0f} GiB, {self.card.tflops:g} TFLOP/s in bfloat16 ({self.card.source})"
+            if self.gpu != "cpu"
+            else f"this machine, {cores()} cores, {self.card.memory_mib / 1024:.0f} GiB"
+        )
+        biggest = (
+            sum(s.disk_mib for s in self.stages if s.notebook == "stages/data"),
+            sum(s.disk_mib for s in self.stages if s.notebook == "stages/train"),
+            max(s.scratch_mib for s in self.stages),
+        )
+        said = [
+            f"**{self.profile}** on {where}",
+            "",
+            table(["model", "ratio", "layers", "parameters", "trainable", "share"], models),
+            "",
+            table(
+                [
+                    "stage",
+                    "GPUs",
+                    "peak GiB",
+                    "of it (GiB)",
+                    "forward passes",
+                    "PFLOP",
+                    "time",
+                    "disk GiB",
+                    "checkpoints GiB",
+                ],
+                [row(ss) for ss in groups.values()],
+            ),
+            "",
+            f"{'Core' if self.gpu == 'cpu' else 'GPU'} time {self.gpu_hours:,.1f} h, at least {self.hours:,.1f} h on the clock; {sum(s.passes for s in self.stages):,.0f} forward passes, {sum(s.flops for s in self.stages) / 1e15:,.1f} PFLOP.",
+            f"Disk {_gib(self.disk_mib)} GiB: models {_gib(sum(m['download_mib'] for m in self.models))}, data {_gib(biggest[0])}, saved variants {_gib(biggest[1])}, checkpoints {_gib(biggest[2])} while one is trained; the rest are benchmarks and records.",
+            "",
+        ]
+        lacking = {}
+        for s in self.misfits:
+            lacking.setdefault(s.remedy, []).append(s)
+        room = self.card.memory_mib * (1 - self.assume.reserve)
+        said += [
+            f"Does not fit into {_gib(room)} GiB: {', '.join(s.name for s in ss[:3])}{f' and {len(ss) - 3} more' if len(ss) > 3 else ''} (up to {_gib(max(s.memory_mib for s in ss))} GiB). Remedy: {remedy}."
+            for remedy, ss in lacking.items()
+        ] or [f"Everything fits into {_gib(room)} GiB."]
+        return "\n".join(
+            [
+                *said,
+                "",
+                "Assumed: "
+                + ", ".join(f"{k} {v:.4g}" for k, v in self.assume._asdict().items())
+                + ". Parameters are counted, operations and bytes computed from them, times estimated.",
+            ]
+        )
+
+    def __str__(self):
+        return self._repr_markdown_().replace("**", "")
+
 
 def plan_run(
-    settings:dict,           # from `load_profile`
-    gpu:str|None=None,       # a key of `GPUS`; by default 'cpu' for nano and rehearsals, and 'H100' for all else
-    gpus:int|None=None,      # that there are; as many as the profile trains with by default
-    assume:Assumptions|None=None,   # other values than the default ones
+    settings: dict,  # from `load_profile`
+    gpu: str
+    | None = None,  # a key of `GPUS`; by default 'cpu' for nano and rehearsals, and 'H100' for all else
+    gpus: int | None = None,  # that there are; as many as the profile trains with by default
+    assume: Assumptions | None = None,  # other values than the default ones
 ) -> RunPlan:
     "What a profile's run takes, stage by stage; nothing is downloaded"
-    nano = small(settings)         # nano's world, or a rehearsal's stand-ins for the real one
-    gpu, device = card(gpu or ('cpu' if nano else 'H100'))
-    most = max(settings['processes'], settings['dense_processes'])
-    gpus, on_gpu = gpus or most, gpu != 'cpu'
-    if most > gpus: raise BadInput(f"profile '{settings['profile']}': {most} processes train together, and there {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'}; lower processes and dense_processes, or give --gpus {most}")
+    nano = small(settings)  # nano's world, or a rehearsal's stand-ins for the real one
+    gpu, device = card(gpu or ("cpu" if nano else "H100"))
+    most = max(settings["processes"], settings["dense_processes"])
+    gpus, on_gpu = gpus or most, gpu != "cpu"
+    if most > gpus:
+        raise BadInput(
+            f"profile '{settings['profile']}': {most} processes train together, and there {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'}; lower processes and dense_processes, or give --gpus {most}"
+        )
     a = assume or (PROSE if textual(settings) else NANO if nano else Assumptions())
     work, d = _Work(settings, a), _Device(device, a)
     known, models = {}, []
-    for m in settings['models']:
+    for m in settings["models"]:
         known[m] = s = sizes(config_of(m))
-        drops = [(0., 0), *((r, n_drops(s.layers, r)) for r in settings['ratios'])]
-        models.append(dict(model=m, sizes=s, download_mib=0 if Path(model_folder(m)).is_dir() else BYTES[settings['dtype']]*s.parameters()[0]/2**20, rows=[(r, s.layers - k, *s.parameters(k, k if r else s.layers)) for r, k in drops]))
-    every = {(m, v.name, v.seed): v for m in settings['models'] for v in variants(settings, m)}
+        drops = [(0.0, 0), *((r, n_drops(s.layers, r)) for r in settings["ratios"])]
+        models.append(
+            dict(
+                model=m,
+                sizes=s,
+                download_mib=0
+                if Path(model_folder(m)).is_dir()
+                else BYTES[settings["dtype"]] * s.parameters()[0] / 2**20,
+                rows=[(r, s.layers - k, *s.parameters(k, k if r else s.layers)) for r, k in drops],
+            )
+        )
+    every = {(m, v.name, v.seed): v for m in settings["models"] for v in variants(settings, m)}
     planned = []
     for stage in stages(settings):
         q, kind = stage.parameters, _KINDS.get(stage.notebook)
-        if kind is None: planned.append(Planned(stage.name, stage.notebook, host_mib=stage.memory, memory_mib=stage.memory)); continue
-        arguments = [known[q['model']]] if 'model' in q else []
-        if 'variant' in q: arguments.append(every[q['model'], q['variant'], q['seed']])
+        if kind is None:
+            planned.append(
+                Planned(stage.name, stage.notebook, host_mib=stage.memory, memory_mib=stage.memory)
+            )
+            continue
+        arguments = [known[q["model"]]] if "model" in q else []
+        if "variant" in q:
+            arguments.append(every[q["model"], q["variant"], q["seed"]])
         got = kind(stage, work, d, *arguments)
-        parts, gpus_ = got.get('parts', {}), got.pop('gpus', 1)
-        total, remedy = sum(parts.values())/2**20, got.pop('remedy', '') or 'a device with more memory'
+        parts, gpus_ = got.get("parts", {}), got.pop("gpus", 1)
+        total, remedy = (
+            sum(parts.values()) / 2**20,
+            got.pop("remedy", "") or "a device with more memory",
+        )
         inside = bool(parts) and on_gpu
-        host = got.pop('host_mib', a.host_mib + (parts['weights']/2**20*gpus_ if inside and 'weights' in parts else total))
-        fits = total*2**20 <= d.room if inside else on_gpu or host*2**20 <= d.room
-        planned.append(Planned(stage.name, stage.notebook, gpus_ if inside else 0, total if inside else host, fits, host_mib=host, remedy='' if fits else remedy, **got))
-    return RunPlan(settings['profile'], gpu, gpus, device, a, models, planned)
+        host = got.pop(
+            "host_mib",
+            a.host_mib
+            + (parts["weights"] / 2**20 * gpus_ if inside and "weights" in parts else total),
+        )
+        fits = total * 2**20 <= d.room if inside else on_gpu or host * 2**20 <= d.room
+        planned.append(
+            Planned(
+                stage.name,
+                stage.notebook,
+                gpus_ if inside else 0,
+                total if inside else host,
+                fits,
+                host_mib=host,
+                remedy="" if fits else remedy,
+                **got,
+            )
+        )
+    return RunPlan(settings["profile"], gpu, gpus, device, a, models, planned)
+
 
 def resources(
-    stage,           # a `Stage` of the profile, or its name
-    plan:RunPlan     # from `plan_run`
-) -> dict:           # `gpus`, `mem_mb` (of the node, not of the GPU), `runtime` in minutes
+    stage,  # a `Stage` of the profile, or its name
+    plan: RunPlan,  # from `plan_run`
+) -> dict:  # `gpus`, `mem_mb` (of the node, not of the GPU), `runtime` in minutes
     "What to ask of a cluster for one stage"
-    s = plan.stage(getattr(stage, 'name', stage))
-    return dict(gpus=s.gpus, mem_mb=math.ceil(max(s.host_mib, getattr(stage, 'memory', 0))), runtime=math.ceil(10 + plan.assume.slack*s.minutes))
+    s = plan.stage(getattr(stage, "name", stage))
+    return dict(
+        gpus=s.gpus,
+        mem_mb=math.ceil(max(s.host_mib, getattr(stage, "memory", 0))),
+        runtime=math.ceil(10 + plan.assume.slack * s.minutes),
+    )

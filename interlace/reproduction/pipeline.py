@@ -13,251 +13,748 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 import interlace
-from ..core.project import BadInput, cores as available, ends_with_us, extension_adds, extension_files, import_extensions, load_profile, memory as installed, plan_name, project_root
-from .rehearsal import rehearsed, short_name as short, small, textual, write_stand_ins
+from interlace.core.project import (
+    BadInput,
+    cores as available,
+    ends_with_us,
+    extension_adds,
+    extension_files,
+    import_extensions,
+    load_profile,
+    memory as installed,
+    plan_name,
+    project_root,
+)
+from interlace.reproduction.rehearsal import (
+    rehearsed,
+    short_name as short,
+    small,
+    textual,
+    write_stand_ins,
+)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #4b7f5128
 class Stage(NamedTuple):
     "One run of one notebook"
-    name:str          # e.g. 'scores', 'figure2'
-    notebook:str      # in nbs/paper, folder included, without the suffix
-    parameters:dict   # all that the notebook's `parameters` cell takes
-    inputs:list       # files that it reads
-    outputs:list      # files that it makes
-    memory:int=1500   # MiB that it needs at most
-    gpus:int=0        # that it takes for itself, where there are any
-    alone:bool=False  # wants all cores, and nothing beside it: it measures time
+
+    name: str  # e.g. 'scores', 'figure2'
+    notebook: str  # in nbs/paper, folder included, without the suffix
+    parameters: dict  # all that the notebook's `parameters` cell takes
+    inputs: list  # files that it reads
+    outputs: list  # files that it makes
+    memory: int = 1500  # MiB that it needs at most
+    gpus: int = 0  # that it takes for itself, where there are any
+    alone: bool = False  # wants all cores, and nothing beside it: it measures time
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #c63dace1
 class Variant(NamedTuple):
     "What is done to a model before it is evaluated"
-    name:str                 # e.g. 'interlace-25'
-    method:str='dense'       # 'dense', 'layers' (pruned by a plan), 'wanda', 'magnitude'
-    strategy:str|None=None   # which plan: a key of `STRATEGIES`, 'sleb' or 'sleb-ft'
-    ratio:float=0.           # of the plan
-    tune:bool=False          # fine-tuned
-    seed:int=42              # of the fine-tuning, and of the strategy 'random'
-    domain:str|None=None     # fine-tuned on this domain's data alone
-    answers:tuple=('direct',)# how it is asked: 'direct', 'reasoned' (chain of thought)
+
+    name: str  # e.g. 'interlace-25'
+    method: str = "dense"  # 'dense', 'layers' (pruned by a plan), 'wanda', 'magnitude'
+    strategy: str | None = None  # which plan: a key of `STRATEGIES`, 'sleb' or 'sleb-ft'
+    ratio: float = 0.0  # of the plan
+    tune: bool = False  # fine-tuned
+    seed: int = 42  # of the fine-tuning, and of the strategy 'random'
+    domain: str | None = None  # fine-tuned on this domain's data alone
+    answers: tuple = ("direct",)  # how it is asked: 'direct', 'reasoned' (chain of thought)
+
 
 def variants(
-    settings:dict,   # from `load_profile`
-    model:str,       # one of its models
+    settings: dict,  # from `load_profile`
+    model: str,  # one of its models
 ) -> list:
     "All variants of one model"
-    first, seeds, top = model == settings['models'][0], settings['seeds'], max(settings['ratios'])
+    first, seeds, top = model == settings["models"][0], settings["seeds"], max(settings["ratios"])
     if textual(settings):
-        at = lambda name, r, s=seeds[0]: Variant(plan_name(name, r), 'layers', name, r, True, s)
-        return [Variant('dense', seed=seeds[0]), Variant('dense-ft', tune=True, seed=seeds[0]), Variant('wanda-2-4', 'wanda', seed=seeds[0]), Variant('magnitude-2-4', 'magnitude', seed=seeds[0]),
-                *(v for r in settings['ratios'] for v in (at('interlace', r), *(at(n, r, s) for n in settings['ablation'] for s in (seeds if n == 'random' else seeds[:1])), at('sleb', r)._replace(tune=False), at('sleb-ft', r)))]
-    both = lambda s: ('direct', 'reasoned') if s == seeds[0] else ('direct',)
-    if not first: return [Variant('dense', seed=seeds[0], answers=('reasoned',)), *(Variant(plan_name('interlace', r), 'layers', 'interlace', r, True, seeds[0], answers=('reasoned',)) for r in settings['ratios'])]
-    tuned = lambda name, strategy, s, **kw: Variant(plan_name(name, top), 'layers', strategy, top, True, s, **kw)
-    out = [Variant('dense', answers=('direct', 'reasoned'), seed=seeds[0]), *(Variant('dense-ft', tune=True, seed=s, answers=both(s)) for s in seeds)]
-    for r in settings['ratios']: out += [Variant(plan_name('interlace', r), 'layers', 'interlace', r, True, s, answers=both(s)) for s in (seeds if r == top else seeds[:1])]
-    out += [tuned(name, name, s) for name in (*settings['ablation'], 'sleb-ft') for s in seeds]
-    out += [Variant(plan_name('sleb', top), 'layers', 'sleb', top, seed=seeds[0]), Variant('wanda-2-4', 'wanda', seed=seeds[0]), Variant('magnitude-2-4', 'magnitude', seed=seeds[0])]
-    return out + [tuned('interlace', 'interlace', seeds[0], domain=d)._replace(name=f"{plan_name('interlace', top)}-{d}") for d in settings['domains']]
+        at = lambda name, r, s=seeds[0]: Variant(plan_name(name, r), "layers", name, r, True, s)
+        return [
+            Variant("dense", seed=seeds[0]),
+            Variant("dense-ft", tune=True, seed=seeds[0]),
+            Variant("wanda-2-4", "wanda", seed=seeds[0]),
+            Variant("magnitude-2-4", "magnitude", seed=seeds[0]),
+            *(
+                v
+                for r in settings["ratios"]
+                for v in (
+                    at("interlace", r),
+                    *(
+                        at(n, r, s)
+                        for n in settings["ablation"]
+                        for s in (seeds if n == "random" else seeds[:1])
+                    ),
+                    at("sleb", r)._replace(tune=False),
+                    at("sleb-ft", r),
+                )
+            ),
+        ]
+    both = lambda s: ("direct", "reasoned") if s == seeds[0] else ("direct",)
+    if not first:
+        return [
+            Variant("dense", seed=seeds[0], answers=("reasoned",)),
+            *(
+                Variant(
+                    plan_name("interlace", r),
+                    "layers",
+                    "interlace",
+                    r,
+                    True,
+                    seeds[0],
+                    answers=("reasoned",),
+                )
+                for r in settings["ratios"]
+            ),
+        ]
+    tuned = lambda name, strategy, s, **kw: Variant(
+        plan_name(name, top), "layers", strategy, top, True, s, **kw
+    )
+    out = [
+        Variant("dense", answers=("direct", "reasoned"), seed=seeds[0]),
+        *(Variant("dense-ft", tune=True, seed=s, answers=both(s)) for s in seeds),
+    ]
+    for r in settings["ratios"]:
+        out += [
+            Variant(plan_name("interlace", r), "layers", "interlace", r, True, s, answers=both(s))
+            for s in (seeds if r == top else seeds[:1])
+        ]
+    out += [tuned(name, name, s) for name in (*settings["ablation"], "sleb-ft") for s in seeds]
+    out += [
+        Variant(plan_name("sleb", top), "layers", "sleb", top, seed=seeds[0]),
+        Variant("wanda-2-4", "wanda", seed=seeds[0]),
+        Variant("magnitude-2-4", "magnitude", seed=seeds[0]),
+    ]
+    return out + [
+        tuned("interlace", "interlace", seeds[0], domain=d)._replace(
+            name=f"{plan_name('interlace', top)}-{d}"
+        )
+        for d in settings["domains"]
+    ]
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #89a06a5a
 def _as_many(settings):
     "Processes and accumulation of the dense model's training: as many samples a step as in the others"
-    n, steps = settings['dense_processes'], settings['accumulation']*settings['processes']
-    if steps % n: raise BadInput(f"profile '{settings['profile']}': accumulation {settings['accumulation']} x processes {settings['processes']} is no multiple of dense_processes {n}, and a step of the dense model would see other samples; change one of them")
-    return dict(processes=n, accumulation=steps//n)
+    n, steps = settings["dense_processes"], settings["accumulation"] * settings["processes"]
+    if steps % n:
+        raise BadInput(
+            f"profile '{settings['profile']}': accumulation {settings['accumulation']} x processes {settings['processes']} is no multiple of dense_processes {n}, and a step of the dense model would see other samples; change one of them"
+        )
+    return dict(processes=n, accumulation=steps // n)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #c21d1ea5
-RULES = ('interlace', 'interlace-oa', 'interlace-tn', 'consecutive', 'random')
-TWELVE = ('AI2D', 'ChartQA', 'OCRBench', 'TextVQA', 'MMBench', 'POPE', 'RealWorldQA', 'HRBench4K', 'HRBench8K', 'V-Star', 'MIABench', 'ScienceQA')
-TEXT_SETS = ('Facts', 'Forms')
+RULES = ("interlace", "interlace-oa", "interlace-tn", "consecutive", "random")
+TWELVE = (
+    "AI2D",
+    "ChartQA",
+    "OCRBench",
+    "TextVQA",
+    "MMBench",
+    "POPE",
+    "RealWorldQA",
+    "HRBench4K",
+    "HRBench8K",
+    "V-Star",
+    "MIABench",
+    "ScienceQA",
+)
+TEXT_SETS = ("Facts", "Forms")
+
 
 def _at(path):
     "A path as stages name it: relative to the root where it lies below it"
-    return Path(path).relative_to(project_root()).as_posix() if Path(path).is_relative_to(project_root()) else str(path)
+    return (
+        Path(path).relative_to(project_root()).as_posix()
+        if Path(path).is_relative_to(project_root())
+        else str(path)
+    )
+
 
 def extensions_of(
-    settings:dict    # from `load_profile`
-) -> dict:           # 'strategy', 'benchmark' -> extensions
+    settings: dict,  # from `load_profile`
+) -> dict:  # 'strategy', 'benchmark' -> extensions
     "Which extensions the stages need that make plans and that ask questions: none, where all names are the library's"
-    named = dict(strategy=set(settings['ablation']) - set(RULES), benchmark=set(settings['benchmarks']) - {*TWELVE, *TEXT_SETS})
-    return {what: [e for e in settings['extensions'] if what in extension_adds(e)] if names else [] for what, names in named.items()}
+    named = dict(
+        strategy=set(settings["ablation"]) - set(RULES),
+        benchmark=set(settings["benchmarks"]) - {*TWELVE, *TEXT_SETS},
+    )
+    return {
+        what: [e for e in settings["extensions"] if what in extension_adds(e)] if names else []
+        for what, names in named.items()
+    }
+
 
 def check_names(
-    settings:dict    # from `load_profile`
+    settings: dict,  # from `load_profile`
 ):
     "Import a profile's extensions; a strategy or a benchmark that nobody knows is a `BadInput`"
-    added, where = import_extensions(settings['extensions']), f"profile '{settings['profile']}'"
-    for setting, what, known in (('ablation', 'strategy', RULES), ('benchmarks', 'benchmark', (*TWELVE, *TEXT_SETS))):
+    added, where = import_extensions(settings["extensions"]), f"profile '{settings['profile']}'"
+    for setting, what, known in (
+        ("ablation", "strategy", RULES),
+        ("benchmarks", "benchmark", (*TWELVE, *TEXT_SETS)),
+    ):
         there = [*known, *added[what]]
-        if unknown := [n for n in settings[setting] if n not in there]: raise BadInput(f"{where}: {setting} {unknown[0]}: no such {what}; there are {', '.join(there)}; others are added by a file named in extensions")
-    if textual(settings) and (seen := [b for b in settings['benchmarks'] if b in TWELVE] + settings['domains']): raise BadInput(f"{where}: {seen[0]} asks about pictures, and data = {settings['data']} means a text model; ask {' and '.join(TEXT_SETS)}, and no domains")
-    if unasked := [d for d in settings['domains'] if d not in settings['benchmarks']]: raise BadInput(f"{where}: domains {unasked[0]}: Table 4 has the score of that benchmark, and benchmarks lacks it; add it there, or take another domain")
+        if unknown := [n for n in settings[setting] if n not in there]:
+            raise BadInput(
+                f"{where}: {setting} {unknown[0]}: no such {what}; there are {', '.join(there)}; others are added by a file named in extensions"
+            )
+    if textual(settings) and (
+        seen := [b for b in settings["benchmarks"] if b in TWELVE] + settings["domains"]
+    ):
+        raise BadInput(
+            f"{where}: {seen[0]} asks about pictures, and data = {settings['data']} means a text model; ask {' and '.join(TEXT_SETS)}, and no domains"
+        )
+    if unasked := [d for d in settings["domains"] if d not in settings["benchmarks"]]:
+        raise BadInput(
+            f"{where}: domains {unasked[0]}: Table 4 has the score of that benchmark, and benchmarks lacks it; add it there, or take another domain"
+        )
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #a685a861
-LOADING = ('dtype', 'attention', 'min_pixels', 'max_pixels')
-TRAINING = ('learning_rate', 'batch_size', 'parts', 'accumulation', 'epochs', 'warmup_ratio', 'weight_decay', 'max_grad_norm', 'bfloat16', 'max_messages', 'max_length', 'checkpoint_steps', 'log_steps', 'gradient_checkpointing', 'processes', 'sharding')
-DRAWING = ('data', 'order', 'buffer', 'max_images', 'data_workers', 'max_messages', 'fraction', 'calibration', 'domains')
-PROSE = ('data', 'fraction', 'calibration', 'test_windows')
+LOADING = ("dtype", "attention", "min_pixels", "max_pixels")
+TRAINING = (
+    "learning_rate",
+    "batch_size",
+    "parts",
+    "accumulation",
+    "epochs",
+    "warmup_ratio",
+    "weight_decay",
+    "max_grad_norm",
+    "bfloat16",
+    "max_messages",
+    "max_length",
+    "checkpoint_steps",
+    "log_steps",
+    "gradient_checkpointing",
+    "processes",
+    "sharding",
+)
+DRAWING = (
+    "data",
+    "order",
+    "buffer",
+    "max_images",
+    "data_workers",
+    "max_messages",
+    "fraction",
+    "calibration",
+    "domains",
+)
+PROSE = ("data", "fraction", "calibration", "test_windows")
+
 
 def stages(
-    settings:dict    # from `load_profile`
+    settings: dict,  # from `load_profile`
 ) -> list:
     "All stages of a profile, in an order in which they can run"
-    p, models, seeds = settings['profile'], settings['models'], settings['seeds']
-    runs, figures, tables = f'runs/{p}', f'figures/{p}', f'tables/{p}'
+    p, models, seeds = settings["profile"], settings["models"], settings["seeds"]
+    runs, figures, tables = f"runs/{p}", f"figures/{p}", f"tables/{p}"
     take = lambda *names: {n: settings[n] for n in names}
-    if len({*map(short, models)}) < len(models): raise BadInput(f"profile '{p}': two models are called {short(models[0])}; their folders would be one: rename one of them")
-    shown = take('dtype', 'attention') | dict(min_pixels=settings['eval_min_pixels'], max_pixels=settings['eval_max_pixels'])     # as in the evaluation
+    if len({*map(short, models)}) < len(models):
+        raise BadInput(
+            f"profile '{p}': two models are called {short(models[0])}; their folders would be one: rename one of them"
+        )
+    shown = take("dtype", "attention") | dict(
+        min_pixels=settings["eval_min_pixels"], max_pixels=settings["eval_max_pixels"]
+    )  # as in the evaluation
     gpu = 0 if small(settings) else 1
-    name = lambda stage, model, seed=seeds[0]: stage + (f'-s{seed}' if seed != seeds[0] else '') + (f'-{short(model)}' if model != models[0] else '')
-    weights = lambda model: [f'interlace/weights/{model}/model.safetensors'] if (project_root()/'interlace'/'weights'/model).is_dir() else []
-    data, questions = f'{runs}/data', f'{runs}/benchmarks'
-    own, extended = extensions_of(settings), lambda files: [_at(f) for e in files for f in extension_files(e)]
-    together = lambda plan: dict(processes=settings['processes'], accumulation=settings['accumulation']) if plan else _as_many(settings)
-    asked, written = f'{questions}/manifest.json', f'{data}/manifest.json'
-    of_domain = lambda d: f'{data}/{d}/manifest.json'
+    name = lambda stage, model, seed=seeds[0]: (
+        stage
+        + (f"-s{seed}" if seed != seeds[0] else "")
+        + (f"-{short(model)}" if model != models[0] else "")
+    )
+    weights = lambda model: (
+        [f"interlace/weights/{model}/model.safetensors"]
+        if (project_root() / "interlace" / "weights" / model).is_dir()
+        else []
+    )
+    data, questions = f"{runs}/data", f"{runs}/benchmarks"
+    own, extended = (
+        extensions_of(settings),
+        lambda files: [_at(f) for e in files for f in extension_files(e)],
+    )
+    together = lambda plan: (
+        dict(processes=settings["processes"], accumulation=settings["accumulation"])
+        if plan
+        else _as_many(settings)
+    )
+    asked, written = f"{questions}/manifest.json", f"{data}/manifest.json"
+    of_domain = lambda d: f"{data}/{d}/manifest.json"
     prose = textual(settings)
-    out = [Stage('data', f"stages/{'prose' if prose else 'data'}", take(*(PROSE if prose else DRAWING)) | dict(out=data), [], [written, f'{data}/calibration.parquet', *map(of_domain, settings['domains']), *([f'{data}/train.parquet', *(f'{data}/{d}/train.parquet' for d in settings['domains'])] if settings['data'] == 'nano' else [f'{data}/train.parquet', f'{data}/test.json'] if prose else [])]),
-           Stage('benchmarks', 'stages/benchmarks', take('benchmark_data', 'questions', 'benchmarks') | dict(extensions=own['benchmark'], out=questions), extended(own['benchmark']), [asked, *([f'{questions}/{b}.parquet' for b in settings['benchmarks'] if b in TWELVE] if settings['benchmark_data'] == 'nano' else [])])]
+    out = [
+        Stage(
+            "data",
+            f"stages/{'prose' if prose else 'data'}",
+            take(*(PROSE if prose else DRAWING)) | dict(out=data),
+            [],
+            [
+                written,
+                f"{data}/calibration.parquet",
+                *map(of_domain, settings["domains"]),
+                *(
+                    [
+                        f"{data}/train.parquet",
+                        *(f"{data}/{d}/train.parquet" for d in settings["domains"]),
+                    ]
+                    if settings["data"] == "nano"
+                    else [f"{data}/train.parquet", f"{data}/test.json"]
+                    if prose
+                    else []
+                ),
+            ],
+        ),
+        Stage(
+            "benchmarks",
+            "stages/benchmarks",
+            take("benchmark_data", "questions", "benchmarks")
+            | dict(extensions=own["benchmark"], out=questions),
+            extended(own["benchmark"]),
+            [
+                asked,
+                *(
+                    [f"{questions}/{b}.parquet" for b in settings["benchmarks"] if b in TWELVE]
+                    if settings["benchmark_data"] == "nano"
+                    else []
+                ),
+            ],
+        ),
+    ]
     scores, plans, records, learnt = {}, {}, {}, []
     for model in models:
-        home = f'{runs}/{short(model)}'
+        home = f"{runs}/{short(model)}"
         every = variants(settings, model)
-        scores[model] = f'{home}/scores.json'
-        wanted = dict.fromkeys((v.strategy, v.ratio, v.seed if v.strategy == 'random' else seeds[0]) for v in every if v.strategy and v.strategy not in ('sleb', 'sleb-ft'))
-        at = lambda strategy, ratio, seed: f"{home}/plans/{plan_name(strategy, ratio)}{f'-s{seed}' if strategy == 'random' and seed != seeds[0] else ''}.json"
-        plans[model] = {(strategy, ratio, seed): at(strategy, ratio, seed) for strategy, ratio, seed in wanted}
-        out += [Stage(name('scores', model), 'stages/scores', take(*LOADING, 'score_batch_size', 'max_messages', 'max_length') | dict(model=model, data=data, out=scores[model]), [written, *weights(model)], [scores[model]], gpus=gpu),
-                *(Stage(name(n, model), 'stages/plans', dict(scores=scores[model], wanted=[list(w) for w in some], first=seeds[0], extensions=files, out=f'{home}/plans'), [scores[model], *extended(files)], [plans[model][w] for w in some], 600)
-                  for n, files, some in (('plans', [], [w for w in wanted if w[0] in RULES]), ('plans-own', own['strategy'], [w for w in wanted if w[0] not in RULES])) if some)]
-        if searched := [*dict.fromkeys(v.ratio for v in every if v.strategy == 'sleb')]:       # one search: what goes at a low ratio goes first at a high one
-            plans[model] |= (both := {(s, r, seeds[0]): at(s, r, seeds[0]) for r in searched for s in ('sleb', 'sleb-ft')})
-            out.append(Stage(name('sleb', model), 'stages/sleb', take(*LOADING, 'score_batch_size', 'max_messages', 'max_length') | dict(model=model, data=data, samples=settings['sleb_samples'], ratios=searched, state=f'{home}/sleb.json', out=f'{home}/plans'),
-                             [written, *weights(model)], [f'{home}/sleb.json', *both.values()], gpus=gpu))
+        scores[model] = f"{home}/scores.json"
+        wanted = dict.fromkeys(
+            (v.strategy, v.ratio, v.seed if v.strategy == "random" else seeds[0])
+            for v in every
+            if v.strategy and v.strategy not in ("sleb", "sleb-ft")
+        )
+        at = lambda strategy, ratio, seed: (
+            f"{home}/plans/{plan_name(strategy, ratio)}{f'-s{seed}' if strategy == 'random' and seed != seeds[0] else ''}.json"
+        )
+        plans[model] = {
+            (strategy, ratio, seed): at(strategy, ratio, seed) for strategy, ratio, seed in wanted
+        }
+        out += [
+            Stage(
+                name("scores", model),
+                "stages/scores",
+                take(*LOADING, "score_batch_size", "max_messages", "max_length")
+                | dict(model=model, data=data, out=scores[model]),
+                [written, *weights(model)],
+                [scores[model]],
+                gpus=gpu,
+            ),
+            *(
+                Stage(
+                    name(n, model),
+                    "stages/plans",
+                    dict(
+                        scores=scores[model],
+                        wanted=[list(w) for w in some],
+                        first=seeds[0],
+                        extensions=files,
+                        out=f"{home}/plans",
+                    ),
+                    [scores[model], *extended(files)],
+                    [plans[model][w] for w in some],
+                    600,
+                )
+                for n, files, some in (
+                    ("plans", [], [w for w in wanted if w[0] in RULES]),
+                    ("plans-own", own["strategy"], [w for w in wanted if w[0] not in RULES]),
+                )
+                if some
+            ),
+        ]
+        if searched := [
+            *dict.fromkeys(v.ratio for v in every if v.strategy == "sleb")
+        ]:  # one search: what goes at a low ratio goes first at a high one
+            plans[model] |= (
+                both := {
+                    (s, r, seeds[0]): at(s, r, seeds[0])
+                    for r in searched
+                    for s in ("sleb", "sleb-ft")
+                }
+            )
+            out.append(
+                Stage(
+                    name("sleb", model),
+                    "stages/sleb",
+                    take(*LOADING, "score_batch_size", "max_messages", "max_length")
+                    | dict(
+                        model=model,
+                        data=data,
+                        samples=settings["sleb_samples"],
+                        ratios=searched,
+                        state=f"{home}/sleb.json",
+                        out=f"{home}/plans",
+                    ),
+                    [written, *weights(model)],
+                    [f"{home}/sleb.json", *both.values()],
+                    gpus=gpu,
+                )
+            )
         for v in every:
-            folder = f'{home}/variants/{v.name}/s{v.seed}'
-            plan = plans[model][v.strategy, v.ratio, v.seed if v.strategy == 'random' else seeds[0]] if v.strategy else None
-            trained_on = f'{data}/{v.domain}' if v.domain else data
-            records[model, v.name, v.seed] = record = f'{folder}/record.json'
-            trained, inputs = f'{folder}/model/model.safetensors', [*weights(model), *([plan] if plan else [])]
-            if v.tune: learnt.append(record)
-            if v.tune: out.append(Stage('train-' + name(v.name, model, v.seed), 'stages/train', take(*LOADING, *TRAINING) | together(plan) | dict(model=model, variant=v.name, plan=plan, seed=v.seed, data=trained_on, out=f'{folder}/model'),
-                                        [f'{trained_on}/manifest.json', *inputs], [trained], (3900 if plan else 6600) if textual(settings) else 3200 if plan else 4500, gpus=gpu*together(plan)['processes']))
-            out.append(Stage(name(v.name, model, v.seed), 'stages/evaluate', shown | take('benchmark_data', 'eval_batch_size', 'max_new_tokens', 'reasoning_tokens', 'temperature', 'score_batch_size', 'wanda_samples', 'max_messages', 'max_length') | dict(dtype=settings['eval_dtype'], model=model, variant=v.name, method=v.method, plan=plan, trained=f'{folder}/model' if v.tune else None, seed=v.seed, domain=v.domain,
-                                  answers=list(v.answers), data=data, benchmarks=questions, extensions=own['benchmark'], out=record), [asked, *extended(own['benchmark']), *([trained] if v.tune else inputs), *([written] if v.method == 'wanda' or textual(settings) else [])], [record], 2000, gpus=gpu))
-    first, top = models[0], max(settings['ratios'])
-    runs_of = lambda model, *names: [f for name in names for (m, n, _), f in records.items() if m == model and n == name]
-    artefact = lambda folder, name, *suffixes: [f'{folder}/{name}.{s}' for s in (*suffixes, 'json')]
-    figure = lambda n, inputs, **kw: Stage(n, f'figures/{n}', dict(profile=p, out=figures) | kw, inputs, artefact(figures, n, 'png', 'pdf'), 600)
-    table = lambda n, inputs, **kw: Stage(n, f'tables/{n}', dict(profile=p, out=tables) | kw, inputs, artefact(tables, n, 'csv', 'md', 'tex'), 600)
+            folder = f"{home}/variants/{v.name}/s{v.seed}"
+            plan = (
+                plans[model][v.strategy, v.ratio, v.seed if v.strategy == "random" else seeds[0]]
+                if v.strategy
+                else None
+            )
+            trained_on = f"{data}/{v.domain}" if v.domain else data
+            records[model, v.name, v.seed] = record = f"{folder}/record.json"
+            trained, inputs = (
+                f"{folder}/model/model.safetensors",
+                [*weights(model), *([plan] if plan else [])],
+            )
+            if v.tune:
+                learnt.append(record)
+            if v.tune:
+                out.append(
+                    Stage(
+                        "train-" + name(v.name, model, v.seed),
+                        "stages/train",
+                        take(*LOADING, *TRAINING)
+                        | together(plan)
+                        | dict(
+                            model=model,
+                            variant=v.name,
+                            plan=plan,
+                            seed=v.seed,
+                            data=trained_on,
+                            out=f"{folder}/model",
+                        ),
+                        [f"{trained_on}/manifest.json", *inputs],
+                        [trained],
+                        (3900 if plan else 6600) if textual(settings) else 3200 if plan else 4500,
+                        gpus=gpu * together(plan)["processes"],
+                    )
+                )
+            out.append(
+                Stage(
+                    name(v.name, model, v.seed),
+                    "stages/evaluate",
+                    shown
+                    | take(
+                        "benchmark_data",
+                        "eval_batch_size",
+                        "max_new_tokens",
+                        "reasoning_tokens",
+                        "temperature",
+                        "score_batch_size",
+                        "wanda_samples",
+                        "max_messages",
+                        "max_length",
+                    )
+                    | dict(
+                        dtype=settings["eval_dtype"],
+                        model=model,
+                        variant=v.name,
+                        method=v.method,
+                        plan=plan,
+                        trained=f"{folder}/model" if v.tune else None,
+                        seed=v.seed,
+                        domain=v.domain,
+                        answers=list(v.answers),
+                        data=data,
+                        benchmarks=questions,
+                        extensions=own["benchmark"],
+                        out=record,
+                    ),
+                    [
+                        asked,
+                        *extended(own["benchmark"]),
+                        *([trained] if v.tune else inputs),
+                        *([written] if v.method == "wanda" or textual(settings) else []),
+                    ],
+                    [record],
+                    2000,
+                    gpus=gpu,
+                )
+            )
+    first, top = models[0], max(settings["ratios"])
+    runs_of = lambda model, *names: [
+        f for name in names for (m, n, _), f in records.items() if m == model and n == name
+    ]
+    artefact = lambda folder, name, *suffixes: [f"{folder}/{name}.{s}" for s in (*suffixes, "json")]
+    figure = lambda n, inputs, **kw: Stage(
+        n,
+        f"figures/{n}",
+        dict(profile=p, out=figures) | kw,
+        inputs,
+        artefact(figures, n, "png", "pdf"),
+        600,
+    )
+    table = lambda n, inputs, **kw: Stage(
+        n,
+        f"tables/{n}",
+        dict(profile=p, out=tables) | kw,
+        inputs,
+        artefact(tables, n, "csv", "md", "tex"),
+        600,
+    )
     at = lambda strategy, ratio=top: plan_name(strategy, ratio)
     if textual(settings):
         every = [*records.values()]
-        return out + [figure('figure2', [scores[first], plans[first]['interlace', top, seeds[0]]], scores=scores[first], plan=plans[first]['interlace', top, seeds[0]]), figure('figure4', [*scores.values()], scores=[*scores.values()]),
-                      figure('profiles', [*scores.values(), 'figures/nano/explorer.json'], scores=[*scores.values()], nano='figures/nano/explorer.json'),
-                      Stage('explorer', 'figures/explorer', dict(profile=p, scores=[*scores.values()], searched=(found := [f'{runs}/{short(m)}/sleb.json' for m in models]), seeds=seeds, out=figures), [*scores.values(), *found], [f'{figures}/explorer.json'], 600),
-                      table('methods', [*every, written], records=every, data=written), table('pretrained', [*every, 'tables/nano/comparison.csv'], records=every, nano='tables/nano/comparison.csv')]
-    timed = {at('interlace', r): plans[first]['interlace', r, seeds[0]] for r in settings['ratios']} | {at('sleb'): plans[first]['sleb', top, seeds[0]]}
-    clocked = f'{runs}/{short(first)}/latency.json'
-    out.append(Stage('latency', 'stages/latency', shown | dict(model=first, data=None if settings['data'] == 'nano' else data, plans=timed, tokens=settings['timed_tokens'], turns=settings['timed_turns'], out=clocked), [*timed.values(), *weights(first), *([] if settings['data'] == 'nano' else [written])], [clocked], alone=True, gpus=gpu))
-    compared = runs_of(first, 'dense', 'dense-ft', 'wanda-2-4', 'magnitude-2-4', at('sleb'), at('sleb-ft'), at('interlace'))
-    dropped = [records[m, v, seeds[0]] for m in models for v in ('dense', *(at('interlace', r) for r in settings['ratios']))]
-    ablated = runs_of(first, at('interlace'), *(at(s) for s in settings['ablation']))
-    in_domain = runs_of(first, 'dense', 'dense-ft', at('interlace'), *(f"{at('interlace')}-{d}" for d in settings['domains']))
-    best = plans[first]['interlace', top, seeds[0]]
-    out += [figure('figure1', [best, *compared], plan=best, records=compared), figure('figure2', [scores[first], best], scores=scores[first], plan=best),
-            figure('figure3', (f3 := [records[first, 'dense', seeds[0]], records[first, 'dense-ft', seeds[0]]]), records=f3), figure('figure4', list(scores.values()), scores=list(scores.values())),
-            Stage('explorer', 'figures/explorer', dict(profile=p, scores=list(scores.values()), searched=(found := [f'{runs}/{short(first)}/sleb.json']), seeds=seeds, out=figures), [*scores.values(), *found], [f'{figures}/explorer.json'], 600),
-            *([figure('gallery', [asked, records[first, 'dense', seeds[0]]], benchmarks=questions, record=records[first, 'dense', seeds[0]])] if settings['benchmark_data'] == 'nano' and set(settings['benchmarks']) & set(TWELVE) else []),
-            table('table1', [*compared, clocked], records=compared, latency=clocked), table('table2', dropped, records=dropped), table('table3', ablated, records=ablated), table('table4', in_domain, records=in_domain),
-            table('table5', [clocked], latency=clocked), table('table6', [*learnt, written], records=learnt, data=written),
-            table('comparison', [*(every := list(dict.fromkeys([*compared, *ablated, *dropped]))), clocked], records=every, latency=clocked),
-            figure('losses', learnt, records=learnt), figure('orders', [f'{tables}/comparison.csv'], comparison=f'{tables}/comparison.csv')]
-    if twice := [s.name for i, s in enumerate(out) if s.name in [o.name for o in out[:i]]]: raise BadInput(f"profile '{p}': two stages are called {twice[0]}; call the strategy of your own something else")
+        return out + [
+            figure(
+                "figure2",
+                [scores[first], plans[first]["interlace", top, seeds[0]]],
+                scores=scores[first],
+                plan=plans[first]["interlace", top, seeds[0]],
+            ),
+            figure("figure4", [*scores.values()], scores=[*scores.values()]),
+            figure(
+                "profiles",
+                [*scores.values(), "figures/nano/explorer.json"],
+                scores=[*scores.values()],
+                nano="figures/nano/explorer.json",
+            ),
+            Stage(
+                "explorer",
+                "figures/explorer",
+                dict(
+                    profile=p,
+                    scores=[*scores.values()],
+                    searched=(found := [f"{runs}/{short(m)}/sleb.json" for m in models]),
+                    seeds=seeds,
+                    out=figures,
+                ),
+                [*scores.values(), *found],
+                [f"{figures}/explorer.json"],
+                600,
+            ),
+            table("methods", [*every, written], records=every, data=written),
+            table(
+                "pretrained",
+                [*every, "tables/nano/comparison.csv"],
+                records=every,
+                nano="tables/nano/comparison.csv",
+            ),
+        ]
+    timed = {
+        at("interlace", r): plans[first]["interlace", r, seeds[0]] for r in settings["ratios"]
+    } | {at("sleb"): plans[first]["sleb", top, seeds[0]]}
+    clocked = f"{runs}/{short(first)}/latency.json"
+    out.append(
+        Stage(
+            "latency",
+            "stages/latency",
+            shown
+            | dict(
+                model=first,
+                data=None if settings["data"] == "nano" else data,
+                plans=timed,
+                tokens=settings["timed_tokens"],
+                turns=settings["timed_turns"],
+                out=clocked,
+            ),
+            [*timed.values(), *weights(first), *([] if settings["data"] == "nano" else [written])],
+            [clocked],
+            alone=True,
+            gpus=gpu,
+        )
+    )
+    compared = runs_of(
+        first,
+        "dense",
+        "dense-ft",
+        "wanda-2-4",
+        "magnitude-2-4",
+        at("sleb"),
+        at("sleb-ft"),
+        at("interlace"),
+    )
+    dropped = [
+        records[m, v, seeds[0]]
+        for m in models
+        for v in ("dense", *(at("interlace", r) for r in settings["ratios"]))
+    ]
+    ablated = runs_of(first, at("interlace"), *(at(s) for s in settings["ablation"]))
+    in_domain = runs_of(
+        first,
+        "dense",
+        "dense-ft",
+        at("interlace"),
+        *(f"{at('interlace')}-{d}" for d in settings["domains"]),
+    )
+    best = plans[first]["interlace", top, seeds[0]]
+    out += [
+        figure("figure1", [best, *compared], plan=best, records=compared),
+        figure("figure2", [scores[first], best], scores=scores[first], plan=best),
+        figure(
+            "figure3",
+            (f3 := [records[first, "dense", seeds[0]], records[first, "dense-ft", seeds[0]]]),
+            records=f3,
+        ),
+        figure("figure4", list(scores.values()), scores=list(scores.values())),
+        Stage(
+            "explorer",
+            "figures/explorer",
+            dict(
+                profile=p,
+                scores=list(scores.values()),
+                searched=(found := [f"{runs}/{short(first)}/sleb.json"]),
+                seeds=seeds,
+                out=figures,
+            ),
+            [*scores.values(), *found],
+            [f"{figures}/explorer.json"],
+            600,
+        ),
+        *(
+            [
+                figure(
+                    "gallery",
+                    [asked, records[first, "dense", seeds[0]]],
+                    benchmarks=questions,
+                    record=records[first, "dense", seeds[0]],
+                )
+            ]
+            if settings["benchmark_data"] == "nano" and set(settings["benchmarks"]) & set(TWELVE)
+            else []
+        ),
+        table("table1", [*compared, clocked], records=compared, latency=clocked),
+        table("table2", dropped, records=dropped),
+        table("table3", ablated, records=ablated),
+        table("table4", in_domain, records=in_domain),
+        table("table5", [clocked], latency=clocked),
+        table("table6", [*learnt, written], records=learnt, data=written),
+        table(
+            "comparison",
+            [*(every := list(dict.fromkeys([*compared, *ablated, *dropped]))), clocked],
+            records=every,
+            latency=clocked,
+        ),
+        figure("losses", learnt, records=learnt),
+        figure("orders", [f"{tables}/comparison.csv"], comparison=f"{tables}/comparison.csv"),
+    ]
+    if twice := [s.name for i, s in enumerate(out) if s.name in [o.name for o in out[:i]]]:
+        raise BadInput(
+            f"profile '{p}': two stages are called {twice[0]}; call the strategy of your own something else"
+        )
     return out
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #3dc5edbe
 def _imported_files(
-    code:str,       # Python
-    package:str,    # dotted name of the package that it belongs to; relative imports start there
-    root:Path       # the project's folder
-) -> set:           # of paths
+    code: str,  # Python
+    package: str,  # dotted name of the package that it belongs to; relative imports start there
+    root: Path,  # the project's folder
+) -> set:  # of paths
     "The library files that code imports directly, wherever in it the import is"
     names, aliases = set(), set()
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {a.name for a in node.names}
-            aliases |= {a.asname or a.name for a in node.names if a.name == 'interlace'}
+            aliases |= {a.asname or a.name for a in node.names if a.name == "interlace"}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split('.')[:len(package.split('.')) - node.level + 1] if node.level else []
-            base = '.'.join([*above, *filter(None, [node.module])])
-            names |= {base, *(f'{base}.{a.name}' for a in node.names)}        # a module, or a name in one
+            above = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
+            base = ".".join([*above, *filter(None, [node.module])])
+            names |= {base, *(f"{base}.{a.name}" for a in node.names)}  # a module, or a name in one
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and getattr(node.value, 'id', None) in aliases:
-            names.add(f'interlace.{interlace._HOME.get(node.attr, "")}')      # il.NAME is imported lazily
-    files = {(root/Path(*n.split('.'))).with_suffix('.py') for n in names if n.startswith('interlace.')}
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in aliases:
+            names.add(
+                f"interlace.{interlace._HOME.get(node.attr, '')}"
+            )  # il.NAME is imported lazily
+    files = {
+        (root / Path(*n.split("."))).with_suffix(".py") for n in names if n.startswith("interlace.")
+    }
     return {f for f in files if f.is_file()}
 
+
 def code_of(
-    notebook:str    # in nbs/paper, folder included, without the suffix
-) -> list:          # paths relative to the root
+    notebook: str,  # in nbs/paper, folder included, without the suffix
+) -> list:  # paths relative to the root
     "The notebook and the library files that it depends on"
     root = project_root()
-    path = root/'nbs'/'paper'/f'{notebook}.ipynb'
-    cells = [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
-    lines = [line for cell in cells for line in cell.splitlines() if not line.startswith(('%', '!'))]
-    todo, seen = _imported_files('\n'.join(lines), '', root), set()
+    path = root / "nbs" / "paper" / f"{notebook}.ipynb"
+    cells = [
+        "".join(c["source"])
+        for c in json.loads(path.read_text())["cells"]
+        if c["cell_type"] == "code"
+    ]
+    lines = [
+        line for cell in cells for line in cell.splitlines() if not line.startswith(("%", "!"))
+    ]
+    todo, seen = _imported_files("\n".join(lines), "", root), set()
     while todo:
         file = todo.pop()
         seen.add(file)
-        package = '.'.join(file.relative_to(root).parent.parts)
+        package = ".".join(file.relative_to(root).parent.parts)
         todo |= _imported_files(file.read_text(), package, root) - seen
-    return [f'nbs/paper/{notebook}.ipynb', *sorted(f.relative_to(root).as_posix() for f in seen)]
+    return [f"nbs/paper/{notebook}.ipynb", *sorted(f.relative_to(root).as_posix() for f in seen)]
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #473a3320
 def _alive(pid):
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    except PermissionError: pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
     return True
+
 
 def _failure(folder):
     "The (error name, value, notebook) of the last notebook that failed, or None"
-    for path in sorted(folder.glob('*.part.ipynb'), key=lambda f: f.stat().st_mtime, reverse=True):
-        try: cells = json.loads(path.read_text())['cells']
-        except (OSError, ValueError): continue
+    for path in sorted(folder.glob("*.part.ipynb"), key=lambda f: f.stat().st_mtime, reverse=True):
+        try:
+            cells = json.loads(path.read_text())["cells"]
+        except (OSError, ValueError):
+            continue
         for c in cells:
-            for o in c.get('outputs', []):
-                if o['output_type'] == 'error': return o['ename'], o['evalue'], path
+            for o in c.get("outputs", []):
+                if o["output_type"] == "error":
+                    return o["ename"], o["evalue"], path
+
 
 def _check_outputs(matrix, profile):
     "Every folder that will be written to can be written to"
     root = project_root()
     for folder in {Path(o).parts[0] for s in matrix for o in s.outputs}:
-        at = next(f for f in (root/folder/profile, root/folder, root) if f.exists())
-        if not at.is_dir() or not os.access(at, os.W_OK): raise BadInput(f'{at.relative_to(root) if at != root else at}: cannot be written; make it a folder that you may write to')
+        at = next(f for f in (root / folder / profile, root / folder, root) if f.exists())
+        if not at.is_dir() or not os.access(at, os.W_OK):
+            raise BadInput(
+                f"{at.relative_to(root) if at != root else at}: cannot be written; make it a folder that you may write to"
+            )
+
 
 def _follow(process, profile, total):
     "Print each stage as it starts, show a bar where somebody watches; returns all lines"
     lines = []
-    with tqdm(total=total, unit='stage', desc=profile, leave=False, disable=None) as bar:
+    with tqdm(total=total, unit="stage", desc=profile, leave=False, disable=None) as bar:
         for line in process.stdout:
             lines.append(line.rstrip())
-            if line.startswith('»'): bar.write(line.strip()); sys.stdout.flush()
-            elif line.startswith('Finished jobid') and '(Rule: all)' not in line: bar.update()
-            elif line.startswith('total') and line.split()[-1].isdigit(): bar.total = min(total, int(line.split()[-1])); bar.refresh()
+            if line.startswith("»"):
+                bar.write(line.strip())
+                sys.stdout.flush()
+            elif line.startswith("Finished jobid") and "(Rule: all)" not in line:
+                bar.update()
+            elif line.startswith("total") and line.split()[-1].isdigit():
+                bar.total = min(total, int(line.split()[-1]))
+                bar.refresh()
     return lines
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #33834322
 def _gpus():
     "How many GPUs there are; asked of another process, for this one has no need of torch"
-    out = subprocess.run([sys.executable, '-c', 'import torch; print(torch.cuda.device_count())'], capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
+        capture_output=True,
+        text=True,
+    )
     return int(out.stdout or 0)
+
 
 def _needed(matrix, only):
     "The stages named, and all that make what they read"
-    made, todo, needed = {o: s for s in matrix for o in s.outputs}, [s for s in matrix if not only or s.name in only], {}
+    made, todo, needed = (
+        {o: s for s in matrix for o in s.outputs},
+        [s for s in matrix if not only or s.name in only],
+        {},
+    )
     while todo:
         s = todo.pop()
         if s.name not in needed:
@@ -265,97 +762,243 @@ def _needed(matrix, only):
             todo += [made[f] for f in s.inputs if f in made]
     return list(needed.values())
 
+
 @contextlib.contextmanager
 def _warm(env):
     "A server that stages are forked from; yields the environment that leads to it"
-    runner = str(project_root()/'nbs'/'paper'/'run.py')
-    with tempfile.TemporaryDirectory(prefix='interlace-') as folder:
-        spec = Path(folder)/'kernels'/'python3'
+    runner = str(project_root() / "nbs" / "paper" / "run.py")
+    with tempfile.TemporaryDirectory(prefix="interlace-") as folder:
+        spec = Path(folder) / "kernels" / "python3"
         spec.mkdir(parents=True)
-        (spec/'kernel.json').write_text(json.dumps(dict(argv=[sys.executable, '-S', runner, 'kernel', '-f', '{connection_file}'], display_name='python3', language='python')))
-        env = env | {'INTERLACE_WARM': f'{folder}/socket', 'JUPYTER_PATH': os.pathsep.join([folder, *filter(None, [os.environ.get('JUPYTER_PATH')])])}
-        server = subprocess.Popen([sys.executable, runner, 'serve', env['INTERLACE_WARM']], env=env | {'OMP_NUM_THREADS': '1'}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        try: yield env
+        (spec / "kernel.json").write_text(
+            json.dumps(
+                dict(
+                    argv=[sys.executable, "-S", runner, "kernel", "-f", "{connection_file}"],
+                    display_name="python3",
+                    language="python",
+                )
+            )
+        )
+        env = env | {
+            "INTERLACE_WARM": f"{folder}/socket",
+            "JUPYTER_PATH": os.pathsep.join(
+                [folder, *filter(None, [os.environ.get("JUPYTER_PATH")])]
+            ),
+        }
+        server = subprocess.Popen(
+            [sys.executable, runner, "serve", env["INTERLACE_WARM"]],
+            env=env | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            yield env
         finally:
-            with contextlib.suppress(ProcessLookupError): os.killpg(server.pid, signal.SIGKILL)       # and what was forked from it
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)  # and what was forked from it
             server.wait()
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #229003e9
 def _snakemake(arguments, env, profile, total, pid):
     "Run Snakemake; its (exit status, lines), or (None, []) if it was interrupted"
-    def interrupted(*_): raise KeyboardInterrupt
-    process = subprocess.Popen([sys.executable, '-m', 'snakemake', *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                               preexec_fn=ends_with_us(signal.SIGKILL))      # else it would wait for ever for somebody to read what it says
-    before = signal.signal(signal.SIGTERM, interrupted) if threading.current_thread() is threading.main_thread() else None
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=ends_with_us(signal.SIGKILL),
+    )  # else it would wait for ever for somebody to read what it says
+    before = (
+        signal.signal(signal.SIGTERM, interrupted)
+        if threading.current_thread() is threading.main_thread()
+        else None
+    )
     try:
-        if pid: pid.write_text(str(process.pid))
+        if pid:
+            pid.write_text(str(process.pid))
         lines = _follow(process, profile, total)
         return process.wait(), lines
     except KeyboardInterrupt:
         os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired): process.wait(20)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
         return None, []
     finally:
-        if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
-        if before is not None: signal.signal(signal.SIGTERM, before)
-        if pid: pid.unlink(missing_ok=True)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+        if pid:
+            pid.unlink(missing_ok=True)
+
 
 def reproduce(
-    profile:str='nano',           # a section of settings.ini
-    only:list|None=None,      # stages, by name, with what they need; all by default
-    cores:int|None=None,      # all by default
-    memory:int|None=None,     # MiB; by default the profile's, and at most nine tenths of what there is
-    dry_run:bool=False,       # say what would run, and run nothing
-    rehearse:bool=False,      # with tiny stand-ins for models, data and benchmarks; marked on every artefact
-    cluster:str|None=None,    # submit stages as jobs: a folder of nbs/paper/clusters by name, or that of a Snakemake profile
-) -> int:                     # exit status
+    profile: str = "nano",  # a section of settings.ini
+    only: list | None = None,  # stages, by name, with what they need; all by default
+    cores: int | None = None,  # all by default
+    memory: int
+    | None = None,  # MiB; by default the profile's, and at most nine tenths of what there is
+    dry_run: bool = False,  # say what would run, and run nothing
+    rehearse: bool = False,  # with tiny stand-ins for models, data and benchmarks; marked on every artefact
+    cluster: str
+    | None = None,  # submit stages as jobs: a folder of nbs/paper/clusters by name, or that of a Snakemake profile
+) -> int:  # exit status
     "Run all stages of a profile that are not up to date"
     root = project_root()
-    asked = load_profile(profile, root/'settings.ini')
+    asked = load_profile(profile, root / "settings.ini")
     settings = rehearsed(asked) if rehearse else asked
-    place = ['--snakefile', str(root/'nbs'/'paper'/'Snakefile'), '--directory', str(root), '--config', f'profile={profile}', *(['rehearse=1'] if rehearse else []), *(['submit=1'] if cluster else [])]
-    profile = settings['profile']
+    place = [
+        "--snakefile",
+        str(root / "nbs" / "paper" / "Snakefile"),
+        "--directory",
+        str(root),
+        "--config",
+        f"profile={profile}",
+        *(["rehearse=1"] if rehearse else []),
+        *(["submit=1"] if cluster else []),
+    ]
+    profile = settings["profile"]
     check_names(settings)
     matrix = stages(settings)
     names = [s.name for s in matrix]
-    if unknown := [n for n in only or [] if n not in names]: raise BadInput(f"no stage '{unknown[0]}' in profile '{profile}'; there are {', '.join(names)}")
+    if unknown := [n for n in only or [] if n not in names]:
+        raise BadInput(
+            f"no stage '{unknown[0]}' in profile '{profile}'; there are {', '.join(names)}"
+        )
     _check_outputs(matrix, profile)
-    submit = cluster and next((f for f in (root/'nbs'/'paper'/'clusters'/cluster, Path(cluster)) if (f/'config.yaml').is_file()), None)
-    if cluster and not submit: raise BadInput(f"{cluster}: no config.yaml there, and no such folder in nbs/paper/clusters; there are {', '.join(sorted(f.name for f in (root/'nbs'/'paper'/'clusters').iterdir()))}")
-    try: import snakemake, papermill
-    except ImportError as e: raise BadInput(f"reproducing needs {e.name}; install it with: pip install 'interlace-companion[reproduce]'") from None
-    notebooks, pid = root/'runs'/profile/'notebooks', root/'runs'/'snakemake.pid'
-    if pid.exists() and pid.read_text().isdigit() and _alive(int(pid.read_text())): raise BadInput(f'{pid.relative_to(root)}: another run (process {pid.read_text()}) is going on in this folder; wait for it, or end it')
+    submit = cluster and next(
+        (
+            f
+            for f in (root / "nbs" / "paper" / "clusters" / cluster, Path(cluster))
+            if (f / "config.yaml").is_file()
+        ),
+        None,
+    )
+    if cluster and not submit:
+        raise BadInput(
+            f"{cluster}: no config.yaml there, and no such folder in nbs/paper/clusters; there are {', '.join(sorted(f.name for f in (root / 'nbs' / 'paper' / 'clusters').iterdir()))}"
+        )
+    try:
+        import snakemake, papermill
+    except ImportError as e:
+        raise BadInput(
+            f"reproducing needs {e.name}; install it with: pip install 'interlace-companion[reproduce]'"
+        ) from None
+    notebooks, pid = root / "runs" / profile / "notebooks", root / "runs" / "snakemake.pid"
+    if pid.exists() and pid.read_text().isdigit() and _alive(int(pid.read_text())):
+        raise BadInput(
+            f"{pid.relative_to(root)}: another run (process {pid.read_text()}) is going on in this folder; wait for it, or end it"
+        )
     if not dry_run:
         notebooks.mkdir(parents=True, exist_ok=True)
-        for f in notebooks.glob('*.part.ipynb'): f.unlink()
-        for f in (root/'runs'/profile).rglob('*.part'): shutil.rmtree(f) if f.is_dir() else f.unlink()     # left by a run that was killed
-    env = os.environ | {'INTERLACE_ROOT': str(root), 'TOKENIZERS_PARALLELISM': 'false', 'PYTHONHASHSEED': '0', 'TQDM_DISABLE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
+        for f in notebooks.glob("*.part.ipynb"):
+            f.unlink()
+        for f in (root / "runs" / profile).rglob("*.part"):
+            shutil.rmtree(f) if f.is_dir() else f.unlink()  # left by a run that was killed
+    env = os.environ | {
+        "INTERLACE_ROOT": str(root),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONHASHSEED": "0",
+        "TQDM_DISABLE": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
     here = small(settings)
-    if here and not settings['data'].startswith('wikitext-2'): env |= {'HF_HUB_OFFLINE': '1', 'HF_DATASETS_OFFLINE': '1'}     # nothing is asked of a hub
-    if rehearse and not dry_run: write_stand_ins(asked, root)
+    if here and not settings["data"].startswith("wikitext-2"):
+        env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # nothing is asked of a hub
+    if rehearse and not dry_run:
+        write_stand_ins(asked, root)
     gpus = 0 if here or cluster or dry_run else _gpus()
-    if large := [s for s in _needed(matrix, only) if s.gpus > gpus > 0]: raise BadInput(f"profile '{profile}': stage {large[0].name} takes {large[0].gpus} GPUs, and {gpus} {'is' if gpus == 1 else 'are'} here; lower processes or dense_processes (interlace plan-run says what fits), submit with --cluster, or run others with --only")
-    if not (here or cluster or dry_run or gpus): print(f"profile '{profile}' is meant for GPUs, and none is here; --rehearse runs it with stand-ins", file=sys.stderr)
-    env['INTERLACE_GPUS'] = str(gpus)
-    if any((root/'.snakemake'/'locks').glob('*')): subprocess.run([sys.executable, '-m', 'snakemake', *place, '--cores', '1', '--unlock'], env=env, capture_output=True)   # left by a run that was killed
-    together = memory or min(settings['memory'] or math.inf, installed()*9//10)
-    where = ['--cores', str(cores or available()), *(['--profile', str(submit)] if cluster else ['--resources', f'mem_mb={together}', f'gpu={max(gpus, 1)}'])]
-    warm = _warm(env) if here and not (dry_run or cluster) and sys.platform == 'linux' else contextlib.nullcontext(env)
-    with warm as env: status, log = _snakemake([*place, *where, '--rerun-incomplete', '--nocolor', *(['--dry-run'] if dry_run else []), '--quiet', 'rules', '--', *(only or ['all'])],
-                                               env, profile, len(matrix), None if dry_run else pid)
+    if large := [s for s in _needed(matrix, only) if s.gpus > gpus > 0]:
+        raise BadInput(
+            f"profile '{profile}': stage {large[0].name} takes {large[0].gpus} GPUs, and {gpus} {'is' if gpus == 1 else 'are'} here; lower processes or dense_processes (interlace plan-run says what fits), submit with --cluster, or run others with --only"
+        )
+    if not (here or cluster or dry_run or gpus):
+        print(
+            f"profile '{profile}' is meant for GPUs, and none is here; --rehearse runs it with stand-ins",
+            file=sys.stderr,
+        )
+    env["INTERLACE_GPUS"] = str(gpus)
+    if any((root / ".snakemake" / "locks").glob("*")):
+        subprocess.run(
+            [sys.executable, "-m", "snakemake", *place, "--cores", "1", "--unlock"],
+            env=env,
+            capture_output=True,
+        )  # left by a run that was killed
+    together = memory or min(settings["memory"] or math.inf, installed() * 9 // 10)
+    where = [
+        "--cores",
+        str(cores or available()),
+        *(
+            ["--profile", str(submit)]
+            if cluster
+            else ["--resources", f"mem_mb={together}", f"gpu={max(gpus, 1)}"]
+        ),
+    ]
+    warm = (
+        _warm(env)
+        if here and not (dry_run or cluster) and sys.platform == "linux"
+        else contextlib.nullcontext(env)
+    )
+    with warm as env:
+        status, log = _snakemake(
+            [
+                *place,
+                *where,
+                "--rerun-incomplete",
+                "--nocolor",
+                *(["--dry-run"] if dry_run else []),
+                "--quiet",
+                "rules",
+                "--",
+                *(only or ["all"]),
+            ],
+            env,
+            profile,
+            len(matrix),
+            None if dry_run else pid,
+        )
     if status is None:
-        print('interrupted; finished stages are kept, and the same command goes on', file=sys.stderr)
+        print(
+            "interrupted; finished stages are kept, and the same command goes on", file=sys.stderr
+        )
         return 130
-    if not dry_run: (root/'runs'/profile/'snakemake.log').write_text('\n'.join(log) + '\n')
+    if not dry_run:
+        (root / "runs" / profile / "snakemake.log").write_text("\n".join(log) + "\n")
     if status == 0:
-        if any('Nothing to be done' in l for l in log): print(f"nothing to do: all stages of profile '{profile}' are up to date")
-        elif dry_run: print('\n'.join(f'» {n}' for n in names if any(l.split()[:1] == [n] and l.split()[-1].isdigit() for l in log)))
-        else: print(f"done: figures/{profile}, tables/{profile}; executed notebooks in runs/{profile}/notebooks")
+        if any("Nothing to be done" in l for l in log):
+            print(f"nothing to do: all stages of profile '{profile}' are up to date")
+        elif dry_run:
+            print(
+                "\n".join(
+                    f"» {n}"
+                    for n in names
+                    if any(l.split()[:1] == [n] and l.split()[-1].isdigit() for l in log)
+                )
+            )
+        else:
+            print(
+                f"done: figures/{profile}, tables/{profile}; executed notebooks in runs/{profile}/notebooks"
+            )
         return 0
     if failed := _failure(notebooks):
         name, value, path = failed
-        if name == 'BadInput': raise BadInput(value)
-        print(f'{path.relative_to(root)}: {name}: {value.splitlines()[0] if value else ""}; the notebook shows where', file=sys.stderr)
-    else: print('\n'.join(log if dry_run else log[-15:]) + ('' if dry_run else f'\nfailed; all of the log is in runs/{profile}/snakemake.log'), file=sys.stderr)
+        if name == "BadInput":
+            raise BadInput(value)
+        print(
+            f"{path.relative_to(root)}: {name}: {value.splitlines()[0] if value else ''}; the notebook shows where",
+            file=sys.stderr,
+        )
+    else:
+        print(
+            "\n".join(log if dry_run else log[-15:])
+            + ("" if dry_run else f"\nfailed; all of the log is in runs/{profile}/snakemake.log"),
+            file=sys.stderr,
+        )
     return 1

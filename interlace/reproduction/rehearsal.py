@@ -12,62 +12,118 @@ from tqdm.auto import tqdm
 from ..core.project import BadInput, finished, fingerprint, read_json, write_json
 
 # %% ../../nbs/reproduction/03_rehearsal.ipynb #4f99e04f
-MARK = 'REHEARSAL'                        # in the name of every stand-in model, and so in every record and caption
-SMALL = dict(fraction=.5, batch_size=4, accumulation=2, checkpoint_steps=2, log_steps=1, processes=1, dense_processes=2, sharding='fsdp2', data_workers=1, score_batch_size=4, sleb_samples=2, wanda_samples=4, questions=2, max_new_tokens=4, reasoning_tokens=6, eval_batch_size=32, timed_tokens=2, timed_turns=1)
+MARK = "REHEARSAL"  # in the name of every stand-in model, and so in every record and caption
+SMALL = dict(
+    fraction=0.5,
+    batch_size=4,
+    accumulation=2,
+    checkpoint_steps=2,
+    log_steps=1,
+    processes=1,
+    dense_processes=2,
+    sharding="fsdp2",
+    data_workers=1,
+    score_batch_size=4,
+    sleb_samples=2,
+    wanda_samples=4,
+    questions=2,
+    max_new_tokens=4,
+    reasoning_tokens=6,
+    eval_batch_size=32,
+    timed_tokens=2,
+    timed_turns=1,
+)
+
 
 def short_name(
-    model:str     # a nano model, a folder, a hub id
+    model: str,  # a nano model, a folder, a hub id
 ) -> str:
     "A model's name without its owner, folder and revision"
-    return Path(model.split('@')[0]).name
+    return Path(model.split("@")[0]).name
+
 
 def rehearsed(
-    settings:dict    # from `load_profile`
-) -> dict:           # settings of the same form
+    settings: dict,  # from `load_profile`
+) -> dict:  # settings of the same form
     "A profile's settings with stand-ins for its models, data and benchmarks"
-    if small(settings): raise BadInput(f"profile '{settings['profile']}' needs no rehearsal: its models, data and benchmarks are here; run it with interlace reproduce --profile {settings['profile']}")
+    if small(settings):
+        raise BadInput(
+            f"profile '{settings['profile']}' needs no rehearsal: its models, data and benchmarks are here; run it with interlace reproduce --profile {settings['profile']}"
+        )
     profile = f"{settings['profile']}-rehearsal"
-    stand_ins = f'runs/{profile}/stand-ins'
-    return settings | SMALL | dict(profile=profile, models=[f'{stand_ins}/{MARK}-{short_name(m)}' for m in settings['models']], data=f'{stand_ins}/finevision', benchmark_data=f'{stand_ins}/benchmarks')
+    stand_ins = f"runs/{profile}/stand-ins"
+    return (
+        settings
+        | SMALL
+        | dict(
+            profile=profile,
+            models=[f"{stand_ins}/{MARK}-{short_name(m)}" for m in settings["models"]],
+            data=f"{stand_ins}/finevision",
+            benchmark_data=f"{stand_ins}/benchmarks",
+        )
+    )
 
 # %% ../../nbs/reproduction/03_rehearsal.ipynb #e5bf4f5d
 def textual(
-    settings:dict    # from `load_profile`
+    settings: dict,  # from `load_profile`
 ) -> bool:
     "Whether a profile's data are prose, and its models text models"
-    return settings['data'].partition('@')[0] in ('topics', 'wikitext-2')
+    return settings["data"].partition("@")[0] in ("topics", "wikitext-2")
+
 
 def small(
-    settings:dict    # from `load_profile`, or `rehearsed`
+    settings: dict,  # from `load_profile`, or `rehearsed`
 ) -> bool:
     "Whether a profile is made for a CPU: it runs on what the project and its packages bring along, or is a rehearsal"
-    return settings['profile'].endswith('-rehearsal') or settings['benchmark_data'] == 'nano' and (settings['data'] == 'nano' or textual(settings))
+    return (
+        settings["profile"].endswith("-rehearsal")
+        or settings["benchmark_data"] == "nano"
+        and (settings["data"] == "nano" or textual(settings))
+    )
 
 # %% ../../nbs/reproduction/03_rehearsal.ipynb #3265c78d
 def stand_in_model(
-    folder:str|Path,       # to make
-    name:str,              # of the model it stands for, e.g. 'Qwen3-VL-8B-Instruct'
+    folder: str | Path,  # to make
+    name: str,  # of the model it stands for, e.g. 'Qwen3-VL-8B-Instruct'
 ):
     "Write a tiny random Qwen3-VL with the depth of the model that it stands for"
-    from interlace.nano.model import LAYERS, nano_model, nano_processor       # imported where they are needed: the front of a run is to start at once
+    from interlace.nano.model import (
+        LAYERS,
+        nano_model,
+        nano_processor,
+    )  # imported where they are needed: the front of a run is to start at once
     from interlace.evaluation.latency import PAPER_SHAPES
+
     processor = nano_processor()
-    shape = PAPER_SHAPES.get(name.removesuffix('-Instruct'))
-    model = nano_model('nano-s', processor, shape['text']['num_hidden_layers'] if shape else LAYERS)
+    shape = PAPER_SHAPES.get(name.removesuffix("-Instruct"))
+    model = nano_model("nano-s", processor, shape["text"]["num_hidden_layers"] if shape else LAYERS)
     with finished(folder) as part:
-        model.to('cpu').save_pretrained(part)
+        model.to("cpu").save_pretrained(part)
         processor.save_pretrained(part)
 
+
 def write_stand_ins(
-    settings:dict,         # from `load_profile`
-    root:str|Path='.',     # the project's
+    settings: dict,  # from `load_profile`
+    root: str | Path = ".",  # the project's
 ):
     "Make what `rehearsed` names, once"
     from interlace.data.finevision import write_finevision_like
     from interlace.evaluation.benchmarks import write_benchmarks_like
-    r, done = rehearsed(settings), Path(root)/'runs'/f"{settings['profile']}-rehearsal"/'stand-ins'/'made.json'
-    wanted = fingerprint(r['models'], settings['benchmarks'], Path(__file__) if '__file__' in globals() else '')
-    if done.exists() and read_json(done) == wanted: return
-    steps = [*((stand_in_model, to, short_name(m)) for to, m in zip(r['models'], settings['models'])), (write_finevision_like, r['data']), (write_benchmarks_like, r['benchmark_data'])]
-    for write, to, *name in tqdm(steps, desc='stand-ins', leave=False): write(Path(root)/to, *name)
+
+    r, done = (
+        rehearsed(settings),
+        Path(root) / "runs" / f"{settings['profile']}-rehearsal" / "stand-ins" / "made.json",
+    )
+    wanted = fingerprint(
+        r["models"], settings["benchmarks"], Path(__file__) if "__file__" in globals() else ""
+    )
+    if done.exists() and read_json(done) == wanted:
+        return
+    steps = [
+        *((stand_in_model, to, short_name(m)) for to, m in zip(r["models"], settings["models"])),
+        (write_finevision_like, r["data"]),
+        (write_benchmarks_like, r["benchmark_data"]),
+    ]
+    for write, to, *name in tqdm(steps, desc="stand-ins", leave=False):
+        write(Path(root) / to, *name)
     write_json(done, wanted)
