@@ -5,10 +5,18 @@ name where it is defined, and links: names to their definitions, papers to the b
 to where they stand.
 """
 
-import ast, csv, importlib, inspect, json, re, shutil, sys
+import ast
+import csv
+import importlib
+import inspect
+import json
+import re
+import shutil
+import sys
 from pathlib import Path
 
-import nbformat, yaml
+import nbformat
+import yaml
 from fastcore.docments import docments
 from pybtex.database import parse_file
 
@@ -505,7 +513,10 @@ def artefact(path, record, links, claims):
         (OUT / "files" / f.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(f, OUT / "files" / f.relative_to(ROOT))
     names = dict(png="PNG", pdf="PDF", csv="CSV", tex="LaTeX", md="Markdown", json="record (JSON)")
-    link = lambda s, f: f'<a href="../{f.relative_to(ROOT)}" download>{names[s]}</a>'
+
+    def link(s, f):
+        return f'<a href="../{f.relative_to(ROOT)}" download>{names[s]}</a>'
+
     caption = f"**{label}.** {record['caption']}"
     if record["kind"] == "figure":
         body = f"```{{figure}} ../files/{folder.relative_to(ROOT)}/{name}.png\n:alt: {heading}: {record['caption'].splitlines()[0]}\n:class: paper\n\n{links(caption, at)}\n```\n"
@@ -651,13 +662,18 @@ def cite_page():
     "How to cite, from CITATION.cff"
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     paper = cff["preferred-citation"]
-    people = lambda authors: [
-        (a.get("family-names") or "{" + a["name"] + "}", a.get("given-names")) for a in authors
-    ]
-    bib = lambda authors: " and ".join(f"{f}, {g}" if g else f for f, g in people(authors))
-    plain = lambda authors: ", ".join(
-        f"{f}, {g[0]}." if g else f.strip("{}") for f, g in people(authors)
-    )
+
+    def people(authors):
+        return [
+            (a.get("family-names") or "{" + a["name"] + "}", a.get("given-names")) for a in authors
+        ]
+
+    def bib(authors):
+        return " and ".join(f"{f}, {g}" if g else f for f, g in people(authors))
+
+    def plain(authors):
+        return ", ".join(f"{f}, {g[0]}." if g else f.strip("{}") for f, g in people(authors))
+
     arxiv = next(
         i["value"].removeprefix("arXiv:")
         for i in paper["identifiers"]
@@ -680,7 +696,10 @@ def cite_page():
         f"  eprint = {{{arxiv}}},",
         "  archiveprefix = {arXiv}",
     ]
-    block = lambda lang, text: f"```{{code-block}} {lang}\n{text}\n```\n"
+
+    def block(lang, text):
+        return f"```{{code-block}} {lang}\n{text}\n```\n"
+
     return "\n".join(
         [
             "# Cite",
@@ -735,7 +754,10 @@ def main():
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     names = exported()
-    page = lambda p: p.relative_to(ROOT / "nbs").with_suffix("").as_posix()
+
+    def page(p):
+        return p.relative_to(ROOT / "nbs").with_suffix("").as_posix()
+
     houses = {house: sorted((ROOT / "nbs" / house).glob("*.ipynb")) for house in HOUSES}
     houses["reproduction"].append(ROOT / "nbs" / "cli.ipynb")
     guides, stages = (

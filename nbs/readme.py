@@ -1,6 +1,7 @@
 """README.md from index.ipynb, its stored outputs included. `--check` compares and writes nothing."""
 
-import re, sys
+import re
+import sys
 from pathlib import Path
 
 import nbformat

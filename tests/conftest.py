@@ -1,6 +1,9 @@
 """Tiny random models of the families that the surgery is tested on, and a copy of the project to run things in."""
 
-import os, shutil, subprocess, sys
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -325,7 +328,9 @@ def project(tmp_path_factory):
 
 def command(*args):
     "The console command in this process: quick, for it imports nothing anew"
-    import contextlib, io
+    import contextlib
+    import io
+
     from interlace.cli import main
 
     out, err = io.StringIO(), io.StringIO()

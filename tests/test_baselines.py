@@ -1,17 +1,19 @@
 """The baselines against brute force: SLEB's order and Wanda's masks, with DeepStack, layer types and padding."""
 
-import copy, json
+import copy
+import json
 
 import pytest
 import torch
+from conftest import L, tiny
 from torch import nn
-from interlace.method.decoder import find_decoder, places
-from interlace.core.project import BadInput
-from interlace.method.selection import Plan
+
 from interlace.baselines.sleb import round_losses, sleb_plan, sleb_search
 from interlace.baselines.sparsity import magnitude_, prune_2_4, two_of_four, wanda_
+from interlace.core.project import BadInput
+from interlace.method.decoder import find_decoder, places
+from interlace.method.selection import Plan
 from interlace.method.surgery import pruned_by
-from conftest import L, tiny
 
 SOME = ["qwen3-vl", "gemma3", "smolvlm", "llama"]
 
@@ -34,13 +36,12 @@ def test_pruned_within_the_block_whole_after_it(family):
     before = state(model)
     with torch.no_grad():
         whole = model(**inputs).logits
-    with pytest.raises(KeyError):
-        with pruned_by(model, Plan((2, 5), (), (), L, "by hand", 0.25)):
-            assert (
-                len(find_decoder(model)) == L - 2
-                and model.config.get_text_config(decoder=True).num_hidden_layers == L - 2
-            )
-            raise KeyError
+    with pytest.raises(KeyError), pruned_by(model, Plan((2, 5), (), (), L, "by hand", 0.25)):
+        assert (
+            len(find_decoder(model)) == L - 2
+            and model.config.get_text_config(decoder=True).num_hidden_layers == L - 2
+        )
+        raise KeyError
     assert state(model) == before
     with torch.no_grad():
         assert torch.equal(model(**inputs).logits, whole)
@@ -55,7 +56,7 @@ def test_sleb_finds_the_naive_order(family):
         assert len(find_decoder(model)) == L - 4
     quick, slow = runs
     assert quick["order"] == slow["order"]
-    for a, b in zip(quick["losses"], slow["losses"]):
+    for a, b in zip(quick["losses"], slow["losses"], strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert 0 not in quick["order"] and L - 1 not in quick["order"]
     assert slow["evaluations"] == [(n - 2) * (n - 1) for n in range(L, L - 4, -1)]
@@ -71,7 +72,9 @@ def test_a_quarter_of_36_layers_costs_half():
 
 
 def test_an_interrupted_search_goes_on(tmp_path):
-    fresh = lambda: tiny("llama")[0]
+    def fresh():
+        return tiny("llama")[0]
+
     batches = labelled(tiny("llama")[1])
     whole = sleb_search(fresh(), batches, 0.5, progress=False)
     sleb_search(fresh(), batches, 0.25, tmp_path / "s.json", progress=False)
@@ -152,7 +155,9 @@ def test_2_4_against_brute_force(family, method):
             h.remove()
     whole = tiny(family)[0]
     inside = {id(p) for l in find_decoder(model).layers for p in l.parameters()}
-    for (n, a), b, w in zip(model.named_parameters(), slow.parameters(), whole.parameters()):
+    for (n, a), b, w in zip(
+        model.named_parameters(), slow.parameters(), whole.parameters(), strict=True
+    ):
         assert torch.equal(a, b), n
         if id(a) not in inside:
             assert torch.equal(a, w), n

@@ -1,13 +1,15 @@
 """The console command: each subcommand at work on a small model, and each kind of bad input: one clear line, status 2, nothing left behind."""
 
-import json, shutil
+import json
+import shutil
 
 import pytest
-from interlace.method.finetuning import save
-from interlace.nano.model import nano_model, nano_processor
-from interlace.nano.benchmarks import write_nano_benchmarks, write_nano_data
-from interlace.method.selection import Plan
 from conftest import ROOT, command, interlace
+
+from interlace.method.finetuning import save
+from interlace.method.selection import Plan
+from interlace.nano.benchmarks import write_nano_benchmarks, write_nano_data
+from interlace.nano.model import nano_model, nano_processor
 
 
 @pytest.fixture(scope="module")
@@ -523,7 +525,8 @@ def test_what_a_command_wrote_it_may_replace_when_asked(work, tmp_path):
 
 
 def test_the_record_is_there_though_nobody_reads_what_is_printed(work, tmp_path):
-    import subprocess, sys
+    import subprocess
+    import sys
 
     code = "import sys; sys.stdout.close(); from interlace.cli import main; main(sys.argv[1:])"
     subprocess.run(
@@ -566,7 +569,9 @@ def test_weights_that_are_no_numbers(work, tmp_path, value, why):
 
 def test_code_in_a_model_folder_never_runs(work, tmp_path):
     "Whatever standard input says"
-    import os, subprocess, sys
+    import os
+    import subprocess
+    import sys
 
     shutil.copytree(work / "model", tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())

@@ -5,6 +5,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+
+from interlace.core.project import BadInput
 from interlace.data.conversations import (
     IGNORE,
     Collator,
@@ -16,7 +18,6 @@ from interlace.data.conversations import (
 )
 from interlace.nano.model import TEMPLATE, nano_processor, nano_tokenizer
 from interlace.nano.world import conversation
-from interlace.core.project import BadInput
 
 TURNS = [
     dict(user="What is this?", assistant="red circle"),

@@ -1,14 +1,16 @@
 """The explorer: what the browser computes equals what the library does, for every model, strategy and number of layers."""
 
-import json, sys
+import json
+import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT
+
+from interlace.baselines.sleb import sleb_plan
 from interlace.core.project import BadInput
 from interlace.method.selection import STRATEGIES, make_plan
 from interlace.method.similarity import LayerScores
-from interlace.baselines.sleb import sleb_plan
 
 STORED = {
     p.parent.name: json.loads(p.read_text())
@@ -115,9 +117,12 @@ def test_the_stored_draws_are_numpys():
 
 def test_keyboard_alone_changes_the_plan(page):
     page.reload()
-    fates = lambda: page.eval_on_selector_all(
-        ".x-strip li", "l => l.map(e => e.className.split('x-').pop())"
-    )
+
+    def fates():
+        return page.eval_on_selector_all(
+            ".x-strip li", "l => l.map(e => e.className.split('x-').pop())"
+        )
+
     before = fates()
     assert before.count("drop") == len(before) // 4
     page.focus("#x-drop")

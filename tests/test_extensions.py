@@ -4,15 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from interlace.evaluation.harness import ADDED
-from interlace.nano.benchmarks import _png, _write_parquet
-from interlace.nano.world import scene
+from conftest import ROOT, command, interlace
+
 from interlace.core import project
 from interlace.core.project import BadInput, import_extensions, load_profile
-from interlace.reproduction.pipeline import TEXT_SETS, check_names, extensions_of, stages
+from interlace.evaluation.harness import ADDED
 from interlace.method.selection import RULES, STRATEGIES
 from interlace.method.similarity import LayerScores
-from conftest import ROOT, command, interlace
+from interlace.nano.benchmarks import _png, _write_parquet
+from interlace.nano.world import scene
+from interlace.reproduction.pipeline import TEXT_SETS, check_names, extensions_of, stages
 
 RULE = """import interlace as il
 

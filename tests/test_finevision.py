@@ -1,12 +1,25 @@
 """FineVision's layout, through the same loader as the hub's: what is drawn, counted, kept, resumed, and said when it fails."""
 
-import copy, hashlib, json, os, random, re, shutil, subprocess, sys, threading, weakref
+import copy
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
 
-import pyarrow as pa, pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from interlace.core.project import BadInput
 from interlace.data import finevision
 from interlace.data.conversations import (
     IGNORE,
@@ -30,7 +43,6 @@ from interlace.data.finevision import (
     write_finevision_like,
 )
 from interlace.nano.model import TEMPLATE, nano_processor
-from interlace.core.project import BadInput
 
 TURNS = [
     dict(user="What is this?", assistant="red circle"),
@@ -484,7 +496,7 @@ def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path, proc
 def test_fitting_agrees_with_the_collator_at_every_length(like, tmp_path, processor):
     "The cheap bound never keeps what the collator refuses, with pictures and without"
     write(tmp_path, like, subsets=["albums", "words_only", "chartqa"])
-    d = [s for s in load_samples(train_set(tmp_path))][::3]
+    d = list(load_samples(train_set(tmp_path)))[::3]
     for n in (20, 45, 60, 80, 120):
         fits = []
         for s in d:
@@ -523,7 +535,7 @@ def test_the_token_that_begins_a_text_stands_once(writes, like, processor):
     )
     processor.tokenizer.pad_token = "<|im_start|>"  # not the one that is counted
     for batch in (Collator(processor, 10)(samples), *calibration_batches(samples, processor)):
-        for ids, mask in zip(batch["input_ids"], batch["attention_mask"]):
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
             assert (ids[mask.bool()] == bos).nonzero().flatten().tolist() == [0]
     labels = Collator(processor, 10)(samples)["labels"]
     assert (
@@ -549,16 +561,18 @@ SHA = "a" * 40
 def hub(folder):
     "A stand-in for the hub on this machine: `owner/like` is a local folder; `owner/gated` is gated; nothing else exists"
     files = {f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*")) if f.is_file()}
-    of = lambda n: (
-        dict(
-            type="file",
-            path=n,
-            size=files[n].stat().st_size,
-            oid=hashlib.sha1(n.encode()).hexdigest(),
+
+    def of(n):
+        return (
+            dict(
+                type="file",
+                path=n,
+                size=files[n].stat().st_size,
+                oid=hashlib.sha1(n.encode()).hexdigest(),
+            )
+            if n in files
+            else dict(type="directory", path=n, size=0, oid="0" * 40)
         )
-        if n in files
-        else dict(type="directory", path=n, size=0, oid="0" * 40)
-    )
 
     class Hub(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

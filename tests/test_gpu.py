@@ -3,12 +3,14 @@
 import importlib.util
 
 import numpy as np
-import pytest, torch
+import pytest
+import torch
+
+from interlace.evaluation.latency import latency, shaped_inputs, shaped_model
 from interlace.method.decoder import on_device
+from interlace.method.selection import Plan
 from interlace.method.similarity import score_layers
 from interlace.method.surgery import freeze_for, prune
-from interlace.method.selection import Plan
-from interlace.evaluation.latency import latency, shaped_inputs, shaped_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,7 +38,7 @@ def test_scores_in_bfloat16_are_those_in_float32():
         model.to(torch.bfloat16),
         {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in inputs.items()},
     )
-    for a, b in zip(full, low):
+    for a, b in zip(full, low, strict=True):
         assert np.abs(a - b).max() < 0.01
     top = np.argsort(-full[2])[:3]
     assert set(top) & set(np.argsort(-low[2])[:5])  # the same triplets lead
@@ -49,7 +51,7 @@ def test_flash_attention_gives_what_sdpa_gives():
     model, inputs = mid()
     sdpa = similarities(model, inputs)
     model.set_attn_implementation("flash_attention_2")
-    for a, b in zip(sdpa, similarities(model, inputs)):
+    for a, b in zip(sdpa, similarities(model, inputs), strict=True):
         assert np.abs(a - b).max() < 0.01
 
 

@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 
 import pytest
+
+from interlace.core.project import BadInput, read_json
 from interlace.evaluation.harness import (
     chance,
     contains,
@@ -20,7 +22,6 @@ from interlace.evaluation.harness import (
 )
 from interlace.models.loading import load_model, model_folder
 from interlace.nano.benchmarks import BENCHMARKS
-from interlace.core.project import BadInput, read_json
 
 CASES = [
     (exact, "B", "B", 1),
@@ -101,7 +102,9 @@ def test_mean_and_error():
 
 
 def test_average_is_over_benchmarks_not_categories():
-    row = lambda score, category, stderr=3.0: dict(score=score, stderr=stderr, category=category)
+    def row(score, category, stderr=3.0):
+        return dict(score=score, stderr=stderr, category=category)
+
     s = summary(dict(a=row(90, "X"), b=row(60, "X"), c=row(30, "Y", 4.0)))
     assert (
         s["average"]["score"] == 60
@@ -118,7 +121,9 @@ def test_chance():
 
 
 def test_a_question_counts_only_if_every_rotation_is_right():
-    asked = lambda *scores: [dict(score=s, group=g) for g, s in scores]
+    def asked(*scores):
+        return [dict(score=s, group=g) for g, s in scores]
+
     assert question_scores(
         asked((0, 1), (0, 1), (0, 1), (0, 1), (1, 1), (1, 1), (1, 0), (1, 1), (2, 1))
     ) == [1, 0, 1]
@@ -173,6 +178,7 @@ def test_in_a_batch_or_alone_the_same_answers(nano):
 
 def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):
     from types import SimpleNamespace
+
     from interlace.nano.benchmarks import ask
 
     q = ask("ChartQA", 1)
@@ -187,9 +193,12 @@ def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):
     ]
     harness = in_memory(*nano, batch_size=8, progress=False)
     harness.task_dict = dict(t=dict(test=[None] * 4))
-    ask_for = lambda i, n: SimpleNamespace(
-        args=(None, lambda doc: messages, dict(max_new_tokens=n, until=[]), i, "t", "test")
-    )
+
+    def ask_for(i, n):
+        return SimpleNamespace(
+            args=(None, lambda doc: messages, dict(max_new_tokens=n, until=[]), i, "t", "test")
+        )
+
     short, long, again, stop = harness.generate_until(
         [
             ask_for(0, 2),

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+
+from interlace.core.project import read_json
 from interlace.method.decoder import find_decoder
 from interlace.models.loading import load_model, model_folder
 from interlace.nano.model import (
@@ -15,7 +17,6 @@ from interlace.nano.model import (
     nano_model,
     nano_processor,
 )
-from interlace.core.project import read_json
 
 NAMES = ("nano-l", "nano-s")
 # strict: as soon as models of the new recipe are shipped, these tests fail until the mark is taken away

@@ -1,9 +1,14 @@
 """The nano world: deterministic, disjoint, balanced, answerable."""
 
-import hashlib, json, subprocess, sys
+import hashlib
+import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from interlace.core.project import BadInput
 from interlace.evaluation.harness import METRICS, chance
 from interlace.nano.benchmarks import (
     BENCHMARKS,
@@ -14,8 +19,8 @@ from interlace.nano.benchmarks import (
 )
 from interlace.nano.world import (
     CANVAS,
-    PLACES,
     FAMILIES,
+    PLACES,
     SIZE,
     SPLITS,
     conversation,
@@ -24,7 +29,6 @@ from interlace.nano.world import (
     scene,
     split_of,
 )
-from interlace.core.project import BadInput
 
 
 def digest(s):
@@ -81,7 +85,9 @@ def test_captions_tell_the_truth():
     "What a caption says of a few families, checked against the specification"
     for i in range(30):
         s = scene("chart_bars", "train", i)
-        assert s.caption == ", ".join(f"{n} {v}" for n, v in zip(s.spec["names"], s.spec["values"]))
+        assert s.caption == ", ".join(
+            f"{n} {v}" for n, v in zip(s.spec["names"], s.spec["values"], strict=True)
+        )
         o = scene("objects", "train", i)
         assert o.caption == "; ".join(
             f"{PLACES[t['cell']]} {t['colour']} {t['shape']}" for t in o.spec["things"]
@@ -135,8 +141,8 @@ def test_what_is_said_by_name_is_true():
                         "left" in words[words.index("from") :]
                     ) == (mine[0]["column"] < other["column"])
         c = scene("chart_bars", "train", i)
-        value = dict(zip(c.spec["names"], c.spec["values"]))
-        for before, fact in zip(c.named.split("; "), c.named.split("; ")[1:]):
+        value = dict(zip(c.spec["names"], c.spec["values"], strict=True))
+        for before, fact in zip(c.named.split("; "), c.named.split("; ")[1:], strict=False):
             a, b = value[before.split()[0]], value[fact.split()[0]]
             assert (
                 ("larger" in fact) == (b > a)
@@ -160,8 +166,8 @@ def _one(k):
 
 
 def test_same_on_any_number_of_workers():
-    from concurrent.futures import ProcessPoolExecutor
     import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
 
     names = [(n, "train", i) for n in FAMILIES for i in range(2)]
     alone = [_one(k) for k in names]

@@ -1,9 +1,21 @@
 """The notebooks as their readers meet them: what runs them is said, they run from any working folder, and JupyterLab opens them trusted and saves them as they were."""
 
-import contextlib, json, os, re, shutil, subprocess, sys, time, urllib.request
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
 
-import nbclient, nbformat, psutil, pytest
+import nbclient
+import nbformat
+import psutil
+import pytest
 from conftest import ROOT
+
 from interlace.core.project import load_profile
 from interlace.reproduction.pipeline import stages
 

@@ -1,6 +1,10 @@
 """Two processes do what one does: the same scores, loss curve, weights and answers; a number of processes that is not the one asked for is refused."""
 
-import json, os, subprocess, sys, time
+import json
+import os
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,17 +13,18 @@ import torch
 import yaml
 from conftest import ROOT, command
 from safetensors.torch import load_file
+
+from interlace.core.project import BadInput
 from interlace.data.conversations import calibration_batches, load_samples
 from interlace.evaluation.harness import evaluate
 from interlace.method.finetuning import configuration, finetune, launch, save
+from interlace.method.selection import Plan
+from interlace.method.similarity import score_layers
+from interlace.method.surgery import prune
 from interlace.models.loading import load_model
 from interlace.nano.benchmarks import write_nano_benchmarks
 from interlace.nano.model import nano_model, nano_processor
 from interlace.nano.world import conversation
-from interlace.core.project import BadInput
-from interlace.method.selection import Plan
-from interlace.method.similarity import score_layers
-from interlace.method.surgery import prune
 
 heavy = pytest.mark.skipif(
     not os.environ.get("INTERLACE_HEAVY"),

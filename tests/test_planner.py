@@ -2,12 +2,18 @@
 
 import math
 
-import pytest, torch
+import pytest
+import torch
 from conftest import command, tiny
 from torch.utils.flop_counter import FlopCounterMode
+
+from interlace.core.project import BadInput, load_profile
 from interlace.data.conversations import calibration_batches
+from interlace.evaluation.latency import PAPER_SHAPES, peak_bytes, peak_of, shaped_config
 from interlace.method.decoder import find_decoder
 from interlace.method.finetuning import checkpoint_from
+from interlace.method.selection import Plan, n_drops
+from interlace.method.surgery import freeze_for, prune
 from interlace.models.loading import PACKAGED, load_model
 from interlace.nano.world import FAMILIES, conversation
 from interlace.reproduction.costs import (
@@ -29,12 +35,8 @@ from interlace.reproduction.costs import (
     step_flops,
     step_memory,
 )
-from interlace.core.project import BadInput, load_profile
-from interlace.reproduction.rehearsal import small
 from interlace.reproduction.pipeline import stages
-from interlace.method.selection import Plan, n_drops
-from interlace.method.surgery import freeze_for, prune
-from interlace.evaluation.latency import PAPER_SHAPES, peak_bytes, peak_of, shaped_config
+from interlace.reproduction.rehearsal import small
 
 PAPER = {"Qwen3-VL-8B": 8.77, "Qwen3-VL-4B": 4.44, "Qwen3-VL-2B": 2.13}
 
@@ -251,7 +253,7 @@ def test_every_stage_has_its_plan(profile):
     settings = load_profile(profile)
     plan, matrix = plan_run(settings), stages(settings)
     assert [s.name for s in plan.stages] == [s.name for s in matrix]
-    for s, stage in zip(plan.stages, matrix):
+    for s, stage in zip(plan.stages, matrix, strict=True):
         ask = resources(stage, plan)
         assert (
             ask["gpus"] == s.gpus

@@ -1,21 +1,28 @@
 """Exported code = notebooks; notebooks clean; README = index; records, profiles and writing all or nothing."""
 
-import ast, json, os, re, shutil, subprocess, sys
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import ROOT
+
 from interlace.core.project import (
     BadInput,
-    finished,
     fingerprint,
+    finished,
     load_profile,
     profiles,
     read_json,
     write_json,
 )
 from interlace.reproduction.pipeline import code_of, stages
-from conftest import ROOT
 
 NOTEBOOKS = sorted(
     p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
@@ -186,15 +193,13 @@ def test_profiles(tmp_path):
 
 def test_all_or_nothing(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(RuntimeError):
-        with finished(tmp_path / "a.json") as part:
-            part.write_text("half")
-            raise RuntimeError
-    with pytest.raises(RuntimeError):
-        with finished(tmp_path / "folder") as part:
-            part.mkdir()
-            (part / "f").write_text("half")
-            raise RuntimeError
+    with pytest.raises(RuntimeError), finished(tmp_path / "a.json") as part:
+        part.write_text("half")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), finished(tmp_path / "folder") as part:
+        part.mkdir()
+        (part / "f").write_text("half")
+        raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and read_json(
         tmp_path / "a.json"
     ) == {"x": 1}

@@ -1,10 +1,21 @@
 """A pruned model's folder: stock classes load it, its card says what the records say, its recipe makes the same weights; all of it or nothing. And the ways to name, load and upload a model, with what can go wrong in each."""
 
-import contextlib, errno, io, json, os, re, shutil, signal
+import contextlib
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx, pytest, torch, yaml
+import httpx
+import pytest
+import torch
+import yaml
+from conftest import L, command, tiny
 from datasets import Dataset, Features, Image as Picture, List, Value
 from huggingface_hub import ModelCard, errors as hub
 from PIL import Image
@@ -21,6 +32,11 @@ from transformers import (
     Idefics3Processor,
     PreTrainedTokenizerFast,
 )
+
+from interlace.core.project import BadInput
+from interlace.method.selection import Plan
+from interlace.method.similarity import LayerScores
+from interlace.method.surgery import prune
 from interlace.models import loading, publication
 from interlace.models.loading import (
     load_model,
@@ -29,14 +45,9 @@ from interlace.models.loading import (
     model_source,
     weights_mark,
 )
+from interlace.models.publication import push_to_hub
 from interlace.nano.benchmarks import write_nano_data
 from interlace.nano.model import nano_model
-from interlace.core.project import BadInput
-from interlace.models.publication import push_to_hub
-from interlace.method.selection import Plan
-from interlace.method.similarity import LayerScores
-from interlace.method.surgery import prune
-from conftest import L, command, tiny
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}{% if c.type == 'image' %}IMAGE{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}~\n{% endfor %}"
@@ -444,7 +455,9 @@ def test_output_folders_that_are_refused(work, tmp_path):
 
 
 def test_calibration_sets_that_are_refused(work, tmp_path):
-    prune_with = lambda *args, why: refused("prune", *args, "--out", tmp_path / "out", why=why)
+    def prune_with(*args, why):
+        return refused("prune", *args, "--out", tmp_path / "out", why=why)
+
     prune_with(
         "--model",
         work / "llama",

@@ -1,15 +1,19 @@
 """The twelve real benchmarks on stand-ins in their schema: a model that knows, one that errs, one that babbles; lmms-eval's own aggregate against ours; no network, nothing written, bad input."""
 
-import hashlib, json, re, shutil, socket
+import hashlib
+import json
+import re
+import shutil
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image, ImageFile
-from interlace.data.conversations import open_image
-from interlace.evaluation.harness import evaluate, in_memory, question_scores
+
 from interlace.core.project import BadInput
+from interlace.data.conversations import open_image
 from interlace.evaluation.benchmarks import (
     REAL,
     _config,
@@ -20,6 +24,7 @@ from interlace.evaluation.benchmarks import (
     reasoning_request,
     write_benchmarks_like,
 )
+from interlace.evaluation.harness import evaluate, in_memory, question_scores
 from interlace.evaluation.uncertainty import figures
 
 JUDGED = "MIABench"
@@ -124,7 +129,7 @@ class Oracle:
 
     def __call__(self, text, images=None, **_):
         first = len(self.asked)
-        self.asked += [self.key(t, p) for t, p in zip(text, images)]
+        self.asked += [self.key(t, p) for t, p in zip(text, images, strict=True)]
         return type("Batch", (dict,), dict(to=lambda self, device: self))(
             input_ids=torch.arange(first, len(self.asked))[:, None]
         )
@@ -382,7 +387,8 @@ def test_prepared_once_found_again(folder, tmp_path):
 
 def test_the_hubs_cache_without_the_hub(folder, tmp_path, monkeypatch):
     "A cache as huggingface_hub lays it out, and no network"
-    import datasets, huggingface_hub.constants
+    import datasets
+    import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -411,7 +417,8 @@ def test_the_hubs_cache_without_the_hub(folder, tmp_path, monkeypatch):
     ],
 )
 def test_what_the_hub_refuses(monkeypatch, status, error, why):
-    import huggingface_hub, huggingface_hub.errors as errors
+    import huggingface_hub
+    import huggingface_hub.errors as errors
 
     raised = getattr(errors, error).__new__(getattr(errors, error))
 
@@ -436,6 +443,7 @@ def broken_copy(folder, tmp_path, name, change):
 
 def test_broken_pictures_are_named(folder, tmp_path):
     import pyarrow as pa
+
     from interlace.evaluation.harness import _harness
 
     _harness()

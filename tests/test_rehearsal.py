@@ -1,14 +1,19 @@
 """The paper's whole profile with stand-ins: every stage, figure and table, without a hub; marked; resumable."""
 
-import json, os, subprocess, sys, time
+import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from interlace.core.project import BadInput, load_profile
-from interlace.reproduction.rehearsal import MARK, rehearsed, short_name, small
-from interlace.reproduction.pipeline import stages
 from conftest import interlace
+
+from interlace.core.project import BadInput, load_profile
+from interlace.reproduction.pipeline import stages
+from interlace.reproduction.rehearsal import MARK, rehearsed, short_name, small
 
 PROFILE = "qwen3-vl-8b"
 SETTINGS = rehearsed(load_profile(PROFILE))
@@ -52,9 +57,14 @@ def ran(project):
     time.sleep(2)
     first.kill()
     first.wait()
-    alive = lambda: [
-        c for c in map(_read, Path("/proc").glob("[0-9]*/cmdline")) if str(project).encode() in c
-    ]
+
+    def alive():
+        return [
+            c
+            for c in map(_read, Path("/proc").glob("[0-9]*/cmdline"))
+            if str(project).encode() in c
+        ]
+
     for _ in range(40):
         if not alive():
             break
@@ -185,6 +195,7 @@ def test_more_gpus_than_there_are(project, monkeypatch):
 def test_what_a_scheduler_is_asked_for(project):
     "The planner's GPUs, memory and minutes, stage by stage"
     import re
+
     from interlace.reproduction.costs import plan_run, resources
 
     settings = load_profile(PROFILE)

@@ -1,15 +1,22 @@
 """The smoke profile, with fewer questions, end to end through papermill; then what a second run, a change, a kill and an old artefact do."""
 
-import json, os, shutil, signal, subprocess, sys, time
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from interlace.reproduction import pipeline as reproduction
-from interlace.evaluation.harness import question_scores
-from interlace.core.project import load_profile
-from interlace.reproduction.pipeline import stages
 from conftest import interlace
+
+from interlace.core.project import load_profile
+from interlace.evaluation.harness import question_scores
+from interlace.reproduction import pipeline as reproduction
+from interlace.reproduction.pipeline import stages
 
 QUESTIONS = 4
 MATRIX = stages(load_profile("smoke"))
@@ -176,9 +183,10 @@ def test_fine_tuning_really_happened(ran):
 
 
 def test_thinned_out_variants_have_half_their_weights(ran):
+    from torch.nn import Linear
+
     from interlace.method.decoder import find_decoder
     from interlace.models.loading import load_model
-    from torch.nn import Linear
 
     inside = sum(
         m.weight.numel()

@@ -1,9 +1,13 @@
 """Plans: against the algorithms written a second time as METHOD states them, and every way to ask wrongly."""
 
-import dataclasses, json, math, sys
+import dataclasses
+import json
+import math
+import sys
 
 import numpy as np
 import pytest
+
 from interlace.core.project import BadInput
 from interlace.method.selection import STRATEGIES, Plan, make_plan, n_drops
 from interlace.method.similarity import LayerScores
@@ -11,7 +15,10 @@ from interlace.method.similarity import LayerScores
 
 def random_scores(L, seed, last=False, ties=False):
     rng = np.random.default_rng(seed)
-    draw = lambda n: np.round(rng.random(n), 1) if ties else rng.random(n)
+
+    def draw(n):
+        return np.round(rng.random(n), 1) if ties else rng.random(n)
+
     return LayerScores.from_arrays({s: draw(L - s + last) for s in (1, 2, 3)}, n_layers=L)
 
 

@@ -1,14 +1,16 @@
 """Scores: against the plain way, at any batch size, with true layer inputs, four states alive."""
 
-import gc, weakref
+import gc
+import weakref
 
 import numpy as np
 import pytest
 import torch
-from interlace.method.decoder import decoder_mark, find_decoder, layer_inputs
-from interlace.core.project import BadInput
-from interlace.method.similarity import SPANS, LayerScores, _Windows, n_windows, score_layers
 from conftest import L, tiny
+
+from interlace.core.project import BadInput
+from interlace.method.decoder import decoder_mark, find_decoder, layer_inputs
+from interlace.method.similarity import SPANS, LayerScores, _Windows, n_windows, score_layers
 
 
 def by_hand(model, inputs):

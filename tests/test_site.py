@@ -1,14 +1,21 @@
 """The site: built without a warning, whole, readable without a network, and usable by everyone, as a real browser sees it."""
 
-import functools, http.server, os, re, shutil, subprocess, sys, threading
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("sphinx", reason="the site needs the extra `docs`: pip install -e .[docs]")
 from bs4 import BeautifulSoup
-
 from conftest import ROOT, needed
+
 from interlace.core.project import load_profile
 from interlace.reproduction.pipeline import stages
 

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
+from conftest import TEXT, L, tiny
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-from interlace.method.decoder import find_decoder, places
+
 from interlace.core.project import BadInput
+from interlace.method.decoder import find_decoder, places
 from interlace.method.selection import Plan
 from interlace.method.surgery import freeze_for, prune, pruned_settings
-from conftest import L, TEXT, tiny
 
 PLAN = Plan(drop=(4, 6), tune=(5, 7), anchor=(), n_layers=L, strategy="by hand", ratio=0.25)
 EARLY = Plan(drop=(1, 4), tune=(2, 5), anchor=(3, 6), n_layers=L, strategy="by hand", ratio=0.25)

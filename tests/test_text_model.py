@@ -1,22 +1,18 @@
 """A text model that others pretrained: its package, its prose, its questions; and the run matrix of a text profile on a tiny one."""
 
-import importlib.util, json, shutil
+import importlib.util
+import json
+import shutil
 
 import numpy as np
 import pandas as pd
-import pytest, torch
+import pytest
+import torch
 from conftest import ROOT, command, interlace
-from interlace.models import loading
-from interlace.data.conversations import Collator, calibration_batches, load_samples
-from interlace.method.decoder import find_decoder
-from interlace.method.finetuning import save
-from interlace.models.loading import load_model, packaged_file, unpacked
-from interlace.core.project import BadInput, load_profile
-from interlace.reproduction.pipeline import stages
-from interlace.method.selection import make_plan
-from interlace.method.similarity import score_layers
+
 from interlace.baselines.sleb import sleb_search
-from interlace.method.surgery import prune
+from interlace.core.project import BadInput, load_profile
+from interlace.data.conversations import Collator, calibration_batches, load_samples
 from interlace.evaluation.text import (
     accepted,
     log_perplexity,
@@ -26,6 +22,14 @@ from interlace.evaluation.text import (
     text_questions,
     write_prose,
 )
+from interlace.method.decoder import find_decoder
+from interlace.method.finetuning import save
+from interlace.method.selection import make_plan
+from interlace.method.similarity import score_layers
+from interlace.method.surgery import prune
+from interlace.models import loading
+from interlace.models.loading import load_model, packaged_file, unpacked
+from interlace.reproduction.pipeline import stages
 
 
 def packaged():
@@ -130,7 +134,8 @@ def test_the_pruned_folder_answers_as_the_model_in_memory(smollm2, tmp_path):
     again, its = load_model(str(tmp_path / "pruned"), "bfloat16", "sdpa")
     assert len(find_decoder(again)) == 27 and said(again, its) == before
     assert all(
-        torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values())
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     )
 
 
@@ -180,18 +185,20 @@ def test_no_network_for_wikitext(tmp_path, monkeypatch):
 def test_wikitext_goes_the_same_way(tmp_path, monkeypatch):
     import datasets
 
-    lines = lambda n: dict(
-        text=[
-            "",
-            f" = Article {n} = \n",
-            "",
-            f" It is about {n}. " + "word " * 300 + "\n",
-            " = = Section = = \n",
-            "More of it.\n",
-            f" = Another {n} = \n",
-            "Short.\n",
-        ]
-    )
+    def lines(n):
+        return dict(
+            text=[
+                "",
+                f" = Article {n} = \n",
+                "",
+                f" It is about {n}. " + "word " * 300 + "\n",
+                " = = Section = = \n",
+                "More of it.\n",
+                f" = Another {n} = \n",
+                "Short.\n",
+            ]
+        )
+
     monkeypatch.setattr(
         datasets,
         "load_dataset",
@@ -297,6 +304,7 @@ def test_all_stages_on_a_tiny_text_model(project):
     "Every notebook of a text profile, with a model of six layers in place of SmolLM2"
     packaged()
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
     from interlace.models.loading import model_folder
 
     torch.manual_seed(0)
@@ -354,7 +362,7 @@ def test_all_stages_on_a_tiny_text_model(project):
             "Wanda 2:4": "wanda-2-4",
             "Magnitude 2:4": "magnitude-2-4",
         }.get(m, f"{m.lower()}-{ {1: 20, 2: 40}.get(k) }")
-        for m, k in zip(numbers["method"], numbers["dropped"])
+        for m, k in zip(numbers["method"], numbers["dropped"], strict=True)
     ]
     for r in orders.to_dict("records"):
         ratio = numbers.set_index("key")["perplexity"]

@@ -1,10 +1,10 @@
 """Latency: what is timed, that plans leave the model whole, memory by hand, the paper's shapes."""
 
-import pytest, torch
+import pytest
+import torch
 from conftest import tiny
-from interlace.method.decoder import find_decoder
+
 from interlace.core.project import BadInput
-from interlace.method.selection import Plan
 from interlace.evaluation.latency import (
     PAPER_SHAPES,
     latency,
@@ -15,6 +15,8 @@ from interlace.evaluation.latency import (
     time_once,
     weight_bytes,
 )
+from interlace.method.decoder import find_decoder
+from interlace.method.selection import Plan
 
 PLAN = Plan((3, 5), (), (), 8, "by hand", 0.25)
 
@@ -94,8 +96,9 @@ def test_bad_input(kw, why):
 @pytest.mark.parametrize("name", PAPER_SHAPES)
 def test_the_papers_shapes(name):
     "Parameters of the published models, on the meta device"
-    from interlace.evaluation.latency import shaped_config
     from transformers import Qwen3VLForConditionalGeneration
+
+    from interlace.evaluation.latency import shaped_config
 
     with torch.device("meta"):
         model = Qwen3VLForConditionalGeneration._from_config(shaped_config(name))
@@ -111,7 +114,7 @@ def test_flops_fall_with_layers_and_never_below_their_share():
     from interlace.method.surgery import pruned_by
 
     model, inputs = one("qwen3-vl")
-    whole = prefill_flops(model, {k: v for k, v in tiny("qwen3-vl")[1].items()})
+    whole = prefill_flops(model, dict(tiny("qwen3-vl")[1].items()))
     with pruned_by(model, PLAN):
         less = prefill_flops(model, tiny("qwen3-vl")[1])
     assert 1 < whole / less < 8 / 6

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
+
 from interlace.core.project import BadInput, write_json
-from interlace.reproduction.artifacts import read_runs
-from interlace.reproduction.claims import claims, paper_table, reported
 from interlace.evaluation.uncertainty import (
     detectable_difference,
     difference,
@@ -15,6 +14,8 @@ from interlace.evaluation.uncertainty import (
     shown,
     with_intervals,
 )
+from interlace.reproduction.artifacts import read_runs
+from interlace.reproduction.claims import claims, paper_table, reported
 
 
 def record(scores, category="one"):
@@ -34,7 +35,9 @@ def record(scores, category="one"):
 
 
 def test_relative_is_a_mean_of_ratios():
-    r = lambda **scores: dict(benchmarks={k: dict(score=v) for k, v in scores.items()})
+    def r(**scores):
+        return dict(benchmarks={k: dict(score=v) for k, v in scores.items()})
+
     assert relative(r(a=40, b=90), r(a=80, b=90)) == 75
     with pytest.raises(BadInput, match="different benchmarks"):
         relative(r(a=1), r(b=1))

@@ -9,7 +9,19 @@ Importing torch, transformers and the evaluation harness takes seconds, a small 
 or when it is gone, everything starts in the usual way. Only the standard library is imported here: a client must be quick.
 """
 
-import contextlib, fcntl, gc, json, os, random, runpy, select, signal, socket, struct, sys, time
+import contextlib
+import fcntl
+import gc
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import struct
+import sys
+import time
 
 HEAVY = (
     "torch",
