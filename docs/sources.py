@@ -43,7 +43,8 @@ EMPTY = inspect.Parameter.empty
 QUOTES = "'\""
 
 
-# Names ---------------------------------------------------------------------------------------------------------------
+# Names
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def exported():
@@ -95,7 +96,8 @@ class Links:
         )
         self.token = re.compile(
             r"(?P<fence>^(?P<tick>`{3,}|:{3,}).*?^(?P=tick)\s*$)|(?P<math>\$\$.+?\$\$(?P<label>\s*\(eq-[\w-]+\))?)|(?P<code>(?<!`)`(?P<inner>[^`\n]+)`(?!`))"
-            r"|(?P<image>!\[[^\]]*\]\([^)]*\))|(?P<link>\[(?P<text>(?:`[^`]*`|\[[^\]]*\]|[^\[\]`])*)\]\((?P<url>[^)\s]+)\))|(?P<artefact>(?<![\w/])(?:Figure|Table) \d(?!\d|\.\d))",
+            r"|(?P<image>!\[[^\]]*\]\([^)]*\))|(?P<link>\[(?P<text>(?:`[^`]*`|\[[^\]]*\]|[^\[\]`])*)\]\((?P<url>[^)\s]+)\))|(?P<artefact>(?<![\w/])(?:Figure|Table)"
+            r" \d(?!\d|\.\d))",
             re.S | re.M,
         )
 
@@ -122,7 +124,10 @@ class Links:
             url, text = m["url"], m["text"]
             page, _, fragment = url.partition("#")
             if fragment.startswith("eq-"):
-                return f"[{text} ({self.equations[fragment][1]})]({up}{self.equations[fragment][0]}.ipynb#{fragment})"
+                return (
+                    f"[{text}"
+                    f" ({self.equations[fragment][1]})]({up}{self.equations[fragment][0]}.ipynb#{fragment})"
+                )
             if url in self.citations:
                 return f"{text} {{cite:p}}`{self.citations[url]}`"
             if page.endswith("index.ipynb"):
@@ -146,13 +151,15 @@ def signature(name, obj):
     kind = (
         "class"
         if inspect.isclass(obj)
-        else "property"
-        if isinstance(raw, property)
-        else "method"
-        if "." in own
-        else "function"
-        if callable(obj)
-        else "data"
+        else (
+            "property"
+            if isinstance(raw, property)
+            else "method"
+            if "." in own
+            else "function"
+            if callable(obj)
+            else "data"
+        )
     )
     if kind == "class" and issubclass(obj, Exception):
         kind = "exception"
@@ -198,9 +205,11 @@ def signature(name, obj):
                 anno = (
                     ""
                     if d.anno is EMPTY or d.anno is None
-                    else f"`{cell(getattr(d.anno, '__name__', None) if inspect.isclass(d.anno) else d.anno)}`".replace(
-                        "typing.", ""
-                    ).replace("pathlib.", "")
+                    else (
+                        f"`{cell(getattr(d.anno, '__name__', None) if inspect.isclass(d.anno) else d.anno)}`".replace(
+                            "typing.", ""
+                        ).replace("pathlib.", "")
+                    )
                 )
                 default = (
                     ""
@@ -210,7 +219,8 @@ def signature(name, obj):
                     else f"`{cell(getattr(d.default, '__name__', None) or repr(d.default))}`"
                 )
                 rows.append(
-                    f"| {'*returns*' if p == 'return' else f'`{p}`'} | {anno} | {default} | {cell(d.docment or '')} |"
+                    f"| {'*returns*' if p == 'return' else f'`{p}`'} | {anno} | {default} |"
+                    f" {cell(d.docment or '')} |"
                 )
     table = (
         "\n".join(["", "| argument | type | default | meaning |", "|---|---|---|---|", *rows])
@@ -245,7 +255,8 @@ def definition(name, links, at, methods=()):
     )
 
 
-# Notebooks -----------------------------------------------------------------------------------------------------------
+# Notebooks
+# -----------------------------------------------------------------------------------------------------------
 
 
 def defined(source):
@@ -296,7 +307,8 @@ def _part(cells, first, after):
     for h in (first, after):
         if f"## {h}" not in head:
             sys.exit(
-                f"nbs/index.ipynb: no heading '## {h}', where the site cuts it; name the new one in docs/sources.py"
+                f"nbs/index.ipynb: no heading '## {h}', where the site cuts it; name the new one in"
+                " docs/sources.py"
             )
     a, b = head.index(f"## {first}"), head.index(f"## {after}")
     imports = [
@@ -426,13 +438,15 @@ def equations(chapters):
                 n += 1
                 if m[1] in found:
                     sys.exit(
-                        f"{path.name}: equation {m[1]} stands in {found[m[1]][0]} too; give it another name"
+                        f"{path.name}: equation {m[1]} stands in {found[m[1]][0]} too; give it"
+                        " another name"
                     )
                 found[m[1]] = (at, f"{number}.{n}" if number else str(n))
     return found
 
 
-# Artefacts -----------------------------------------------------------------------------------------------------------
+# Artefacts
+# -----------------------------------------------------------------------------------------------------------
 
 
 def artefacts():
@@ -519,7 +533,10 @@ def artefact(path, record, links, claims):
 
     caption = f"**{label}.** {record['caption']}"
     if record["kind"] == "figure":
-        body = f"```{{figure}} ../files/{folder.relative_to(ROOT)}/{name}.png\n:alt: {heading}: {record['caption'].splitlines()[0]}\n:class: paper\n\n{links(caption, at)}\n```\n"
+        body = (
+            f"```{{figure}} ../files/{folder.relative_to(ROOT)}/{name}.png\n:alt: {heading}:"
+            f" {record['caption'].splitlines()[0]}\n:class: paper\n\n{links(caption, at)}\n```\n"
+        )
     else:
         rows = [
             l
@@ -568,7 +585,10 @@ def artefact(path, record, links, claims):
     out += [
         "## How it was made",
         "",
-        f"[`nbs/{notebook}.ipynb`](../{notebook}.ipynb) made it; this regenerates it alone, and what it needs where that is not there yet:",
+        (
+            f"[`nbs/{notebook}.ipynb`](../{notebook}.ipynb) made it; this regenerates it alone, and"
+            " what it needs where that is not there yet:"
+        ),
         "",
         "```sh",
         command(path, record),
@@ -578,7 +598,10 @@ def artefact(path, record, links, claims):
         "",
         "| what | value |",
         "|---|---|",
-        f"| made at commit | `{said['commit'][:12]}`{', with changes that were not committed' if said.get('modified') else ''} |",
+        (
+            "| made at commit |"
+            f" `{said['commit'][:12]}`{', with changes that were not committed' if said.get('modified') else ''} |"
+        ),
         f"| device | {cell(said['device'])} |",
         f"| versions | Python {said['python']}, "
         + ", ".join(f"{k} {v}" for k, v in said["versions"].items())
@@ -608,7 +631,10 @@ def orders(folder, links, at):
         return []
     caption = json.loads(record.read_text())["caption"]
     return [
-        f"```{{figure}} ../files/figures/{folder.name}/orders.png\n:alt: {_heading(record)}\n:class: paper\n\n{links(caption, at)}\n```",
+        (
+            f"```{{figure}} ../files/figures/{folder.name}/orders.png\n:alt:"
+            f" {_heading(record)}\n:class: paper\n\n{links(caption, at)}\n```"
+        ),
         "",
         f"[The figure's page]({page_of(record).split('/')[1]}.md)",
         "",
@@ -632,22 +658,35 @@ def pretrained(links, at):
     return [
         "## On a pretrained decoder",
         "",
-        "The models above were trained by this project. The same methods, by the same library, on a language model that others trained on trillions of tokens: does it put them in the paper's order, and do its layers resemble those of the nano models? It sees no pictures, so this is a second opinion on the decoder alone.",
+        (
+            "The models above were trained by this project. The same methods, by the same library,"
+            " on a language model that others trained on trillions of tokens: does it put them in"
+            " the paper's order, and do its layers resemble those of the nano models? It sees no"
+            " pictures, so this is a second opinion on the decoder alone."
+        ),
         "",
         *rows,
         "",
         links(said[0], at),
         "",
-        f"All methods, with their scores: [{_heading(table.with_name('methods.json'))}](smollm2-methods.md); [this table's page](smollm2-pretrained.md).",
+        (
+            "All methods, with their scores:"
+            f" [{_heading(table.with_name('methods.json'))}](smollm2-methods.md); [this table's"
+            " page](smollm2-pretrained.md)."
+        ),
         "",
-        f"```{{figure}} ../files/figures/smollm2/profiles.png\n:alt: {_heading(picture)}\n:class: paper\n\n{links(said[1], at)}\n```",
+        (
+            "```{figure} ../files/figures/smollm2/profiles.png\n:alt:"
+            f" {_heading(picture)}\n:class: paper\n\n{links(said[1], at)}\n```"
+        ),
         "",
         "[The figure's page](smollm2-profiles.md)",
         "",
     ]
 
 
-# Pages ---------------------------------------------------------------------------------------------------------------
+# Pages
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def toctree(caption, pages, depth=1):
@@ -715,7 +754,9 @@ def cite_page():
             "",
             block(
                 "text",
-                f"{plain(paper['authors'])} ({paper['year']}). {paper['title']}. In {paper['collection-title']}, pp. {paper['start']}-{paper['end']}. arXiv:{arxiv}.",
+                f"{plain(paper['authors'])} ({paper['year']}). {paper['title']}. In"
+                f" {paper['collection-title']}, pp. {paper['start']}-{paper['end']}."
+                f" arXiv:{arxiv}.",
             ),
             "## This companion",
             "",
@@ -726,7 +767,8 @@ def cite_page():
             "",
             block(
                 "text",
-                f"{plain(cff['authors'])} ({year}). {cff['title']} (version {cff['version']}) [Computer software]. {cff['license']}.",
+                f"{plain(cff['authors'])} ({year}). {cff['title']} (version {cff['version']})"
+                f" [Computer software]. {cff['license']}.",
             ),
             "Both blocks are made from `CITATION.cff`, which reference managers read as it is.",
             "",
@@ -803,7 +845,10 @@ def main():
             page(p),
             links,
             names,
-            about="It is shown here as it is kept, without outputs: a run keeps its own executed copy, in `runs/<profile>/notebooks`.",
+            about=(
+                "It is shown here as it is kept, without outputs: a run keeps its own executed"
+                " copy, in `runs/<profile>/notebooks`."
+            ),
         )
     with open(ROOT / "tables" / "nano" / "comparison.csv") as f:
         claims = list(csv.DictReader(f))
@@ -837,7 +882,8 @@ def main():
     )
     (OUT / "results").mkdir(exist_ok=True)
     (OUT / "results" / "index.md").write_text(
-        "# Figures and tables\n\nEach with its caption, what came out, the notebook and the command that made it, and its record.\n\n"
+        "# Figures and tables\n\nEach with its caption, what came out, the notebook and the command"
+        " that made it, and its record.\n\n"
         + "\n".join(
             f"## Profile {profile}\n\n"
             + "\n".join(f"- [{t}]({at.split('/')[1]}.md)" for q, _, at, t in made if q == profile)
@@ -847,7 +893,9 @@ def main():
         + toctree("", [at.split("/")[1] for _, _, at, _ in made]).replace(":caption: \n", "")
     )
     (OUT / "paper" / "index.md").write_text(
-        "# The notebooks that papermill runs\n\n`interlace reproduce` runs them, each with the parameters of a profile; every arrow of the way from a model to a table is one of them.\n\n"
+        "# The notebooks that papermill runs\n\n`interlace reproduce` runs them, each with the"
+        " parameters of a profile; every arrow of the way from a model to a table is one of"
+        " them.\n\n"
         + "\n".join(f"- [{title(p)}]({p.parent.name}/{p.stem}.ipynb)" for p in stages)
         + "\n\n"
         + toctree("", [f"{p.parent.name}/{p.stem}" for p in stages]).replace(":caption: \n", "")

@@ -280,11 +280,12 @@ FAMILIES = {
 }
 
 
+# larger than the usual 0.02, so that every layer matters
 def tiny(name, seed=0):
     torch.manual_seed(seed)
     model, inputs = FAMILIES[name]()
     model.eval()
-    for p in model.parameters():  # larger than the usual 0.02, so that every layer matters
+    for p in model.parameters():
         if p.dim() >= 2:
             p.data.normal_(0, 0.2)
     if hasattr(model, "tie_weights"):

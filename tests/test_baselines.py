@@ -133,9 +133,10 @@ def linears(layer):
 
 @pytest.mark.parametrize("family", SOME)
 @pytest.mark.parametrize("method", ["wanda", "magnitude"])
+# padding has no say
 def test_2_4_against_brute_force(family, method):
     (model, inputs), (slow, _) = tiny(family), tiny(family)
-    inputs["attention_mask"][1, -5:] = 0  # padding has no say
+    inputs["attention_mask"][1, -5:] = 0
     wanda_(model, [inputs]) if method == "wanda" else magnitude_(model)
     for layer in find_decoder(slow).layers:
         norms, hooks = {}, []

@@ -29,13 +29,14 @@ def ok(*args):
     return r.stdout
 
 
+# in this process, bars are shown
 def refused(*args, why, root=None):
     r = interlace(*args, root=root) if root else command(*args)
     lines = [
         l
         for l in r.stderr.splitlines()
         if l and "it/s]" not in l and "?it" not in l and "examples/s]" not in l
-    ]  # in this process, bars are shown
+    ]
     assert r.returncode == 2, r.stdout + r.stderr
     assert len(lines) == 1 and lines[0].startswith("interlace: ") and why in lines[0], r.stderr
     return lines[0]
@@ -581,7 +582,8 @@ def test_code_in_a_model_folder_never_runs(work, tmp_path):
     )
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
     (tmp_path / "m" / "own.py").write_text(
-        f"open({str(tmp_path / 'ran')!r}, 'w').close()\nfrom transformers import Qwen3VLConfig as OwnConfig, Qwen3VLForConditionalGeneration as OwnModel\n"
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\nfrom transformers import Qwen3VLConfig as"
+        " OwnConfig, Qwen3VLForConditionalGeneration as OwnModel\n"
     )
     run = subprocess.run(
         [

@@ -123,6 +123,7 @@ def test_broken_pictures_are_named(image):
         open_image(image, "row 7")
 
 
+# padded on the left
 def test_calibration_prompts_hold_no_answer(processor):
     samples = [conversation("objects", "calibration", i) for i in range(3)]
     batch = list(calibration_batches(samples, processor, 2))
@@ -131,7 +132,7 @@ def test_calibration_prompts_hold_no_answer(processor):
         for row in b["input_ids"]:
             text = processor.tokenizer.decode(row)
             assert text.endswith("<|im_start|>assistant\n") and text.count("<|im_start|>user") == 1
-    assert (batch[0]["attention_mask"][:, -1] == 1).all()  # padded on the left
+    assert (batch[0]["attention_mask"][:, -1] == 1).all()
 
 
 def stored(image, kind="PNG", **options):

@@ -39,7 +39,10 @@ def page(browser, tmp_path_factory):
         (folder / name).write_text((ROOT / "docs" / "_static" / name).read_text())
     (folder / "explorer-data.js").write_text(explorer_data())
     (folder / "index.html").write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>x</title><link rel="stylesheet" href="explorer.css"><body><h1>x</h1><h2>y</h2><div id="x-explorer"></div><script src="explorer-data.js"></script><script src="explorer.js"></script>'
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport"'
+        ' content="width=device-width"><title>x</title><link rel="stylesheet"'
+        ' href="explorer.css"><body><h1>x</h1><h2>y</h2><div id="x-explorer"></div><script'
+        ' src="explorer-data.js"></script><script src="explorer.js"></script>'
     )
     context = browser.new_context(viewport=dict(width=1280, height=900))
     page = context.new_page()
@@ -59,7 +62,9 @@ def test_the_browser_plans_as_the_library(page, profile, model):
         for seed in map(int, stored["random"]) if strategy == "random" else [42]:
             for K in range(L):
                 got = page.evaluate(
-                    "([p, m, s, r, seed]) => { try { return interlaceExplorer.json(interlaceExplorer.plan(p, m, s, r, seed)) } catch (e) { return e.message } }",
+                    "([p, m, s, r, seed]) => { try { return"
+                    " interlaceExplorer.json(interlaceExplorer.plan(p, m, s, r, seed)) } catch (e)"
+                    " { return e.message } }",
                     [profile, model, strategy, K / L, seed],
                 )
                 try:
@@ -95,7 +100,8 @@ def test_a_ratio_means_as_many_layers(page, ratio):
 def test_what_cannot_be_is_refused_alike(page, strategy, ratio):
     profile, model = MODELS[0]
     said = page.evaluate(
-        "([p, m, s, r]) => { try { interlaceExplorer.plan(p, m, s, r); return null } catch (e) { return e.message } }",
+        "([p, m, s, r]) => { try { interlaceExplorer.plan(p, m, s, r); return null } catch (e) {"
+        " return e.message } }",
         [profile, model, strategy, ratio],
     )
     with pytest.raises(BadInput) as e:

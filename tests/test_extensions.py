@@ -33,7 +33,10 @@ METRIC = """def close(answer, reference, options=()):
     said = answer.strip(' .')
     return max(0, 1 - abs(int(said) - int(reference))/2) if said.isdigit() else 0
 """
-PROFILE = "\n[own]\nextends = smoke\nextensions = mine/rule.py mine/counting\nablation = random every-nth\nbenchmarks = POPE ScienceQA Counting\nquestions = 2\n"
+PROFILE = (
+    "\n[own]\nextends = smoke\nextensions = mine/rule.py mine/counting\nablation = random"
+    " every-nth\nbenchmarks = POPE ScienceQA Counting\nquestions = 2\n"
+)
 
 
 @pytest.fixture
@@ -242,7 +245,10 @@ WRONG = [
     (
         "mine/rule.py",
         RULE.replace("'every-nth'", "'every-kth'"),
-        "no such strategy; there are interlace, interlace-oa, interlace-tn, consecutive, random, every-kth",
+        (
+            "no such strategy; there are interlace, interlace-oa, interlace-tn, consecutive,"
+            " random, every-kth"
+        ),
     ),
     ("mine/counting/__init__.py", None, "no __init__.py"),
     ("mine/counting/metrics.py", "def close(:\n", "mine/counting (metrics.py), line 1: not Python"),

@@ -57,15 +57,14 @@ def tuned_names(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+# in bfloat16 a norm's weight near 1 moves only by steps of 1/128
 def test_frozen_is_bit_identical_and_tuned_moves(processor, dtype, tmp_path):
     model = pruned(processor, dtype)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     record = finetune(model, PLAN, data(), processor, tmp_path / "m", **QUICK)
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved <= tuned_names(model)
-    still = (
-        tuned_names(model) - moved
-    )  # in bfloat16 a norm's weight near 1 moves only by steps of 1/128
+    still = tuned_names(model) - moved
     assert not still if dtype == torch.float32 else all(n.endswith("norm.weight") for n in still)
     assert all(p.dtype == dtype for p in model.parameters())
     saved = load_file(tmp_path / "m" / "model.safetensors")
@@ -295,9 +294,10 @@ def test_a_sorted_part_is_padded_to_its_own_longest_sample(processor):
 
 def mark_of(threads):
     code = (
-        "import sys, torch; torch.set_num_threads(int(sys.argv[1]))\n"
-        "from interlace.method.finetuning import _run_mark\nfrom interlace.nano_model import nano_model, nano_processor\n"
-        "print(_run_mark(nano_model(processor=nano_processor(), layers=8), [], dict(a=1)))"
+        "import sys, torch; torch.set_num_threads(int(sys.argv[1]))\nfrom"
+        " interlace.method.finetuning import _run_mark\nfrom interlace.nano_model import"
+        " nano_model, nano_processor\nprint(_run_mark(nano_model(processor=nano_processor(),"
+        " layers=8), [], dict(a=1)))"
     )
     out = subprocess.run(
         [sys.executable, "-c", code, str(threads)],

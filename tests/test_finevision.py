@@ -299,12 +299,13 @@ def test_a_killed_run_reads_no_subset_twice(like, tmp_path, monkeypatch):
         dict(buffer=2),
     ],
 )
+# nothing of the earlier run is left
 def test_other_settings_start_anew(change, like, tmp_path):
     write(tmp_path / "a", like, subsets=["albums", "street"])
     assert write(tmp_path / "a", like, subsets=["albums"], **change) == write(
         tmp_path / "b", like, subsets=["albums"], **change
     )
-    assert content(tmp_path / "a") == content(tmp_path / "b")  # nothing of the earlier run is left
+    assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 def test_other_content_starts_anew(mine, tmp_path):
@@ -447,6 +448,7 @@ def test_a_disk_that_is_full(like, tmp_path, monkeypatch):
     assert [f.name for f in (tmp_path / "a" / "train").iterdir()] == ["street.parquet"]
 
 
+# mapped from disk
 def test_loading_a_folder(like, tmp_path):
     write(tmp_path, like)
     d = load_samples(train_set(tmp_path))
@@ -455,7 +457,7 @@ def test_loading_a_folder(like, tmp_path):
         for f in sorted((tmp_path / "train").glob("*.parquet"))
         if account(f)["rows"]
         for s in load_samples(f)
-    ]  # mapped from disk
+    ]
     assert max(len(s["images"]) for s in load_samples(train_set(tmp_path), 1)) == 1
     (tmp_path / "train" / "street.parquet").write_bytes(b"broken")
     with pytest.raises(BadInput, match="street.parquet: not a readable parquet file"):

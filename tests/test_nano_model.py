@@ -19,10 +19,14 @@ from interlace.nano.model import (
 )
 
 NAMES = ("nano-l", "nano-s")
-# strict: as soon as models of the new recipe are shipped, these tests fail until the mark is taken away
+# strict: as soon as models of the new recipe are shipped, these tests fail until the mark is taken
+# away
 grown = pytest.mark.xfail(
     strict=True,
-    reason="the shipped weights were grown from eight layers; models trained at full depth replace them",
+    reason=(
+        "the shipped weights were grown from eight layers; models trained at full depth replace"
+        " them"
+    ),
 )
 
 

@@ -46,7 +46,10 @@ def test_same_name_same_picture_in_any_order():
 
 
 def test_same_in_another_process():
-    code = "import hashlib; from interlace.nano.world import *; print(hashlib.sha256(b''.join(scene(n, 'train', 1).draw().tobytes() for n in FAMILIES)).hexdigest())"
+    code = (
+        "import hashlib; from interlace.nano.world import *; print(hashlib.sha256(b''.join(scene(n,"
+        " 'train', 1).draw().tobytes() for n in FAMILIES)).hexdigest())"
+    )
     here = hashlib.sha256(
         b"".join(scene(n, "train", 1).draw().tobytes() for n in FAMILIES)
     ).hexdigest()
@@ -198,8 +201,8 @@ def test_relative_positions_are_true():
                 continue
             a, b = (at[w] for w in q.prompt.rstrip("?").replace(",", "").split() if w in at)
             assert (
-                q.answer
-                == f"{'above' if a['row'] < b['row'] else 'below'} {'left' if a['column'] < b['column'] else 'right'}"
+                q.answer == f"{'above' if a['row'] < b['row'] else 'below'}"
+                f" {'left' if a['column'] < b['column'] else 'right'}"
             )
 
 

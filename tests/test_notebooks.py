@@ -38,7 +38,8 @@ def test_the_top_says_which_command_runs_it_and_with_which_parameters(path):
     for command in said:
         if command.startswith("make"):
             assert re.search(
-                rf"^{command.split()[1]}\b[^\n]*:[^\n]*\n(?:\t[^\n]*\n)*?\t[^\n]*papermill {path.relative_to(ROOT)}",
+                rf"^{command.split()[1]}\b[^\n]*:[^\n]*\n(?:\t[^\n]*\n)*?\t[^\n]*papermill"
+                rf" {path.relative_to(ROOT)}",
                 (ROOT / "Makefile").read_text(),
                 re.M,
             ), command

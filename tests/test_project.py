@@ -231,7 +231,18 @@ def test_nothing_names_a_place_of_its_making():
         p = ROOT / f
         if (
             p.suffix
-            in (".py", ".ipynb", ".md", ".toml", ".ini", ".json", ".cff", ".tex", ".csv", "")
+            in (
+                ".py",
+                ".ipynb",
+                ".md",
+                ".toml",
+                ".ini",
+                ".json",
+                ".cff",
+                ".tex",
+                ".csv",
+                "",
+            )
             and p.is_file()
             and f != "tests/test_project.py"
         ):
@@ -251,7 +262,10 @@ def test_nothing_names_a_place_of_its_making():
         ("dtype = float8", "dtype float8 is not one of"),
         (
             "data = finevision",
-            "data finevision is not nano, topics, wikitext-2, a folder, or on a hub: owner/name, owner/name@revision",
+            (
+                "data finevision is not nano, topics, wikitext-2, a folder, or on a hub:"
+                " owner/name, owner/name@revision"
+            ),
         ),
         ("models =", "at least one"),
         ("learning_rate = fast", "learning_rate fast: it must be a number"),

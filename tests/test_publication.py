@@ -50,8 +50,9 @@ from interlace.nano.benchmarks import write_nano_data
 from interlace.nano.model import nano_model
 
 TEMPLATE = (
-    "{% for m in messages %}{{ m.role }}: {% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}{% if c.type == 'image' %}IMAGE{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}~\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
+    "{% for m in messages %}{{ m.role }}: {% if m.content is string %}{{ m.content }}{% else %}{%"
+    " for c in m.content %}{% if c.type == 'image' %}IMAGE{% else %}{{ c.text }}{% endif %}{%"
+    " endfor %}{% endif %}~\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 )
 CHARACTERS = [
     "<pad>",
@@ -223,9 +224,11 @@ def test_ones_own_model(work, pruned, family, monkeypatch):
         [
             dict(
                 role="user",
-                content="1 + 1?"
-                if text
-                else [dict(type="image"), dict(type="text", text="what is it?")],
+                content=(
+                    "1 + 1?"
+                    if text
+                    else [dict(type="image"), dict(type="text", text="what is it?")]
+                ),
             )
         ],
         add_generation_prompt=True,
@@ -524,7 +527,8 @@ def test_calibration_sets_that_are_refused(work, tmp_path):
         (MemoryError(), "not enough memory (MemoryError); lower --batch-size"),
         (
             RuntimeError(
-                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4"
+                " bytes"
             ),
             "not enough memory",
         ),
@@ -633,7 +637,10 @@ def test_each_revision_is_its_own_model(tmp_path, monkeypatch):
         (hub.RevisionNotFoundError, "no revision 'v9'"),
         (
             hub.GatedRepoError,
-            "a gated repository; accept its terms at https://huggingface.co/owner/name, then log in",
+            (
+                "a gated repository; accept its terms at https://huggingface.co/owner/name, then"
+                " log in"
+            ),
         ),
         (hub.RepositoryNotFoundError, "no such repository, or it is private"),
         (hub.HfHubHTTPError, "the hub cannot be reached"),

@@ -78,7 +78,7 @@ RIGHT = {
 WRONG = dict(
     POPE=lambda t: dict(yes="no", no="yes")[t],
     **{
-        n: (lambda t: "D" if t == "A" else "A")
+        n: lambda t: "D" if t == "A" else "A"
         for n in ("AI2D", "MMBench", "HRBench4K", "HRBench8K", "V-Star", "ScienceQA")
     },
 )
@@ -150,9 +150,10 @@ class Oracle:
 
 def record(exams, say, before="", left_out=None, **kw):
     oracle = Oracle(exams, say, before)
-    return evaluate(
-        oracle, oracle, exams, batch_size=8, progress=False, left_out=left_out, **kw
-    ), oracle
+    return (
+        evaluate(oracle, oracle, exams, batch_size=8, progress=False, left_out=left_out, **kw),
+        oracle,
+    )
 
 
 def test_the_table_says_what_lmms_eval_says():
@@ -261,14 +262,13 @@ def test_some_right_ours_is_lmms_evals_own_aggregate(folder):
         assert a["reference"] in "ABCD"
 
 
+# each question counts once
 def test_rotations_all_or_the_share_of_right_ones(folder):
     exams, _ = real_exams(["MMBench", "HRBench8K"], source=folder)
     r, _ = record(exams, lambda exam, doc, target: "A")
     b = r["benchmarks"]
     assert b["MMBench"]["score"] == b["MMBench"]["chance"] == 0 and b["HRBench8K"]["score"] == 25
-    assert (
-        b["MMBench"]["n"] == 5 and b["HRBench8K"]["n"] == 3 and b["HRBench8K"]["stderr"] == 0
-    )  # each question counts once
+    assert b["MMBench"]["n"] == 5 and b["HRBench8K"]["n"] == 3 and b["HRBench8K"]["stderr"] == 0
     mostly, _ = record(exams, lambda exam, doc, target: target if target != "C" else "B")
     assert (
         mostly["benchmarks"]["MMBench"]["score"] == 0
@@ -298,7 +298,10 @@ def test_mia_bench_with_a_judge_and_with_one_that_fails(folder, monkeypatch):
             choices=[
                 dict(
                     message=dict(
-                        content="score of component 1: 4/5, score of component 2: 5/5, total score: 9/10"
+                        content=(
+                            "score of component 1: 4/5, score of component 2: 5/5, total score:"
+                            " 9/10"
+                        )
                     )
                 )
             ],

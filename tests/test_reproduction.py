@@ -233,11 +233,12 @@ def test_the_table_says_what_the_records_say(ran):
         assert row["average_low"] <= row["average"] <= row["average_high"]
 
 
+# none of the paper's models ran here
 def test_verdicts_follow_from_the_figures(ran):
     t = pd.read_csv(ran / "tables" / "smoke" / "comparison.csv")
     assert set(t["verdict"]) <= {"agrees", "differs", "not told apart", "not comparable", "not run"}
     ordered, values = t[t["kind"] == "ordering"], t[t["kind"] == "value"]
-    assert not set(values["verdict"]) & {"agrees", "differs"}  # none of the paper's models ran here
+    assert not set(values["verdict"]) & {"agrees", "differs"}
     for r in ordered.to_dict("records"):
         want = (
             "not run"
@@ -362,12 +363,13 @@ AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
         ),
     ],
 )
+# the smoke profile's own line
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(ran, file, old, new, rerun):
     i = (
         (ran / file).read_text().rindex(old)
         if file == "settings.ini" and old.startswith(("questions", "ratios"))
         else 0
-    )  # the smoke profile's own line
+    )
     text = (ran / file).read_text()
     (ran / file).write_text(text[:i] + text[i:].replace(old, new, 1))
     assert (ran / file).read_text() != text

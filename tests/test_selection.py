@@ -22,13 +22,12 @@ def random_scores(L, seed, last=False, ties=False):
     return LayerScores.from_arrays({s: draw(L - s + last) for s in (1, 2, 3)}, n_layers=L)
 
 
+# stable: ties keep the smaller index first
 def second_opinion(scores, K):
     "INTERLACE's selection once more, with sets and explicit loops"
     S1, S2, S3 = (list(scores.similarity(s)) for s in (1, 2, 3))
     drop, tune, anchor = set(), set(), set()
-    triplets = sorted(
-        range(len(S3)), key=lambda i: S3[i], reverse=True
-    )  # stable: ties keep the smaller index first
+    triplets = sorted(range(len(S3)), key=lambda i: S3[i], reverse=True)
     while triplets and len(drop) < K:
         i = triplets.pop(0)
         if {i, i + 1, i + 2} & (drop | tune | anchor):

@@ -117,8 +117,10 @@ def test_links_and_pictures_lead_somewhere(site, soups):
     wrong, ids = (
         [],
         {
-            p: {e["id"] for e in s.find_all(id=True)}
-            | {e["name"] for e in s.find_all("a", attrs=dict(name=True))}
+            p: (
+                {e["id"] for e in s.find_all(id=True)}
+                | {e["name"] for e in s.find_all("a", attrs=dict(name=True))}
+            )
             for p, s in soups.items()
         },
     )
@@ -206,10 +208,11 @@ def test_equations_are_numbered_and_citations_resolved(soups):
     assert len(soups["references.html"].select("div.citation")) >= 20
 
 
+# one tab for all: a new one takes as long as a page
 def test_every_page_in_a_browser(site, soups, browser, axe):
     "No console error, nothing fetched from elsewhere, math set, fits a telephone, no finding of axe"
     wrong, formulas = [], 0
-    tab, said = watched(browser, "file:")  # one tab for all: a new one takes as long as a page
+    tab, said = watched(browser, "file:")
     for page in soups:
         if page.startswith("_modules/"):
             continue
@@ -221,12 +224,14 @@ def test_every_page_in_a_browser(site, soups, browser, axe):
         if tab.locator("mjx-merror, [data-mjx-error]").count():
             wrong.append(f"{page}: an equation is not rendered")
         if bad := tab.evaluate(
-            "() => [...document.images].filter(i => !i.naturalWidth && i.loading !== 'lazy').map(i => i.src)"
+            "() => [...document.images].filter(i => !i.naturalWidth && i.loading !== 'lazy').map(i"
+            " => i.src)"
         ):
             wrong.append(f"{page}: pictures missing: {bad}")
         tab.evaluate(axe)
         for v in tab.evaluate(
-            "() => axe.run({ preload: false, resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] }).then(r => r.violations)"
+            "() => axe.run({ preload: false, resultTypes: ['violations'], runOnly: ['wcag2a',"
+            " 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] }).then(r => r.violations)"
         ):
             wrong.append(
                 f"{page}: {v['id']}: {v['help']}: {v['nodes'][0]['html'][:150]} ({len(v['nodes'])})"
@@ -253,7 +258,8 @@ def test_contrast_in_the_dark(site, browser, axe, page):
     tab, said = opened(browser, (site / page).as_uri(), scheme="dark")
     tab.evaluate(axe)
     found = tab.evaluate(
-        "() => axe.run({ preload: false, runOnly: { type: 'rule', values: ['color-contrast'] } }).then(r => r.violations.flatMap(v => v.nodes.map(n => n.html)))"
+        "() => axe.run({ preload: false, runOnly: { type: 'rule', values: ['color-contrast'] }"
+        " }).then(r => r.violations.flatMap(v => v.nodes.map(n => n.html)))"
     )
     tab.close()
     assert not said and not found, found[:5]

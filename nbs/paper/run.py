@@ -67,7 +67,9 @@ def ask(where, argv):
             signal.signal(n, lambda n, _: s.send(bytes([n])))
         while not select.select([s], [], [], 1)[0]:
             if os.getppid() != parent:
-                return 1  # whoever started this is gone; so goes the forked process when the connection closes
+                # whoever started this is gone; so goes the forked process when the connection
+                # closes
+                return 1
         status = s.recv(1)
     return status[0] if status else 1
 
@@ -192,12 +194,13 @@ def serve(where):
 
 
 @contextlib.contextmanager
+# none asked for, none there, or somebody else has chosen
 def gpus_of_its_own(n):
     "Hold `n` of the machine's GPUs (INTERLACE_GPUS says how many there are) as long as the block runs"
     there = int(os.environ.get("INTERLACE_GPUS", 0))
     if not n or not there or "CUDA_VISIBLE_DEVICES" in os.environ:
         yield
-        return  # none asked for, none there, or somebody else has chosen
+        return
     os.makedirs("runs/gpus", exist_ok=True)
     held = []
     while len(held) < min(n, there):
