@@ -6,7 +6,13 @@
 __all__ = ['READ', 'main']
 
 # %% ../nbs/cli.ipynb #8531074e
-import argparse, json, os, signal, sys, threading, time
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 from . import __version__
@@ -34,7 +40,9 @@ def _profiles(a):
     for name in profiles():
         p = load_profile(name)
         print(
-            f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions'] or 'all'} questions of each benchmark"
+            f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every"
+            f" subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions'] or 'all'}"
+            " questions of each benchmark"
         )
 
 
@@ -94,14 +102,15 @@ def _model(a):
 
 def _scores(a, model, processor):
     from interlace.data.conversations import calibration_batches
-    from interlace.models.publication import calibration_set
     from interlace.method.similarity import LayerScores, score_layers, share
+    from interlace.models.publication import calibration_set
 
     if getattr(a, "scores", None):
         return LayerScores.from_json(a.scores).of(model, a.scores)
     if not a.calibration:
         raise BadInput(
-            "no scores and no calibration set; give --scores FILE, or --calibration with a parquet file or a folder of them"
+            "no scores and no calibration set; give --scores FILE, or --calibration with a parquet"
+            " file or a folder of them"
         )
     samples = calibration_set(a.calibration, processor)
     return score_layers(
@@ -139,14 +148,15 @@ def _plan(a):
         return
     plan.to_json(a.out)
     print(
-        f"{a.out}: drop {list(plan.drop)}, tune {list(plan.tune)}, anchor {list(plan.anchor)} of {plan.n_layers} layers"
+        f"{a.out}: drop {list(plan.drop)}, tune {list(plan.tune)}, anchor {list(plan.anchor)} of"
+        f" {plan.n_layers} layers"
     )
 
 
 def _prune(a):
+    from interlace.method.selection import Plan
     from interlace.models.loading import load_processor
     from interlace.models.publication import base_of, publish
-    from interlace.method.selection import Plan
 
     model, processor = _model(a)
     base, cost = base_of(a.model, a.base), {}
@@ -174,7 +184,9 @@ def _prune(a):
         max_pixels=a.max_pixels,
     )
     print(
-        f"{a.out}: {len(plan.kept)} of {plan.n_layers} layers, {made['parameters']['after'] / 1e6:.1f}M of {made['parameters']['before'] / 1e6:.1f}M parameters; README.md is its card"
+        f"{a.out}: {len(plan.kept)} of {plan.n_layers} layers,"
+        f" {made['parameters']['after'] / 1e6:.1f}M of {made['parameters']['before'] / 1e6:.1f}M"
+        " parameters; README.md is its card"
     )
 
 
@@ -182,20 +194,22 @@ def _finetune(a):
     from interlace.data.conversations import fitting, load_samples, say_left_out
     from interlace.method.decoder import find_decoder
     from interlace.method.finetuning import finetune
-    from interlace.models.publication import pruning_record, publish_trained
     from interlace.method.selection import Plan
     from interlace.method.surgery import prune
+    from interlace.models.publication import pruning_record, publish_trained
 
     model, processor = _model(a)
     made = pruning_record(a.model)
     if not a.plan and made is None:
         raise BadInput(
-            f"{a.model}: no interlace.json there that says how it was pruned; prune it with interlace prune, or give --plan FILE"
+            f"{a.model}: no interlace.json there that says how it was pruned; prune it with"
+            " interlace prune, or give --plan FILE"
         )
     plan = Plan.from_json(a.plan or json.dumps(made.get("plan", {})))
     if a.plan and made and made.get("plan") and json.loads(plan.to_json()) != made["plan"]:
         raise BadInput(
-            f"{a.plan}: not the plan that {a.model} was pruned by (its interlace.json says otherwise); leave out --plan, or give that model's own"
+            f"{a.plan}: not the plan that {a.model} was pruned by (its interlace.json says"
+            " otherwise); leave out --plan, or give that model's own"
         )
     if plan.drop and len(find_decoder(model)) == plan.n_layers:
         prune(model, plan)
@@ -231,7 +245,9 @@ def _finetune(a):
     if made and made.get("kind") == "pruned":
         publish_trained(made, a.out, plan)
     print(
-        f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} → {record['loss'][-1][1]:.3f}, {record['trained'] / record['total']:.0%} of the parameters trained"
+        f"{a.out}: {record['steps']} steps, loss {record['loss'][0][1]:.3f} →"
+        f" {record['loss'][-1][1]:.3f}, {record['trained'] / record['total']:.0%} of the parameters"
+        " trained"
     )
 
 
@@ -250,14 +266,15 @@ def _push_to_hub(a):
 
 def _evaluate(a):
     from interlace.evaluation.harness import ADDED, added_exam, evaluate, pm
-    from interlace.nano.benchmarks import BENCHMARKS
     from interlace.evaluation.text import TEXT_SETS
+    from interlace.nano.benchmarks import BENCHMARKS
 
     model, processor = _model(a)
     own, blind = [n for n in ADDED if n not in TEXT_SETS], not hasattr(processor, "tokenizer")
     if blind and (seen := [t for t in a.tasks or () if t not in ADDED]):
         raise BadInput(
-            f"{a.model}: a text model, and {seen[0]} asks about pictures; ask {' and '.join(TEXT_SETS)}, or a benchmark of your own"
+            f"{a.model}: a text model, and {seen[0]} asks about pictures; ask"
+            f" {' and '.join(TEXT_SETS)}, or a benchmark of your own"
         )
     tasks, left_out = a.tasks or [*(TEXT_SETS if blind else BENCHMARKS), *own], {}
     if a.benchmarks != "nano" and not blind:
@@ -277,7 +294,7 @@ def _evaluate(a):
             if shipped or not a.tasks
             else ([], {})
         )
-        tasks += [added_exam(n, a.cot) for n in (a.tasks or own) if n in ADDED]
+        tasks += [added_exam(n, a.cot) for n in a.tasks or own if n in ADDED]
     record = evaluate(
         model,
         processor,
@@ -312,8 +329,8 @@ def _evaluate(a):
 def _latency(a):
     from interlace.data.conversations import calibration_batches
     from interlace.evaluation.latency import latency, quartiles
-    from interlace.nano.world import conversation
     from interlace.method.selection import Plan
+    from interlace.nano.world import conversation
 
     model, processor = _model(a)
     inputs = next(calibration_batches([conversation("wide", "calibration", 0)], processor))
@@ -338,7 +355,9 @@ def _latency(a):
         )
     for name, v in timed.items():
         print(
-            f"{name:16} {v['layers']} layers, first token {quartiles(v['ttft_s'], 1000)} ms, then {quartiles(v['tokens_per_s'])} tokens/s, peak {v['peak_bytes'] / 2**20:.1f} MiB beyond {v['weight_bytes'] / 2**20:.1f} MiB of weights"
+            f"{name:16} {v['layers']} layers, first token {quartiles(v['ttft_s'], 1000)} ms, then"
+            f" {quartiles(v['tokens_per_s'])} tokens/s, peak {v['peak_bytes'] / 2**20:.1f} MiB"
+            f" beyond {v['weight_bytes'] / 2**20:.1f} MiB of weights"
         )
     print(f"prompt of {inputs['input_ids'].shape[1]} tokens, median [quartiles] of {a.turns} turns")
 
@@ -346,7 +365,10 @@ def _latency(a):
 def _parser():
     parser = argparse.ArgumentParser(
         prog="interlace",
-        description="Prune vision-language models by interleaved layer selection (INTERLACE), and reproduce the paper.",
+        description=(
+            "Prune vision-language models by interleaved layer selection (INTERLACE), and reproduce"
+            " the paper."
+        ),
     )
     parser.add_argument("--version", action="version", version=f"interlace {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -365,7 +387,10 @@ def _parser():
         c.add_argument(
             "--model",
             default="nano-l",
-            help="a nano model, a folder, or a hub id, owner/name or owner/name@revision (default: nano-l)",
+            help=(
+                "a nano model, a folder, or a hub id, owner/name or owner/name@revision (default:"
+                " nano-l)"
+            ),
         )
         c.add_argument(
             "--dtype",
@@ -377,14 +402,20 @@ def _parser():
             "--attention",
             default="auto",
             choices=["auto", "eager", "sdpa", "flash_attention_2"],
-            help="attention implementation (default: auto, that is FlashAttention-2 where it is installed and there is a GPU, else SDPA)",
+            help=(
+                "attention implementation (default: auto, that is FlashAttention-2 where it is"
+                " installed and there is a GPU, else SDPA)"
+            ),
         )
         for name, which in (("min", "smaller"), ("max", "larger")):
             c.add_argument(
                 f"--{name}-pixels",
                 type=count,
                 default=0,
-                help=f"{which} pictures are resized to this many pixels (default: the processor's own limit)",
+                help=(
+                    f"{which} pictures are resized to this many pixels (default: the processor's"
+                    " own limit)"
+                ),
             )
         c.add_argument(
             "--batch-size", type=count, default=16, help="samples at a time (default: 16)"
@@ -394,7 +425,10 @@ def _parser():
         c.add_argument(
             "--processes",
             type=count,
-            help="how many processes there must be, each on a GPU of its own: fewer or more is an error (default: as many as torchrun or accelerate launch started)",
+            help=(
+                "how many processes there must be, each on a GPU of its own: fewer or more is an"
+                " error (default: as many as torchrun or accelerate launch started)"
+            ),
         )
 
     def extension(c):
@@ -404,7 +438,10 @@ def _parser():
             default=[],
             type=os.path.abspath,
             metavar="FILE",
-            help="Python files, or folders with an __init__.py, that add strategies or benchmarks of your own",
+            help=(
+                "Python files, or folders with an __init__.py, that add strategies or benchmarks of"
+                " your own"
+            ),
         )
 
     def output(c, what, required=True):
@@ -430,12 +467,18 @@ def _parser():
         c.add_argument(
             "--strategy",
             default="interlace",
-            help="interlace, interlace-oa, interlace-tn, consecutive, random, or one that an extension adds (default: interlace)",
+            help=(
+                "interlace, interlace-oa, interlace-tn, consecutive, random, or one that an"
+                " extension adds (default: interlace)"
+            ),
         )
         c.add_argument("--scores", help="a scores file of this model")
         c.add_argument(
             "--calibration",
-            help="a parquet file of calibration samples in FineVision's schema, or a folder of such files, where there are no scores",
+            help=(
+                "a parquet file of calibration samples in FineVision's schema, or a folder of such"
+                " files, where there are no scores"
+            ),
         )
 
     c = command("reproduce", _reproduce, "regenerate the figures and tables of a profile")
@@ -450,7 +493,10 @@ def _parser():
     c.add_argument(
         "--memory",
         type=count,
-        help="MiB of memory to use (default: what the profile names, at most nine tenths of what there is)",
+        help=(
+            "MiB of memory to use (default: what the profile names, at most nine tenths of what"
+            " there is)"
+        ),
     )
     c.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     c.add_argument(
@@ -460,18 +506,25 @@ def _parser():
     )
     c.add_argument(
         "--cluster",
-        help="submit the stages as jobs: generic, slurm, kubernetes (nbs/paper/clusters), or the folder of a Snakemake profile",
+        help=(
+            "submit the stages as jobs: generic, slurm, kubernetes (nbs/paper/clusters), or the"
+            " folder of a Snakemake profile"
+        ),
     )
     command("profiles", _profiles, "list the profiles of settings.ini")
     c = command(
         "plan-run",
         _plan_run,
-        "what a profile's run takes: parameters, memory, operations, hours, disk; nothing is downloaded",
+        "what a profile's run takes: parameters, memory, operations, hours, disk; nothing is"
+        " downloaded",
     )
     c.add_argument("--profile", default="nano", help="a section of settings.ini (default: nano)")
     c.add_argument(
         "--gpu",
-        help="A100-40, A100-80, H100, H200, L40S, RTX4090 or cpu (default: H100, and cpu where the data are nano's)",
+        help=(
+            "A100-40, A100-80, H100, H200, L40S, RTX4090 or cpu (default: H100, and cpu where the"
+            " data are nano's)"
+        ),
     )
     c.add_argument(
         "--gpus",
@@ -512,7 +565,10 @@ def _parser():
     parallel(c)
     c.add_argument(
         "--plan",
-        help="the plan it was pruned by (default: interlace.json in the model's folder); a whole model is pruned by it first",
+        help=(
+            "the plan it was pruned by (default: interlace.json in the model's folder); a whole"
+            " model is pruned by it first"
+        ),
     )
     c.add_argument("--data", required=True, help="a parquet file in FineVision's schema")
     output(c, "folder")
@@ -529,7 +585,10 @@ def _parser():
     c.add_argument("--gradient-checkpointing", action="store_true")
     c.add_argument(
         "--settings",
-        help="a JSON file: any setting of interlace.finetuning.train by name, before the options here; what is none is kept in the record",
+        help=(
+            "a JSON file: any setting of interlace.finetuning.train by name, before the options"
+            " here; what is none is kept in the record"
+        ),
     )
     c = command("card", _card, "write a pruned model's card anew from the records in its folder")
     c.add_argument("folder", help="as prune or finetune wrote it")
@@ -551,20 +610,29 @@ def _parser():
     c.add_argument(
         "--benchmarks",
         default="nano",
-        help="nano; hub: the paper's twelve; or a folder with copies of their data sets (default: nano)",
+        help=(
+            "nano; hub: the paper's twelve; or a folder with copies of their data sets (default:"
+            " nano)"
+        ),
     )
     c.add_argument(
         "--tasks",
         nargs="+",
         default=None,
-        help="some of the benchmarks, by name (default: all; of a text model, its two sets of questions)",
+        help=(
+            "some of the benchmarks, by name (default: all; of a text model, its two sets of"
+            " questions)"
+        ),
     )
     c.add_argument("--data", help="folder with the nano benchmarks' files; drawn anew by default")
     c.add_argument(
         "--questions",
         type=count,
         default=None,
-        help="per benchmark (default: 200 of the nano ones, where they are drawn anew; all of the others)",
+        help=(
+            "per benchmark (default: 200 of the nano ones, where they are drawn anew; all of the"
+            " others)"
+        ),
     )
     c.add_argument(
         "--max-new-tokens",
@@ -598,9 +666,16 @@ def _parser():
 
 
 _LOWER = {
-    "GPU memory": "lower --batch-size or --max-pixels (for finetune also --max-length, or add --gradient-checkpointing), or halve the weights with --dtype bfloat16",
-    "memory": "lower --batch-size or --max-pixels, halve the weights with --dtype bfloat16, or free some",
-    "disk space": "free some, or choose another folder (TMPDIR for temporary files, HF_HOME for downloads)",
+    "GPU memory": (
+        "lower --batch-size or --max-pixels (for finetune also --max-length, or add"
+        " --gradient-checkpointing), or halve the weights with --dtype bfloat16"
+    ),
+    "memory": (
+        "lower --batch-size or --max-pixels, halve the weights with --dtype bfloat16, or free some"
+    ),
+    "disk space": (
+        "free some, or choose another folder (TMPDIR for temporary files, HF_HOME for downloads)"
+    ),
 }
 
 
@@ -632,7 +707,10 @@ def main(
         if os.environ.get("RANK", "0") != "0":
             time.sleep(
                 3
-            )  # of several processes the first says what all have to say, and its launcher then ends the others
+                # of several processes the first says what all have to say, and its launcher then
+                # ends
+                # the others
+            )
         line = str(e)
     except KeyboardInterrupt:
         goes_on = (
@@ -650,7 +728,10 @@ def main(
 
         if not (lack := shortage(e)):
             raise
-        line = f"not enough {lack} ({' '.join(str(e).split())[:120] or type(e).__name__}); {_LOWER[lack]}; nothing half-written is left"
+        line = (
+            f"not enough {lack} ({' '.join(str(e).split())[:120] or type(e).__name__});"
+            f" {_LOWER[lack]}; nothing half-written is left"
+        )
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
@@ -665,5 +746,7 @@ if __name__ == "__main__" and "__file__" in globals():  # as a program, not in a
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         os._exit(
             status
-        )  # one of several processes: threads that libraries have left behind are not to abort it after all is done
+            # one of several processes: threads that libraries have left behind are not to abort it
+            # after all is done
+        )
     sys.exit(status)

@@ -1,6 +1,5 @@
 """The baselines against brute force: SLEB's order and Wanda's masks, with DeepStack, layer types and padding."""
 
-import copy
 import json
 
 import pytest

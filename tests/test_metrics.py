@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from interlace.core.project import BadInput, read_json
+from interlace.core.project import read_json
 from interlace.evaluation.harness import (
     chance,
     contains,

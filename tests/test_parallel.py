@@ -4,27 +4,22 @@ import json
 import os
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from conftest import ROOT, command
 from safetensors.torch import load_file
 
 from interlace.core.project import BadInput
-from interlace.data.conversations import calibration_batches, load_samples
+from interlace.data.conversations import calibration_batches
 from interlace.evaluation.harness import evaluate
-from interlace.method.finetuning import configuration, finetune, launch, save
-from interlace.method.selection import Plan
+from interlace.method.finetuning import configuration, finetune, launch
 from interlace.method.similarity import score_layers
-from interlace.method.surgery import prune
 from interlace.models.loading import load_model
 from interlace.nano.benchmarks import write_nano_benchmarks
-from interlace.nano.model import nano_model, nano_processor
-from interlace.nano.world import conversation
+from interlace.nano.model import nano_model
 
 heavy = pytest.mark.skipif(
     not os.environ.get("INTERLACE_HEAVY"),

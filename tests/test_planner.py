@@ -18,7 +18,6 @@ from interlace.models.loading import PACKAGED, load_model
 from interlace.nano.world import FAMILIES, conversation
 from interlace.reproduction.costs import (
     GPUS,
-    NANO,
     Assumptions,
     Batch,
     asked,

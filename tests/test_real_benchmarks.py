@@ -5,26 +5,24 @@ import json
 import re
 import shutil
 import socket
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import ImageFile
 
 from interlace.core.project import BadInput
 from interlace.data.conversations import open_image
 from interlace.evaluation.benchmarks import (
     REAL,
     _config,
-    _from_hub,
     prepare_benchmarks,
     prepared_benchmarks,
     real_exams,
     reasoning_request,
     write_benchmarks_like,
 )
-from interlace.evaluation.harness import evaluate, in_memory, question_scores
+from interlace.evaluation.harness import evaluate, question_scores
 from interlace.evaluation.uncertainty import figures
 
 JUDGED = "MIABench"

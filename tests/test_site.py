@@ -1,10 +1,8 @@
 """The site: built without a warning, whole, readable without a network, and usable by everyone, as a real browser sees it."""
 
-import functools
 import http.server
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading

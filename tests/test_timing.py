@@ -10,7 +10,6 @@ from interlace.evaluation.latency import (
     latency,
     peak_bytes,
     prefill_flops,
-    shaped_inputs,
     shaped_model,
     time_once,
     weight_bytes,

@@ -6,12 +6,14 @@
 __all__ = ['fresh', 'handing_out', 'beside', 'round_losses', 'sleb_search', 'sleb_plan']
 
 # %% ../../nbs/baselines/01_sleb.ipynb #1c8233e8
-import contextlib, copy
+import contextlib
+import copy
 from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
+
 from ..core.project import BadInput, fingerprint, read_json, write_json
 from ..method.decoder import Decoder, decoder_mark, find_decoder, on_device
 from ..method.selection import Plan, n_drops
@@ -88,10 +90,11 @@ def round_losses(
     "The calibration loss without each layer but the first and the last"
     decoder = find_decoder(model)
     n = len(decoder)
-    sums, tokens, evaluations = {i: 0.0 for i in range(1, n - 1)}, 0, 0
+    sums, tokens, evaluations = dict.fromkeys(range(1, n - 1), 0.0), 0, 0
     if not sums:
         raise BadInput(
-            f"{type(model).__name__}: {n} layers; the first and the last always stay, so none can go"
+            f"{type(model).__name__}: {n} layers; the first and the last always stay, so none"
+            " can go"
         )
     for batch in batches:
         batch = on_device(batch, model)
@@ -117,18 +120,18 @@ def sleb_search(
     model: nn.Module,  # pruned in place
     batches,  # a sequence of batches with `labels`
     ratio: float = 0.25,  # share of layers to remove
-    state: str
-    | Path
-    | None = None,  # a file that keeps finished rounds; a search of the same model and data goes on from it
+    # a file that keeps finished rounds; a search of the same model and data goes on from it
+    state: str | Path | None = None,
     naive: bool = False,  # the slow way, for comparison
     progress: bool = True,  # show a bar
 ) -> dict:  # `order` (layers of the whole model, in the order removed), `losses` (of each round, by layer), `evaluations` (of each round)
     "Remove layers one at a time, each time the one without which the calibration loss is lowest (ties: the lower layer)"
     n = len(find_decoder(model))
     K = n_drops(n, ratio)
-    if K > n - 2:
+    if n - 2 < K:
         raise BadInput(
-            f"ratio {ratio}: SLEB cannot remove {K} of {n} layers, the first and the last always stay; choose a ratio of at most {(n - 2) / n:.3f}"
+            f"ratio {ratio}: SLEB cannot remove {K} of {n} layers, the first and the last always"
+            f" stay; choose a ratio of at most {(n - 2) / n:.3f}"
         )
     mark = fingerprint(decoder_mark(model), naive, [b["input_ids"].tolist() for b in batches])
     found = dict(kind="sleb", mark=mark, n_layers=n, order=[], losses=[], evaluations=[])
@@ -158,7 +161,9 @@ def sleb_search(
 def sleb_plan(
     order: list,  # layers, in the order removed
     n_layers: int,  # of the whole model
-    tune: bool = False,  # SLEB-FT (Ours): the next surviving layer after each removed one trains, so that as many train as with INTERLACE
+    # SLEB-FT (Ours): the next surviving layer after each removed one trains, so that as many train
+    # as with INTERLACE
+    tune: bool = False,
 ) -> Plan:
     "What SLEB removed, as a plan"
     chosen = []

@@ -9,9 +9,10 @@ __all__ = ['two_of_four', 'prune_2_4', 'wanda_', 'magnitude_']
 import torch
 from torch import nn
 from tqdm.auto import tqdm
+
+from .sleb import beside, fresh, handing_out
 from ..core.project import BadInput
 from ..method.decoder import find_decoder, on_device
-from .sleb import beside, fresh, handing_out
 
 # %% ../../nbs/baselines/02_sparsity.ipynb #84ec47b1
 def two_of_four(
@@ -54,9 +55,13 @@ def prune_2_4(
     layers = list(decoder.layers)
     if any(not _linears(l) for l in layers):
         raise BadInput(
-            f"{type(model).__name__}: a decoder layer without linear modules (quantised, or experts in one tensor); it cannot be pruned 2:4 here"
+            f"{type(model).__name__}: a decoder layer without linear modules (quantised, or experts"
+            " in one tensor); it cannot be pruned 2:4 here"
         )
-    thin = lambda m, score: m.weight.mul_(two_of_four(score))
+
+    def thin(m, score):
+        return m.weight.mul_(two_of_four(score))
+
     if method == "magnitude":
         for l in layers:
             for m in _linears(l).values():
@@ -72,12 +77,11 @@ def prune_2_4(
         [None] * len(batches),
     )  # of each batch: what ran beside the decoder, and what the last pruned layer gave
 
+    # the last of them decides what enters layer i
     def run(i, k):
         "Batch k through layer i, the pruned layers below standing aside; what the layer gives"
         gave, known = [], {} if around[k] is None else dict(around[k])
-        known |= {
-            l: [entering[k]] for l in layers[:i]
-        }  # the last of them decides what enters layer i
+        known |= {l: [entering[k]] for l in layers[:i]}
         seen, hooks = {}, []
 
         def keep(m, a, out):
@@ -110,11 +114,12 @@ def prune_2_4(
                 for n, m in _linears(layer).items()
             }
 
+            # padding has no say
             def measure(n):
                 def hook(m, args):
                     x, mask = args[0], batches[k].get("attention_mask")
                     if mask is not None and x.shape[:2] == mask.shape:
-                        x = x[mask.to(x.device).bool()]  # padding has no say
+                        x = x[mask.to(x.device).bool()]
                     squares[n].add_(x.float().pow(2).reshape(-1, m.in_features).sum(0))
 
                 return hook

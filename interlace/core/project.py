@@ -9,15 +9,33 @@ __all__ = ['OWN_RECORDS', 'SETTINGS', 'PACKAGES', 'BadInput', 'is_whole', 'packa
            'provenance', 'add_to', 'extension_files', 'extension_adds', 'import_extensions', 'ends_with_us', 'measured']
 
 # %% ../../nbs/core/01_project.ipynb #9e5bca54
-import configparser, contextlib, difflib, hashlib, importlib.metadata, importlib.util, json, numbers, os, platform, random, re, resource, shutil, subprocess, sys, time, traceback
+import configparser
+import contextlib
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import numbers
+import os
+import platform
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import traceback
 from pathlib import Path
 
 # %% ../../nbs/core/01_project.ipynb #33cc194f
 class BadInput(ValueError):
     "A mistake in what the user gave; its message is one line that names the file, the value and the remedy"
 
+    # what IPython shows in a notebook
     def _render_traceback_(self):
-        return [f"BadInput: {self}"]  # what IPython shows in a notebook
+        return [f"BadInput: {self}"]
 
 # %% ../../nbs/core/01_project.ipynb #7d90b3f5
 def is_whole(
@@ -33,9 +51,8 @@ def package_folder() -> Path:
 
 # %% ../../nbs/core/01_project.ipynb #0bbc5a73
 def project_root(
-    start: str
-    | Path
-    | None = None,  # where to begin looking; the working folder, then the package's
+    # where to begin looking; the working folder, then the package's
+    start: str | Path | None = None,
 ) -> Path:
     "The project's root folder: the nearest one upwards that holds `settings.ini` and `nbs`"
     if os.environ.get("INTERLACE_ROOT"):
@@ -45,7 +62,8 @@ def project_root(
             if (p / "settings.ini").is_file() and (p / "nbs").is_dir():
                 return p
     raise BadInput(
-        f"{start or Path.cwd()}: no project here (a folder with settings.ini and nbs/); change into a clone of the project, or set INTERLACE_ROOT"
+        f"{start or Path.cwd()}: no project here (a folder with settings.ini and nbs/); change into"
+        " a clone of the project, or set INTERLACE_ROOT"
     )
 
 # %% ../../nbs/core/01_project.ipynb #2a0dbf53
@@ -66,7 +84,8 @@ def writable(
             )
         if any(path.iterdir()) and not (path / "config.json").exists():
             raise BadInput(
-                f"{path}: a folder that holds something else than a model; choose another output folder"
+                f"{path}: a folder that holds something else than a model; choose another output"
+                " folder"
             )
     if folder is False and path.is_dir():
         raise BadInput(
@@ -134,7 +153,10 @@ def missing(
     profile = parts[1].removesuffix("-rehearsal") if len(parts) > 2 and parts[0] == "runs" else ""
     if not profile or profile not in profiles():
         return f"{path}: no such file; run the stage that makes it, or correct the path"
-    return f"{'/'.join(parts)}: no such file; make it with: interlace reproduce --profile {profile}{' --rehearse' if parts[1] != profile else ''}"
+    return (
+        f"{'/'.join(parts)}: no such file; make it with: interlace reproduce --profile"
+        f" {profile}{' --rehearse' if parts[1] != profile else ''}"
+    )
 
 
 def read_json(
@@ -207,7 +229,8 @@ def check_output(
         raise BadInput(f"{out}: already there; choose another place, or add --overwrite")
     if folder and not any((out / name).is_file() for name in OWN_RECORDS):
         raise BadInput(
-            f"{out}: not written by interlace (it has no {' or '.join(OWN_RECORDS)}); choose another place"
+            f"{out}: not written by interlace (it has no {' or '.join(OWN_RECORDS)}); choose"
+            " another place"
         )
     return out
 
@@ -251,7 +274,9 @@ def _among(*names):
     return (lambda v: v in names, "one of " + ", ".join(names))
 
 
-SETTINGS = {  # name: (type, (condition, the condition in words)); a type in a list: several values, separated by spaces
+# name: (type, (condition, the condition in words)); a type in a list: several values, separated by
+# spaces
+SETTINGS = {
     "models": ([str], _ANY),
     "dtype": (str, _among("float32", "bfloat16", "float16")),
     "eval_dtype": (str, _among("float32", "bfloat16", "float16")),
@@ -311,7 +336,8 @@ def _value(name, text, where):
     "A setting's text as a value of its type"
     if name not in SETTINGS:
         raise BadInput(
-            f"{where}: no setting '{name}'; did you mean {difflib.get_close_matches(name, SETTINGS, 1, 0)[0]}?"
+            f"{where}: no setting '{name}'; did you mean"
+            f" {difflib.get_close_matches(name, SETTINGS, 1, 0)[0]}?"
         )
     kind, (holds, words) = SETTINGS[name]
     several = isinstance(kind, list)
@@ -323,7 +349,8 @@ def _value(name, text, where):
             v = dict(yes=True, no=False)[t.lower()] if kind is bool else kind(t)
         except (ValueError, KeyError):
             raise BadInput(
-                f"{where}: {name} {t}: it must be {({int: 'a whole number', float: 'a number', bool: 'yes or no'})[kind]}"
+                f"{where}: {name} {t}: it must be"
+                f" {({int: 'a whole number', float: 'a number', bool: 'yes or no'})[kind]}"
             ) from None
         if not t or not holds(v):
             raise BadInput(f"{where}: {name} {t} is not {words or 'given'}")
@@ -349,7 +376,8 @@ def _sections(path):
     for s in ini.sections():  # files and stages are called by it, and a shell sees their names
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", s, re.A):
             raise BadInput(
-                f"{path}: profile '{s}': a name has letters, digits, '.', '_' and '-' only; rename that section"
+                f"{path}: profile '{s}': a name has letters, digits, '.', '_' and '-' only; rename"
+                " that section"
             )
     return {s: dict(ini[s]) for s in ini.sections()}
 
@@ -373,7 +401,8 @@ def load_profile(
             raise BadInput(f"{settings.name}: no profile '{name}'; there are {', '.join(sections)}")
         if name in chain:
             raise BadInput(
-                f"{settings.name}: profile '{name}' extends itself ({' → '.join([*chain, name])}); remove one 'extends'"
+                f"{settings.name}: profile '{name}' extends itself ({' → '.join([*chain, name])});"
+                " remove one 'extends'"
             )
         chain.append(name)
         name = sections[name].get("extends")
@@ -400,7 +429,8 @@ def plan_name(
 # %% ../../nbs/core/01_project.ipynb #e83468c6
 def seed_everything(seed: int = 42):
     "Seed Python, NumPy and torch"
-    import numpy as np, torch
+    import numpy as np
+    import torch
 
     random.seed(seed)
     np.random.seed(seed)
@@ -410,7 +440,8 @@ def seed_everything(seed: int = 42):
 @contextlib.contextmanager
 def kept_random_states():
     "The generators of Python, NumPy and torch are after the block as they were before it"
-    import numpy as np, torch
+    import numpy as np
+    import torch
 
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -519,7 +550,8 @@ def provenance(
     ) | (dict(extensions=dict(_IMPORTED.values())) if _IMPORTED else {})
 
 # %% ../../nbs/core/01_project.ipynb #6a0edbb0
-_ADDED = {}  # where something was added from (a file, or '' for a notebook) -> (what it is, its table, its name)
+# where something was added from (a file, or '' for a notebook) -> (what it is, its table, its name)
+_ADDED = {}
 _READING = []  # the files that are being imported
 
 
@@ -533,7 +565,8 @@ def add_to(
     "Register what is not the library's own; a name that a notebook gave may be given again, by the notebook or by a file"
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.A):
         raise BadInput(
-            f"{what} '{name}': a name has letters, digits, '.', '_' and '-' only, for files are called by it; choose another"
+            f"{what} '{name}': a name has letters, digits, '.', '_' and '-' only, for files are"
+            " called by it; choose another"
         )
     loose = _ADDED.setdefault("", [])
     tried = [(w, t, n) for w, t, n in loose if t is table and n == name]
@@ -564,11 +597,13 @@ def extension_files(
         ]
     if not path.exists():
         raise BadInput(
-            f"{extension}: no such file; correct the path (extensions are relative to the project, {project_root().name})"
+            f"{extension}: no such file; correct the path (extensions are relative to the project,"
+            f" {project_root().name})"
         )
     if path.suffix != ".py":
         raise BadInput(
-            f"{extension}: not a Python file; name one that ends in .py, or a folder with an __init__.py"
+            f"{extension}: not a Python file; name one that ends in .py, or a folder with an"
+            " __init__.py"
         )
     return [path]
 
@@ -646,7 +681,10 @@ def import_extensions(
                 said = (
                     str(error)
                     if isinstance(error, BadInput)
-                    else f"{f'not Python ({error.msg})' if isinstance(error, SyntaxError) else type(error).__name__ + ': ' + ' '.join(str(error).split())[:200]}; correct it"
+                    else (
+                        f"{f'not Python ({error.msg})' if isinstance(error, SyntaxError) else type(error).__name__ + ': ' + ' '.join(str(error).split())[:200]};"
+                        " correct it"
+                    )
                 )
                 raise BadInput(f"{name}{at}: {said}") from None
             finally:

@@ -8,13 +8,18 @@ __all__ = ['ROLES', 'IGNORE', 'FLAWED', 'to_messages', 'BadRow', 'read_row', 'as
            'train_entry', 'calibration_batches']
 
 # %% ../../nbs/data/01_conversations.ipynb #ac36afe9
-import contextlib, errno, io, re, sys
+import contextlib
+import errno
+import io
+import re
+import sys
 from pathlib import Path
 
 import jinja2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+
 from ..core.project import BadInput, quiet_datasets, read_json
 
 # %% ../../nbs/data/01_conversations.ipynb #0bbe823b
@@ -132,10 +137,12 @@ def _opened(image):
     return image if isinstance(image, Image.Image) else Image.open(image)
 
 
+# without addresses in memory: the same wherever it is read
 def _undecodable(where, e):
     return BadInput(
-        f"{where}: the image cannot be decoded ({re.sub(' ?<[^>]*>', '', str(e))}); repair or remove that row"
-    )  # without addresses in memory: the same wherever it is read
+        f"{where}: the image cannot be decoded ({re.sub(' ?<[^>]*>', '', str(e))}); repair or"
+        " remove that row"
+    )
 
 # %% ../../nbs/data/01_conversations.ipynb #4bc06f1e
 def _as_eight_bits(image):
@@ -145,7 +152,8 @@ def _as_eight_bits(image):
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise ValueError(
-            f"mode {image.mode} with values from {values.min():g} to {values.max():g} has no agreed range; save it with 8 or 16 bits"
+            f"mode {image.mode} with values from {values.min():g} to {values.max():g} has no agreed"
+            " range; save it with 8 or 16 bits"
         )
     return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
 
@@ -189,10 +197,14 @@ def render(
         said = (
             "the model has no chat template"
             if none
-            else f"the model's chat template refuses these messages ({' '.join(str(e).split())[:120]})"
+            else (
+                "the model's chat template refuses these messages"
+                f" ({' '.join(str(e).split())[:120]})"
+            )
         )
         raise BadInput(
-            f"{said}; use an instruction-tuned model, or give its folder a {'' if none else 'working '}chat_template.jinja"
+            f"{said}; use an instruction-tuned model, or give its folder a"
+            f" {'' if none else 'working '}chat_template.jinja"
         ) from None
 
 
@@ -206,7 +218,8 @@ def _answer_spans(processor, messages):
         until = render(processor, messages[: k + 1])
         if not (whole.startswith(before) and until.startswith(before)):
             raise BadInput(
-                "the chat template is not incremental: its text of the first messages is not a prefix of the whole; use a template that is"
+                "the chat template is not incremental: its text of the first messages is not a"
+                " prefix of the whole; use a template that is"
             )
         until = until.rstrip("\n") if whole.startswith(until.rstrip("\n")) else until
         if not whole.startswith(until):
@@ -297,7 +310,8 @@ class Collator:
         ]
         written = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [
-            len(t) + max(0, v - len(s["images"])) for t, v, s in zip(written, visual, samples)
+            len(t) + max(0, v - len(s["images"]))
+            for t, v, s in zip(written, visual, samples, strict=True)
         ]  # each image stands in the text as one token
 
     def __call__(
@@ -313,7 +327,7 @@ class Collator:
         ]
         found = [
             _answer_spans(self.processor, to_messages(s["texts"], len(p), self.max_messages))
-            for s, p in zip(samples, pictures)
+            for s, p in zip(samples, pictures, strict=True)
         ]
         texts = [t for t, _ in found]
         batch = encode(self.processor, texts, pictures, padding_side="right")
@@ -335,7 +349,8 @@ class Collator:
                 continue
             if not torch.equal(batch["input_ids"][b, at[-tail:]], ids[-tail:]):
                 raise BadInput(
-                    f"sample {samples[b].get('id', b)}: its answers are tokenised differently beside the images; the images must all stand before the first answer"
+                    f"sample {samples[b].get('id', b)}: its answers are tokenised differently"
+                    " beside the images; the images must all stand before the first answer"
                 )
             labels[b, at[-tail:]] = torch.where(said[-tail:], ids[-tail:], IGNORE)
         batch["labels"] = labels
@@ -344,13 +359,16 @@ class Collator:
     def _cut(self, batch, samples):
         "Cut what lies beyond `max_length` (the pictures' tokens come first and must fit)"
         (B, T), n = batch["input_ids"].shape, self.max_length
-        if T <= n:
+        if n >= T:
             return dict(batch)
         answered = (batch["labels"][:, :n] != IGNORE).any(1).tolist()
         if not all(answered):
             b = answered.index(False)
             raise _TooLong(
-                f"max_length {n}: sample {samples[b].get('id', b)} of {int(batch['attention_mask'][b].sum())} tokens has its pictures and no answer within it; raise max_length, lower max_pixels, or take only what fits (interlace.conversations.fitting)"
+                f"max_length {n}: sample {samples[b].get('id', b)} of"
+                f" {int(batch['attention_mask'][b].sum())} tokens has its pictures and no answer"
+                " within it; raise max_length, lower max_pixels, or take only what fits"
+                " (interlace.conversations.fitting)"
             )
         return {
             k: v[:, :n] if torch.is_tensor(v) and v.shape == (B, T) else v for k, v in batch.items()
@@ -430,7 +448,8 @@ def readable(
     names = [f"{samples[i].get('id') or f'row {i}'}: {why}" for i, why in flaws.items()]
     if len(flaws) > max(10, FLAWED * len(samples)) or len(flaws) == len(samples) > 0:
         raise BadInput(
-            f"{where}: {len(flaws)} of {len(samples)} rows cannot be read, the first is {names[0]}; correct them"
+            f"{where}: {len(flaws)} of {len(samples)} rows cannot be read, the first is {names[0]};"
+            " correct them"
         )
     if not flaws:
         return samples, []
@@ -444,7 +463,8 @@ def say_left_out(
     "One line on standard error about rows that are left out; nothing where none is"
     if names:
         print(
-            f"{where}: {len(names)} row{'s' * (len(names) > 1)} left out: {'; '.join(names[:5])}{'; …' * (len(names) > 5)}",
+            f"{where}: {len(names)} row{'s' * (len(names) > 1)} left out:"
+            f" {'; '.join(names[:5])}{'; …' * (len(names) > 5)}",
             file=sys.stderr,
         )
 
@@ -484,7 +504,8 @@ def fitting(
             )
     if len(left_out) == len(samples) and left_out:
         raise BadInput(
-            f"max_length {max_length}: no sample has an answer within it; raise max_length or lower max_pixels"
+            f"max_length {max_length}: no sample has an answer within it; raise max_length or lower"
+            " max_pixels"
         )
     if not left_out:
         return samples, flawed
@@ -502,10 +523,12 @@ def _unreadable(path, e):
         getattr(c, "errno", None) == errno.ENOSPC or "enough disk space" in str(c) for c in causes
     ):
         return BadInput(
-            f"{path}: no room for its copy in the cache of datasets; free some, or set HF_DATASETS_CACHE to a larger disk"
+            f"{path}: no room for its copy in the cache of datasets; free some, or set"
+            " HF_DATASETS_CACHE to a larger disk"
         )
     return BadInput(
-        f"{path}: not a readable parquet file ({' '.join(str(e.__cause__ or e).split())[:200]}); delete it and make it again"
+        f"{path}: not a readable parquet file ({' '.join(str(e.__cause__ or e).split())[:200]});"
+        " delete it and make it again"
     )
 
 
@@ -514,14 +537,16 @@ def load_samples(
     max_images: int | None = 3,  # samples with more are skipped; None: none is
 ):
     "The samples of a file or folder, pictures still encoded; a `datasets.Dataset`"
-    import pyarrow.compute as pc, pyarrow.parquet as pq
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
     from datasets import Dataset, Features, Image as Picture, List
 
     path = Path(path)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not path.exists():
         raise BadInput(
-            f"{path}: no {'parquet file in it' if path.is_dir() else 'such file'}; run the data stage (interlace reproduce --only data), or correct the path"
+            f"{path}: no {'parquet file in it' if path.is_dir() else 'such file'}; run the data"
+            " stage (interlace reproduce --only data), or correct the path"
         )
     for f in files:
         try:
@@ -535,7 +560,8 @@ def load_samples(
             )
         if getattr(features[words], "dtype", None) in ("string", "large_string"):
             raise BadInput(
-                f"{f}: column '{words}' is plain text; give turns: user and assistant, role and content, or from and value"
+                f"{f}: column '{words}' is plain text; give turns: user and assistant, role and"
+                " content, or from and value"
             )
         seen = next((c for c in ("images", "image") if c in features), None)
         if seen is None and words == "texts":
@@ -550,9 +576,11 @@ def load_samples(
                     features
                     | (
                         {
-                            seen: Picture(decode=False)
-                            if isinstance(features[seen], Picture)
-                            else List(Picture(decode=False))
+                            seen: (
+                                Picture(decode=False)
+                                if isinstance(features[seen], Picture)
+                                else List(Picture(decode=False))
+                            )
                         }
                         if seen
                         else {}
@@ -589,7 +617,8 @@ def train_set(
         if (folder / name).exists():
             return folder / name
     raise BadInput(
-        f"{folder}: no training set; run the data stage (interlace reproduce --only data), or correct the path"
+        f"{folder}: no training set; run the data stage (interlace reproduce --only data), or"
+        " correct the path"
     )
 
 
@@ -615,6 +644,6 @@ def calibration_batches(
         ]
         texts = [
             render(processor, to_messages(r["texts"], len(p), 2)[:1], True)
-            for r, p in zip(rows, pictures)
+            for r, p in zip(rows, pictures, strict=True)
         ]
         yield dict(encode(processor, texts, pictures))

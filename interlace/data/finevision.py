@@ -7,19 +7,28 @@ __all__ = ['RATINGS', 'LIKE', 'FLAWS', 'ORDERS', 'write_finevision_like', 'Repos
            'flaw', 'account', 'write_finevision']
 
 # %% ../../nbs/data/02_finevision.ipynb #0306b89f
-import contextlib, hashlib, io, itertools, json, multiprocessing, random, re, shutil, warnings
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import multiprocessing
+import random
+import re
+import shutil
+import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
+
 from interlace.core.project import (
     BadInput,
-    finished,
     fingerprint,
+    finished,
     quiet_datasets,
-    read_json,
     writable,
     write_json,
 )
@@ -94,7 +103,9 @@ def write_finevision_like(
     card: bool = True,  # write the README that lists the subsets
 ) -> dict:  # subset -> rows
     "A small local repository in FineVision's layout, filled by the nano world"
-    import pyarrow as pa, pyarrow.parquet as pq, yaml
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import yaml
     from datasets import Features, Image, List, Value
 
     folder, subsets = Path(folder), list(LIKE) if subsets is None else list(subsets)
@@ -177,7 +188,10 @@ def _plainly(
         if any(getattr(c, "errno", None) == 28 for c in causes):
             why = "the disk is full; free some space and run again: finished subsets stay"
         elif "GatedRepoError" in kinds:
-            why = "access has to be granted: accept its terms on its page at huggingface.co, then log in (hf auth login)"
+            why = (
+                "access has to be granted: accept its terms on its page at huggingface.co, then log"
+                " in (hf auth login)"
+            )
         elif "RevisionNotFoundError" in kinds:
             why = "no such revision; take one that its page at huggingface.co lists"
         elif kinds & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
@@ -195,7 +209,10 @@ def _plainly(
             "HTTPError",
             "ClientError",
         }:
-            why = f"the hub cannot be reached ({said}); check the network and HF_HUB_OFFLINE, or give a local copy, and run again: finished subsets stay"
+            why = (
+                f"the hub cannot be reached ({said}); check the network and HF_HUB_OFFLINE, or give"
+                " a local copy, and run again: finished subsets stay"
+            )
         elif kinds & {"ArrowInvalid", "ArrowTypeError", "ArrowNotImplementedError", "CastError"}:
             why = f"not readable as parquet ({said}); get that file again"
         elif kinds & {
@@ -250,7 +267,8 @@ def repository(
             name, _, revision = str(data).partition("@")
             if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
                 raise BadInput(
-                    f"{data}: neither a folder nor a repository; give a folder, 'owner/name' or 'owner/name@revision'"
+                    f"{data}: neither a folder nor a repository; give a folder, 'owner/name' or"
+                    " 'owner/name@revision'"
                 )
             mark = revision = HfApi().dataset_info(name, revision=revision or None, timeout=60).sha
             try:
@@ -275,7 +293,8 @@ def repository(
             names = get_dataset_config_names(name, revision=revision)
     if not names:
         raise BadInput(
-            f"{data}: no subsets in it; each needs a folder with parquet files, or an entry in the README"
+            f"{data}: no subsets in it; each needs a folder with parquet files, or an entry in the"
+            " README"
         )
     repo = Repository(name, revision, {}, {}, files, mark)
     for n in names:
@@ -306,7 +325,8 @@ def _builder(repo, subset):
 
 def _footers(repo, subset):
     "Rows and bytes of a subset that its metadata does not tell: the footers of its files"
-    import fsspec, pyarrow.parquet as pq
+    import fsspec
+    import pyarrow.parquet as pq
 
     rows = size = 0
     with quiet_datasets():
@@ -357,13 +377,15 @@ def rows_of(
         splits = b.config.data_files or {}
         if not splits.get("train"):
             raise BadInput(
-                f"{where}: no files of a split 'train' (it has {', '.join(splits) or 'no data'}); correct the repository, or leave the subset out"
+                f"{where}: no files of a split 'train' (it has {', '.join(splits) or 'no data'});"
+                " correct the repository, or leave the subset out"
             )
         names = [Path(f).name for f in splits["train"]]
         stream = b.as_streaming_dataset(split="train")
         if missing := {"images", "texts"} - set(stream.column_names):
             raise BadInput(
-                f"{where}: column '{sorted(missing)[0]}' is missing; FineVision's schema has images and texts"
+                f"{where}: column '{sorted(missing)[0]}' is missing; FineVision's schema has images"
+                " and texts"
             )
         stream = stream.select_columns(
             [c for c in ("images", "texts", "source") if c in stream.column_names]
@@ -415,7 +437,8 @@ class _Writer:
     "Rows to a parquet file, a few at a time, with a fingerprint of their content"
 
     def __init__(self, path):
-        import pyarrow as pa, pyarrow.parquet as pq
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
         self.table, self.schema, self.rows, self.n, self.hash = (
             pa.Table.from_pylist,
@@ -455,7 +478,8 @@ def account(
     path: str | Path,  # a parquet file
 ) -> dict | None:
     "What a file that was written here says of itself; None: it is another's, or broken"
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         said = (pq.read_metadata(path).metadata or {}).get(b"interlace")
@@ -551,7 +575,8 @@ def _run(jobs, workers, progress):
                 bar.update(running[f].asked)
         except BrokenProcessPool:
             raise BadInput(
-                f"{jobs[0].path.parent}: a worker was killed, most likely for memory; take fewer data_workers or a smaller buffer, and run again: finished subsets stay"
+                f"{jobs[0].path.parent}: a worker was killed, most likely for memory; take fewer"
+                " data_workers or a smaller buffer, and run again: finished subsets stay"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -567,7 +592,7 @@ def _calibration(jobs, share, path, seed):
     start, counts = 0, {}
     with _plainly(str(path)), finished(path) as part:
         out = _Writer(part)
-        for j, n in zip(jobs, sizes):
+        for j, n in zip(jobs, sizes, strict=True):
             before, mine = out.n, {i - start for i in picked if start <= i < start + n}
             if mine:
                 with pq.ParquetFile(j.path) as f:
@@ -583,7 +608,8 @@ def _write_set(folder, jobs, fraction, calibration, settings, repo, data, seed):
     accounts = {j.subset: account(j.path) for j in jobs}
     if not sum(a["rows"] for a in accounts.values()):
         raise BadInput(
-            f"{data}: of {sum(j.asked for j in jobs)} rows drawn none can be taken; take a larger fraction or other subsets"
+            f"{data}: of {sum(j.asked for j in jobs)} rows drawn none can be taken; take a larger"
+            " fraction or other subsets"
         )
     files, picked = (
         {
@@ -598,10 +624,12 @@ def _write_set(folder, jobs, fraction, calibration, settings, repo, data, seed):
         about, picked = _calibration(jobs, calibration, folder / "calibration.parquet", seed)
         files["calibration.parquet"] = dict(rows=about["rows"], fingerprint=about["fingerprint"])
     subsets = {
-        n: dict(rows=repo.rows[n], asked=(c := a["count"])["asked"], train=c["taken"])
-        | ({"calibration": picked[n]} if picked else {})
-        | {k: c[k] for k in ("skipped", "broken", "missing", "pictures")}
-        | dict(fingerprint=a["fingerprint"])
+        n: (
+            dict(rows=repo.rows[n], asked=(c := a["count"])["asked"], train=c["taken"])
+            | ({"calibration": picked[n]} if picked else {})
+            | {k: c[k] for k in ("skipped", "broken", "missing", "pictures")}
+            | dict(fingerprint=a["fingerprint"])
+        )
         for n, a in accounts.items()
     }
     totals = {
@@ -628,7 +656,8 @@ def write_finevision(
     data: str | Path,  # 'owner/name[@revision]', or a local folder in the same layout
     fraction: float = 0.01,  # share of every subset for fine-tuning, at least one row
     calibration: float = 0.1,  # size of the calibration set, as a share of the fine-tuning set
-    domains: list = (),  # subsets, in any letters ('ChartQA'): each gets a folder with a fine-tuning set of it alone
+    # subsets, in any letters ('ChartQA'): each gets a folder with a fine-tuning set of it alone
+    domains: list = (),
     seed: int = 42,
     order: str = "shuffle",  # 'shuffle', or the authors' 'first'
     max_images: int = 3,  # rows with more are skipped
@@ -643,7 +672,8 @@ def write_finevision(
     for name, value in dict(fraction=fraction, calibration=calibration).items():
         if not 0 < value <= 1:
             raise BadInput(
-                f"{name} {value}: it must lie in (0, 1]; the paper takes {dict(fraction=0.01, calibration=0.1)[name]}"
+                f"{name} {value}: it must lie in (0, 1]; the paper takes"
+                f" {dict(fraction=0.01, calibration=0.1)[name]}"
             )
     for name, value, least in (
         ("max_images", max_images, 0),
@@ -666,7 +696,8 @@ def write_finevision(
     for d in domains:
         if d.lower() not in known:
             raise BadInput(
-                f"{data}: no subset '{d.lower()}' for the domain '{d}'; take another domain, or a repository that has it"
+                f"{data}: no subset '{d.lower()}' for the domain '{d}'; take another domain, or a"
+                " repository that has it"
             )
     writable(out / "manifest.json", folder=False)
     settings = dict(
@@ -677,17 +708,20 @@ def write_finevision(
         buffer=buffer if order == "shuffle" else None,
         calibration=calibration,
     )
-    job = lambda folder, n, asked: _Job(
-        repo,
-        n,
-        folder / "train" / f"{n}.parquet",
-        asked,
-        order,
-        seed,
-        max_images,
-        max_messages,
-        buffer,
-    )
+
+    def job(folder, n, asked):
+        return _Job(
+            repo,
+            n,
+            folder / "train" / f"{n}.parquet",
+            asked,
+            order,
+            seed,
+            max_images,
+            max_messages,
+            buffer,
+        )
+
     sets = {
         out: [job(out, n, min(repo.rows[n], max(1, round(fraction * repo.rows[n])))) for n in names]
     }
@@ -703,7 +737,8 @@ def write_finevision(
                 continue
             if about is None and f not in marks:
                 raise BadInput(
-                    f"{f}: not written by this project, and training would read it; move it elsewhere, or choose another folder"
+                    f"{f}: not written by this project, and training would read it; move it"
+                    " elsewhere, or choose another folder"
                 )
             f.unlink()
         for f in folder.glob("train/*.part"):
@@ -722,7 +757,8 @@ def write_finevision(
         )
         if need > free:
             raise BadInput(
-                f"{out}: about {need / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free; free some space, or take a smaller fraction"
+                f"{out}: about {need / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are"
+                " free; free some space, or take a smaller fraction"
             )
     _run(pending, workers, progress)
     for d in domains:

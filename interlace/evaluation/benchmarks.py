@@ -7,26 +7,30 @@ __all__ = ['REAL', 'Real', 'reasoning_request', 'judge_key', 'real_exams', 'prep
            'first_questions', 'write_benchmarks_like']
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #a277e229
-import base64, fnmatch, io, os, re, threading
+import base64
+import fnmatch
+import io
+import os
+import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
+
 from interlace.core.project import (
     BadInput,
-    finished,
     fingerprint,
+    finished,
     quiet_datasets,
     read_json,
     write_json,
 )
 from ..data.conversations import open_image
-from ..nano.world import final_answer, rng_for
-from ..nano.benchmarks import BENCHMARKS, ask, write_nano_benchmarks
 from .harness import Exam, _harness
+from ..nano.benchmarks import BENCHMARKS, ask, write_nano_benchmarks
+from ..nano.world import final_answer, rng_for
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #db20477c
 class Real(NamedTuple):
@@ -42,7 +46,9 @@ class Real(NamedTuple):
     columns: str  # the schema
     config: str | None = None  # of the data set
     kind: str = ""  # the column that says what kind of question it is
-    group: str = ""  # 'index': rotations share it modulo a million; 'text': they share question and options; empty: asked once
+    # 'index': rotations share it modulo a million; 'text': they share question and options; empty:
+    # asked once
+    group: str = ""
     averaged: bool = False  # a question asked several times counts by its share of right answers
     guessable: bool = True  # its references are letters, or yes and no
     per: float = 100.0  # what lmms-eval's own aggregate is multiplied by
@@ -93,7 +99,9 @@ REAL = {
         5000,
         "exact_match",
         "a single word or phrase",
-        "image_id? question_id:int32 question question_tokens:texts? image:picture image_width:int32? image_height:int32? flickr_original_url? flickr_300k_url? answers:texts image_classes:texts? set_name? ocr_tokens:texts?",
+        "image_id? question_id:int32 question question_tokens:texts? image:picture"
+        " image_width:int32? image_height:int32? flickr_original_url? flickr_300k_url?"
+        " answers:texts image_classes:texts? set_name? ocr_tokens:texts?",
         guessable=False,
     ),
     "MMBench": Real(
@@ -104,7 +112,8 @@ REAL = {
         4329,
         "gpt_eval_score",
         _LETTER,
-        f"index:int64 question hint answer {_OPTIONS} category image:picture source L2-category comment? split",
+        f"index:int64 question hint answer {_OPTIONS} category image:picture source L2-category"
+        " comment? split",
         "en",
         "category",
         "index",
@@ -179,7 +188,8 @@ REAL = {
         400,
         "gpt_eval_score",
         "the whole response",
-        "image:picture instruction type? num_of_component:int32? components:texts component_weight:int32s component_type:texts?",
+        "image:picture instruction type? num_of_component:int32? components:texts"
+        " component_weight:int32s component_type:texts?",
         guessable=False,
     ),
     "ScienceQA": Real(
@@ -190,7 +200,8 @@ REAL = {
         2017,
         "exact_match",
         _LETTER,
-        "image:picture question choices:texts answer:int8 hint task? grade? subject topic? category? skill? lecture? solution?",
+        "image:picture question choices:texts answer:int8 hint task? grade? subject topic?"
+        " category? skill? lecture? solution?",
         "ScienceQA-IMG",
         "subject",
     ),
@@ -247,15 +258,17 @@ def _from_hub(dataset, revision, config, split):
         RevisionNotFoundError,
     )
 
-    fetch = lambda commit, files: Path(
-        snapshot_download(
-            dataset,
-            repo_type="dataset",
-            revision=commit,
-            allow_patterns=files,
-            local_files_only=datasets.config.HF_HUB_OFFLINE,
+    def fetch(commit, files):
+        return Path(
+            snapshot_download(
+                dataset,
+                repo_type="dataset",
+                revision=commit,
+                allow_patterns=files,
+                local_files_only=datasets.config.HF_HUB_OFFLINE,
+            )
         )
-    )
+
     try:
         with quiet_datasets():
             folder = fetch(revision, ["README.md", ".gitattributes"])
@@ -267,11 +280,13 @@ def _from_hub(dataset, revision, config, split):
         raise
     except GatedRepoError:
         raise BadInput(
-            f"{dataset}: this data set is gated; accept its terms on its page and log in (hf auth login)"
+            f"{dataset}: this data set is gated; accept its terms on its page and log in (hf auth"
+            " login)"
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise BadInput(
-            f"{dataset}: no such data set on the hub, or a private one; correct its name, or log in (hf auth login)"
+            f"{dataset}: no such data set on the hub, or a private one; correct its name, or log in"
+            " (hf auth login)"
         ) from None
     except RevisionNotFoundError:
         raise BadInput(
@@ -279,7 +294,9 @@ def _from_hub(dataset, revision, config, split):
         ) from None
     except Exception as e:
         raise BadInput(
-            f"{dataset}{f'@{revision}' if revision else ''}: the hub cannot be reached and the cache has no copy ({type(e).__name__}: {_short(e)}); connect once, or name a folder with copies"
+            f"{dataset}{f'@{revision}' if revision else ''}: the hub cannot be reached and the"
+            f" cache has no copy ({type(e).__name__}: {_short(e)}); connect once, or name a folder"
+            " with copies"
         ) from None
 
 
@@ -314,7 +331,9 @@ def _questions(name, source="hub", revision=None):
     )
     if not files:
         raise BadInput(
-            f"{folder}: no parquet file of split {real.split}{f' of {real.config}' if real.config else ''} ({' or '.join(patterns)}); put it there"
+            f"{folder}: no parquet file of split"
+            f" {real.split}{f' of {real.config}' if real.config else ''} ({' or '.join(patterns)});"
+            " put it there"
         )
     for f in files:
         if (m := re.fullmatch(r"(.*)-\d+-of-(\d+)", f.stem)) and (
@@ -329,7 +348,8 @@ def _questions(name, source="hub", revision=None):
             rows = Dataset.from_parquet([str(f) for f in files]) if not empty else None
     except Exception as e:
         raise BadInput(
-            f"{files[0] if len(files) == 1 else folder}: not readable as parquet ({_short(e.__cause__ or e)}); fetch it again"
+            f"{files[0] if len(files) == 1 else folder}: not readable as parquet"
+            f" ({_short(e.__cause__ or e)}); fetch it again"
         ) from None
     if empty:
         raise BadInput(f"{folder}: no rows in split {real.split}; fetch it again")
@@ -337,7 +357,8 @@ def _questions(name, source="hub", revision=None):
         c for c, (_, read) in _schema(real).items() if read and c not in rows.column_names
     ]:
         raise BadInput(
-            f"{folder}: column '{missing[0]}' is missing; {name} needs {', '.join(c for c, (_, read) in _schema(real).items() if read)}"
+            f"{folder}: column '{missing[0]}' is missing; {name} needs"
+            f" {', '.join(c for c, (_, read) in _schema(real).items() if read)}"
         )
     with quiet_datasets():
         if _schema(real)["image"][0] == "picture":
@@ -372,7 +393,9 @@ def _groups(real, rows):
         ).to_pylist()  # tells two pictures with the same question apart
         keys = [
             (q, *sorted(map(str, o)), n)
-            for q, *o, n in zip(rows["question"], *(rows[c] for c in _OPTIONS.split()), length)
+            for q, *o, n in zip(
+                rows["question"], *(rows[c] for c in _OPTIONS.split()), length, strict=False
+            )
         ]
     number = {k: i for i, k in enumerate(dict.fromkeys(keys))}
     return [number[k] for k in keys]
@@ -388,7 +411,8 @@ def _drawn(name, groups, limit, seed):
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #1a9e983f
 _DIRECT = re.compile(
-    r"\s*(?:Please answer directly with [^.]*\.|Answer the option letter directly\.|Answer with the option's letter from the given choices directly\.)"
+    r"\s*(?:Please answer directly with [^.]*\.|Answer the option letter directly\.|Answer with the"
+    r" option's letter from the given choices directly\.)"
 )
 
 
@@ -399,8 +423,9 @@ def reasoning_request(
     return f'Think step by step. Then write "Answer:" and {REAL[name].form}.'
 
 
+# large models like to print it in bold
 def _final(said):
-    return final_answer(said).strip("*_ \n")  # large models like to print it in bold
+    return final_answer(said).strip("*_ \n")
 
 # %% ../../nbs/evaluation/02_benchmarks.ipynb #9be0117f
 def _config(name):
@@ -486,7 +511,8 @@ def _task(name, rows, cot, max_new_tokens):
         task = Questions(config=config)
     except Exception as e:
         raise BadInput(
-            f"{real.dataset}: lmms-eval's task {real.task} cannot be made of its first row ({type(e).__name__}: {_short(e)}); fetch the data set again"
+            f"{real.dataset}: lmms-eval's task {real.task} cannot be made of its first row"
+            f" ({type(e).__name__}: {_short(e)}); fetch the data set again"
         ) from None
     if cot:
         for f in task._filters:
@@ -530,14 +556,17 @@ def _without_judge(judge):
     variable, there = judge_key()
     if judge and not there:
         raise BadInput(
-            f"MIABench: {variable} is not set; set it to the key of the judge, or do without a judge"
+            f"MIABench: {variable} is not set; set it to the key of the judge, or do without a"
+            " judge"
         )
     if there and judge is not False:
         return {}
     return dict(
-        MIABench="its answers are graded by a language model, which was not asked"
-        if there
-        else f"its answers are graded by a language model and {variable} is not set"
+        MIABench=(
+            "its answers are graded by a language model, which was not asked"
+            if there
+            else f"its answers are graded by a language model and {variable} is not set"
+        )
     )
 
 
@@ -546,13 +575,13 @@ def real_exams(
     source: str | Path = "hub",  # 'hub', or a folder with a copy of each data set, `owner__name`
     cot: bool = False,  # chain of thought: ask for the reasoning first
     limit: int = 0,  # questions of each; 0: all
-    judge: bool
-    | None = None,  # True: there must be one; False: none; None: as the environment has a key
-    revisions: dict
-    | None = None,  # benchmark -> commit, or 'owner/name@commit' for another copy of it
+    # True: there must be one; False: none; None: as the environment has a key
+    judge: bool | None = None,
+    # benchmark -> commit, or 'owner/name@commit' for another copy of it
+    revisions: dict | None = None,
     seed: int = 42,  # of the draw that a limit makes
-    max_new_tokens: int
-    | None = None,  # of an answer; by default the task's own limit, and `reasoning_tokens` with `cot`
+    # of an answer; by default the task's own limit, and `reasoning_tokens` with `cot`
+    max_new_tokens: int | None = None,
     reasoning_tokens: int = 1024,  # of an answer with its reasoning
 ) -> tuple:  # (list of `Exam`s, dict of left-out benchmark -> reason)
     "The real benchmarks for `evaluate`"
@@ -579,18 +608,22 @@ def real_exams(
     return exams, left_out
 
 
+# what lmms-eval divides by
 def _exam(name, source, cot, limit, revision, seed, max_new_tokens):
     real = REAL[name]
     rows, about, _ = _questions(name, source, revision)
     groups = _groups(real, rows)
     at = _drawn(name, groups, limit, seed)
     chosen = rows.select(at) if len(at) < len(rows) else rows
-    of = 1000 if name == "OCRBench" else None  # what lmms-eval divides by
-    whole = lambda results, n: (
-        float(next(v for k, v in results.items() if k.split(",")[0] == real.metric))
-        * real.per
-        * (of / n if of else 1)
-    )
+    of = 1000 if name == "OCRBench" else None
+
+    def whole(results, n):
+        return (
+            float(next(v for k, v in results.items() if k.split(",")[0] == real.metric))
+            * real.per
+            * (of / n if of else 1)
+        )
+
     reference = (
         (lambda s: s["doc"]["answers"])
         if name == "TextVQA"
@@ -628,7 +661,10 @@ def _check_pictures(name, rows):
         except BadInput as e:
             return str(e)
         except Exception as e:
-            return f"{name} row {i}: the image cannot be decoded ({_short(e)}); repair or remove that row"
+            return (
+                f"{name} row {i}: the image cannot be decoded ({_short(e)}); repair or remove"
+                " that row"
+            )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [b for b in pool.map(broken, range(len(rows))) if b]
@@ -667,7 +703,8 @@ def prepare_benchmarks(
         )
     if not files:
         raise BadInput(
-            f"no benchmark to prepare; {'; '.join(f'{n}: {why}' for n, why in left_out.items())}; name others"
+            f"no benchmark to prepare; {'; '.join(f'{n}: {why}' for n, why in left_out.items())};"
+            " name others"
         )
     manifest = dict(
         kind="benchmarks",
@@ -711,7 +748,8 @@ def prepared_benchmarks(
     for e in exams:
         if changed := [k for k in ("bytes", "rows") if e.about[k] != asked[e.name][k]]:
             raise BadInput(
-                f"{Path(folder) / 'manifest.json'}: {e.name} has {e.about[changed[0]]} {changed[0]} now and had {asked[e.name][changed[0]]}; run the benchmarks stage again"
+                f"{Path(folder) / 'manifest.json'}: {e.name} has {e.about[changed[0]]} {changed[0]}"
+                f" now and had {asked[e.name][changed[0]]}; run the benchmarks stage again"
             )
     return exams, left_out | absent, asked
 
@@ -738,11 +776,14 @@ def first_questions(
                 task.test_docs(),
                 [t.group(dict(doc_id=i)) for i in range(len(task.test_docs()))],
             )
-            shown = lambda d: dict(
-                image=next((open_image(v["url"]) for v in task.doc_to_visual(d)), None),
-                question=task.doc_to_text(d),
-                answer=t.reference(dict(doc=d, target=task.doc_to_target(d))),
-            )
+
+            def shown(d):
+                return dict(
+                    image=next((open_image(v["url"]) for v in task.doc_to_visual(d)), None),
+                    question=task.doc_to_text(d),
+                    answer=t.reference(dict(doc=d, target=task.doc_to_target(d))),
+                )
+
         rows = list({g: i for i, g in reversed(list(enumerate(groups)))}.values())
         out[t if isinstance(t, str) else t.name] = [
             dict(row=i) | shown(docs[i]) for i in sorted(rows)[:n]
@@ -780,7 +821,7 @@ _SUBSETS = dict(
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _said(name):
     return sorted({ask(name, i)["answer"] for i in range(24)})
 
@@ -814,9 +855,10 @@ def _like(name, i, rng):
     subset = _SUBSETS.get(name, [""])[i % len(_SUBSETS.get(name, [""]))]
     lettered = "\n".join(f"{chr(65 + k)}. {o}" for k, o in enumerate(options))
     picture = dict(bytes=_encoded(q["image"], ("P", "RGBA", "JPEG", "PNG")[i % 4]), path=None)
-    four = lambda turned: {
-        c: turned[k] if k < len(turned) else "nan" for k, c in enumerate(_OPTIONS.split())
-    }
+
+    def four(turned):
+        return {c: turned[k] if k < len(turned) else "nan" for k, c in enumerate(_OPTIONS.split())}
+
     turns = [
         (options[r:] + options[:r], chr(65 + (right - r) % len(options)))
         for r in range(len(options))
@@ -889,7 +931,10 @@ def _like(name, i, rng):
                 image=picture,
                 **(
                     dict(
-                        question=f"{prompt}\n{lettered}\nPlease answer directly with only the letter of the correct option and nothing else.",
+                        question=(
+                            f"{prompt}\n{lettered}\nPlease answer directly with only the letter of"
+                            " the correct option and nothing else."
+                        ),
                         answer=chr(65 + right),
                     )
                     if i % 3
@@ -1015,7 +1060,8 @@ def write_benchmarks_like(
             if r.dataset == REAL[name].dataset and (f := _FILES.get(n))
         ]
         files = "".join(
-            f"  - split: {split}\n    path: {f if '-of-' not in f else f.split('-0000')[0] + '-*'}\n"
+            f"  - split: {split}\n    path:"
+            f" {f if '-of-' not in f else f.split('-0000')[0] + '-*'}\n"
             for split, f in sisters
         )
         with finished(folder / REAL[name].dataset.replace("/", "__") / "README.md") as part:

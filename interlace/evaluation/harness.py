@@ -8,15 +8,26 @@ __all__ = ['METRICS', 'ADDED', 'exact', 'relaxed', 'contains', 'yesno', 'form', 
            'summary', 'yes_no_table', 'evaluate', 'pm']
 
 # %% ../../nbs/evaluation/01_harness.ipynb #2c8b95ab
-import contextlib, io, itertools, json, os, re, string, sys, tempfile, warnings
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import string
+import sys
+import tempfile
+import warnings
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import ImageFile
 from tqdm.auto import tqdm
+
 from interlace.core.project import (
     BadInput,
     add_to,
@@ -28,9 +39,9 @@ from interlace.core.project import (
     read_json,
 )
 from ..data.conversations import encode, image_tokens, open_image, render
-from ..nano.world import COT, final_answer
 from ..method.similarity import gathered, most, world
 from ..nano.benchmarks import BENCHMARKS, write_nano_benchmarks
+from ..nano.world import COT, final_answer
 
 # %% ../../nbs/evaluation/01_harness.ipynb #5a41af38
 def _plain(text):
@@ -75,7 +86,10 @@ def form(answer: str, reference: str, options: tuple = ()) -> float:
     "A quarter each: the same words, in the same order, in the same letters, with the same between them; nothing without a right word"
     words, between = (lambda t: re.findall(r"\w+", t)), (lambda t: re.sub(r"\w+", "", t.strip()))
     a, r = words(answer), words(reference)
-    low = lambda ws: [w.casefold() for w in ws]
+
+    def low(ws):
+        return [w.casefold() for w in ws]
+
     if not set(low(a)) & set(low(r)):
         return 0.0
     same_letters = all(w.isupper() == r[0].isupper() for w in a if not w.isdigit())
@@ -100,11 +114,14 @@ def _harness():
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     new = "lmms_eval" not in sys.modules
     try:
+        import lmms_eval.api.model
+        import lmms_eval.api.task
+        import lmms_eval.evaluator
         from loguru import logger
-        import lmms_eval.evaluator, lmms_eval.api.task, lmms_eval.api.model
     except ImportError as e:
         raise BadInput(
-            f"evaluation needs lmms-eval ({e}); install it with: pip install 'interlace-companion[reproduce]'"
+            f"evaluation needs lmms-eval ({e}); install it with: pip install"
+            " 'interlace-companion[reproduce]'"
         ) from None
     if new:
         logger.remove()  # at its import it sets up a log of its own
@@ -150,8 +167,9 @@ def in_memory(
             else "cpu"
         )  # of what several processes tell each other
 
+        # the base class deletes the model
         def clean(self):
-            pass  # the base class deletes the model
+            pass
 
         def loglikelihood(self, requests):
             raise NotImplementedError("these benchmarks generate")
@@ -159,18 +177,25 @@ def in_memory(
         def generate_until_multi_round(self, requests):
             raise NotImplementedError("these benchmarks have one round")
 
+        # images are looked at, not kept
         def generate_until(self, requests):
             asked, tokens = [], []
-            for r in requests:  # images are looked at, not kept
+            for r in requests:
                 text, images = self._prompt(r)
                 asked.append((text, r.args[2]))
                 tokens.append(self._length(text, images))
-            same = lambda i: json.dumps(
-                asked[i][1], sort_keys=True, default=str
-            )  # only questions with the same settings share a batch
+
+            # only questions with the same settings share a batch
+            def same(i):
+                return json.dumps(asked[i][1], sort_keys=True, default=str)
+
             order = sorted(
-                range(len(asked)), key=lambda i: (same(i), requests[i].args[4], tokens[i])
-            )  # … of one benchmark, whose answers are of like length, and of like length themselves: little padding
+                range(len(asked)),
+                key=lambda i: (same(i), requests[i].args[4], tokens[i]),
+                # … of one benchmark, whose answers are of like length, and of like length
+                # themselves:
+                # little padding
+            )
             batches = [
                 [*group][k : k + batch_size]
                 for group in ([*g] for _, g in itertools.groupby(order, same))
@@ -179,7 +204,9 @@ def in_memory(
             answers = [None] * len(asked)
             for at in tqdm(batches, desc="evaluating", disable=not progress or world()[0] > 0):
                 for i, a in zip(
-                    at, self._generate([self._prompt(requests[i]) for i in at], asked[at[0]][1])
+                    at,
+                    self._generate([self._prompt(requests[i]) for i in at], asked[at[0]][1]),
+                    strict=True,
                 ):
                     answers[i] = a
             return answers
@@ -298,7 +325,8 @@ def _parquet_task(name, path, metric, cot, max_new_tokens, remedy, reasoning=COT
             )
     except Exception as e:
         raise BadInput(
-            f"{path}: not a readable benchmark file ({' '.join(str(e.__cause__ or e).split())[:160]}); {remedy}"
+            f"{path}: not a readable benchmark file"
+            f" ({' '.join(str(e.__cause__ or e).split())[:160]}); {remedy}"
         ) from None
 
 
@@ -311,7 +339,8 @@ def nano_task(
     "A nano benchmark as an lmms-eval task"
     if not Path(path).is_file():
         raise BadInput(
-            f"{path}: no such file; run its stage (interlace reproduce --only benchmarks), or correct the path"
+            f"{path}: no such file; run its stage (interlace reproduce --only benchmarks), or"
+            " correct the path"
         )
     return _parquet_task(
         f"{name}-nano",
@@ -332,17 +361,20 @@ def chance(
 ) -> float:
     "The score, 0 to 100, of the best constant answer to each kind of question: what is got without looking"
     asked = {}
-    for i, (r, k) in enumerate(zip(references, kinds or [""] * len(references))):
+    for i, (r, k) in enumerate(zip(references, kinds or [""] * len(references), strict=True)):
         asked.setdefault(k, {}).setdefault(groups[i] if groups else i, []).append(
             (r, tuple(options[i] if options else ()))
         )
-    constant = lambda questions: sorted(
-        {a for rs in questions.values() for r, os in rs for a in (r, *os)}
-    )
-    best = lambda questions: max(
-        sum(min(metric(a, *r) for r in rs) for rs in questions.values())
-        for a in constant(questions)
-    )
+
+    def constant(questions):
+        return sorted({a for rs in questions.values() for r, os in rs for a in (r, *os)})
+
+    def best(questions):
+        return max(
+            sum(min(metric(a, *r) for r in rs) for rs in questions.values())
+            for a in constant(questions)
+        )
+
     return 100 * sum(map(best, asked.values())) / sum(map(len, asked.values()))
 
 # %% ../../nbs/evaluation/01_harness.ipynb #bbeb7e19
@@ -357,7 +389,9 @@ class Exam(NamedTuple):
     reference: Callable  # a sample -> the right answer
     kind: Callable  # a sample -> what kind of question it is
     group: Callable  # a sample -> its question's number
-    averaged: bool = False  # a question that is asked several times counts by its share of right answers, not only if all are right
+    # a question that is asked several times counts by its share of right answers, not only if all
+    # are right
+    averaged: bool = False
     guessable: bool = (
         False  # a constant answer can be right: the references are letters, or yes and no
     )
@@ -367,7 +401,9 @@ class Exam(NamedTuple):
     cot: bool = False  # it asks for the reasoning first
     judged: bool = False  # another model gives the scores
     about: dict = {}  # where its questions are from
-    guess: Callable = None  # samples -> what is got without looking, 0 to 100; by default the best constant answer, where it is guessable
+    # samples -> what is got without looking, 0 to 100; by default the best constant answer, where
+    # it is guessable
+    guess: Callable = None
 
 # %% ../../nbs/evaluation/01_harness.ipynb #83a179b9
 ADDED = {}  # benchmarks of one's own: name -> (category, function of cot that gives an `Exam`)
@@ -375,13 +411,17 @@ ADDED = {}  # benchmarks of one's own: name -> (category, function of cot that g
 
 def add_benchmark(
     name: str,  # as tables print it and settings name it
-    exam,  # a function of `cot` (whether to ask for the reasoning first) that gives an `Exam`, as `local_exam` makes one
-    category: str,  # tables have the mean of each; the paper's are Text/Chart, GVQA, Perception, Inst&Sci
+    # a function of `cot` (whether to ask for the reasoning first) that gives an `Exam`, as
+    # `local_exam` makes one
+    exam,
+    # tables have the mean of each; the paper's are Text/Chart, GVQA, Perception, Inst&Sci
+    category: str,
 ):
     "Register a benchmark; in an `extensions` file, for every stage of a run"
     if not callable(exam) or isinstance(exam, Exam):
         raise BadInput(
-            f"benchmark '{name}': its exam is no function; give a function of cot that gives an Exam, as local_exam does"
+            f"benchmark '{name}': its exam is no function; give a function of cot that gives an"
+            " Exam, as local_exam does"
         )
     if not isinstance(category, str) or not category:
         raise BadInput(
@@ -397,7 +437,8 @@ def added_exam(
     "An added benchmark's exam, under its name and in its category"
     if name not in ADDED:
         raise BadInput(
-            f"no benchmark '{name}' was added; there are {', '.join(ADDED) or 'none'}; name the file that adds it as an extension"
+            f"no benchmark '{name}' was added; there are {', '.join(ADDED) or 'none'}; name the"
+            " file that adds it as an extension"
         )
     category, make = ADDED[name]
     _harness()
@@ -410,11 +451,14 @@ def added_exam(
 
 
 def local_exam(
-    path: str
-    | Path,  # a parquet file: `question`, `answer`; where there are, `image`, `options`, `kind`, `group` (a question's number), `cot_question`
+    # a parquet file: `question`, `answer`; where there are, `image`, `options`, `kind`, `group` (a
+    # question's number), `cot_question`
+    path: str | Path,
     metric: Callable,  # of answer, reference and options, from 0 to 1, as those in `METRICS`
     max_new_tokens: int = 24,  # of an answer; four times as many where the reasoning comes first
-    reasoning: str = COT,  # how the reasoning is asked for, where the file has no `cot_question`; what follows the last "Answer:" counts
+    # how the reasoning is asked for, where the file has no `cot_question`; what follows the last
+    # "Answer:" counts
+    reasoning: str = COT,
 ):  # a function of `cot`, for `add_benchmark`
     "An exam made of a file of questions and a metric"
     path = Path(path)
@@ -424,11 +468,14 @@ def local_exam(
             score = float(metric(answer, doc["answer"], tuple(doc.get("options") or ())))
         except Exception as e:
             raise BadInput(
-                f"{path.name}: the metric {getattr(metric, '__name__', metric)} fails on the answer {answer!r} where {doc['answer']!r} is right ({type(e).__name__}: {e}); correct it"
+                f"{path.name}: the metric {getattr(metric, '__name__', metric)} fails on the answer"
+                f" {answer!r} where {doc['answer']!r} is right ({type(e).__name__}: {e});"
+                " correct it"
             ) from None
         if not 0 <= score <= 1:
             raise BadInput(
-                f"{path.name}: the metric {getattr(metric, '__name__', metric)} gives {score} for the answer {answer!r}; it must lie between 0 and 1"
+                f"{path.name}: the metric {getattr(metric, '__name__', metric)} gives {score} for"
+                f" the answer {answer!r}; it must lie between 0 and 1"
             )
         return score
 
@@ -447,26 +494,34 @@ def local_exam(
             columns, rows = pq.read_schema(path).names, pq.read_metadata(path).num_rows
         except Exception as e:
             raise BadInput(
-                f"{path}: not readable as parquet ({' '.join(str(e).split())[:160]}); write it again"
+                f"{path}: not readable as parquet ({' '.join(str(e).split())[:160]}); write it"
+                " again"
             ) from None
         if missing := [c for c in ("question", "answer") if c not in columns]:
             raise BadInput(
-                f"{path}: column '{missing[0]}' is missing; a benchmark has question and answer, and image where there are pictures"
+                f"{path}: column '{missing[0]}' is missing; a benchmark has question and answer,"
+                " and image where there are pictures"
             )
         if not rows:
             raise BadInput(f"{path}: no questions in it; write it again")
-        said = lambda s: final_answer(s["filtered_resps"][0]) if cot else s["filtered_resps"][0]
+
+        def said(s):
+            return final_answer(s["filtered_resps"][0]) if cot else s["filtered_resps"][0]
+
         kind, group = (
             (lambda s: s["doc"].get("kind") or ""),
             (lambda s: s["doc"].get("group", s["doc_id"])),
         )
-        guess = lambda samples: chance(
-            [s["doc"]["answer"] for s in samples],
-            lambda a, r, options: scored(a, dict(answer=r, options=options)),
-            [kind(s) for s in samples],
-            [group(s) for s in samples],
-            [s["doc"].get("options") or () for s in samples],
-        )
+
+        def guess(samples):
+            return chance(
+                [s["doc"]["answer"] for s in samples],
+                lambda a, r, options: scored(a, dict(answer=r, options=options)),
+                [kind(s) for s in samples],
+                [group(s) for s in samples],
+                [s["doc"].get("options") or () for s in samples],
+            )
+
         return Exam(
             path.stem,
             "",
@@ -505,7 +560,9 @@ def prepared_exams(
     for n, (e, about) in exams.items():
         if e.about != about:
             raise BadInput(
-                f"{manifest}: the questions of {n} have changed since; run the benchmarks stage again (touch the extension's file, or make it a folder that holds the questions, too)"
+                f"{manifest}: the questions of {n} have changed since; run the benchmarks stage"
+                " again (touch the extension's file, or make it a folder that holds the questions,"
+                " too)"
             )
     return [e for e, _ in exams.values()]
 
@@ -535,10 +592,13 @@ def summary(
     benchmarks: dict,  # name -> dict with `score`, `stderr`, `category`
 ) -> dict:
     "Category means and the average over benchmarks, with standard errors"
-    over = lambda rows: dict(
-        score=float(np.mean([r["score"] for r in rows])),
-        stderr=float(np.sqrt(np.sum([r["stderr"] ** 2 for r in rows])) / len(rows)),
-    )
+
+    def over(rows):
+        return dict(
+            score=float(np.mean([r["score"] for r in rows])),
+            stderr=float(np.sqrt(np.sum([r["stderr"] ** 2 for r in rows])) / len(rows)),
+        )
+
     categories = {}
     for b in benchmarks.values():
         categories.setdefault(b["category"], []).append(b)
@@ -556,7 +616,10 @@ def yes_no_table(
         np.array([_plain(a[k]) == "yes" for a in answers]) for k in ("answer", "reference")
     )
     tp = int((said & true).sum())
-    share = lambda n, d: 100 * n / d if d else float("nan")
+
+    def share(n, d):
+        return 100 * n / d if d else float("nan")
+
     return dict(
         accuracy=share(sum(_plain(a["answer"]) == a["reference"] for a in answers), len(answers)),
         precision=share(tp, said.sum()),
@@ -581,14 +644,16 @@ def _nano(name, samples, cot):
         for s in samples
     ]
     if cot:
-        for a, s in zip(answers, samples):
+        for a, s in zip(answers, samples, strict=True):
             a["said"] = s["filtered_resps"][0]
     scores = question_scores(answers)
     score, stderr = mean_and_error(scores)
     kinds = [
-        None
-        if b.metric == "yesno"
-        else (s["doc"]["subset"], s["doc"]["kind"], len(s["doc"]["options"]))
+        (
+            None
+            if b.metric == "yesno"
+            else (s["doc"]["subset"], s["doc"]["kind"], len(s["doc"]["options"]))
+        )
         for s in samples
     ]
     entry = dict(
@@ -626,9 +691,9 @@ def _real(exam, samples, aggregate):
             subset=exam.about.get("dataset", ""),
             group=exam.group(s),
         )
-        for v, s in zip(scores, samples)
+        for v, s in zip(scores, samples, strict=True)
     ]
-    for a, s in zip(answers, samples):
+    for a, s in zip(answers, samples, strict=True):
         a |= (dict(averaged=True) if exam.averaged else {}) | (
             dict(said=s["resps"][0][0][-600:]) if exam.cot else {}
         )  # the end of long thoughts: a record stays readable
@@ -637,13 +702,15 @@ def _real(exam, samples, aggregate):
     guess = (
         exam.guess(samples)
         if exam.guess
-        else chance(
-            [a["reference"] for a in answers],
-            lambda a, r, _: float(a == r),
-            groups=None if exam.averaged else [a["group"] for a in answers],
+        else (
+            chance(
+                [a["reference"] for a in answers],
+                lambda a, r, _: float(a == r),
+                groups=None if exam.averaged else [a["group"] for a in answers],
+            )
+            if exam.guessable
+            else None
         )
-        if exam.guessable
-        else None
     )
     entry = dict(
         score=score,
@@ -655,26 +722,33 @@ def _real(exam, samples, aggregate):
         harness=exam.whole(aggregate, len(samples)),
         **exam.about,
     )
-    plain = lambda a: said if (said := a["answer"].lower().strip()) in ("yes", "no") else ""
-    return entry | (
-        yes_no_table([dict(answer=plain(a), reference=a["reference"]) for a in answers])
-        if all(a["reference"] in ("yes", "no") for a in answers)
-        else {}
-    ), answers
+
+    def plain(a):
+        return said if (said := a["answer"].lower().strip()) in ("yes", "no") else ""
+
+    return (
+        entry
+        | (
+            yes_no_table([dict(answer=plain(a), reference=a["reference"]) for a in answers])
+            if all(a["reference"] in ("yes", "no") for a in answers)
+            else {}
+        ),
+        answers,
+    )
 
 
 def evaluate(
     model,
     processor,
     tasks,  # nano benchmarks by name, 'AI2D' or 'AI2D-nano', added ones by theirs, and `Exam`s
-    folder: str
-    | Path
-    | None = None,  # where the nano benchmarks' parquet files are; drawn anew by default
+    # where the nano benchmarks' parquet files are; drawn anew by default
+    folder: str | Path | None = None,
     questions: int = 200,  # per nano benchmark, where they are drawn anew
     batch_size: int = 16,  # questions at a time
-    max_new_tokens: int
-    | None = None,  # of an answer; by default 24, 96 with `cot`, and an exam's own
-    cot: bool = False,  # chain of thought: ask nano benchmarks for the reasoning first (an exam knows by itself)
+    # of an answer; by default 24, 96 with `cot`, and an exam's own
+    max_new_tokens: int | None = None,
+    # chain of thought: ask nano benchmarks for the reasoning first (an exam knows by itself)
+    cot: bool = False,
     progress: bool = True,  # show a bar
     temperature: float = 0.0,  # of sampling, the model's generation settings beside it; 0: greedy
     seed: int = 42,  # of sampling
@@ -715,7 +789,7 @@ def evaluate(
             nano_task(n, Path(folder) / f"{n}.parquet", cot, max_new_tokens or (96 if cot else 24))
             for n in names
         ] + [e.task() for e in exams.values()]
-        of = dict(zip([t.config.task for t in run], [*names, *exams]))
+        of = dict(zip([t.config.task for t in run], [*names, *exams], strict=True))
         was_training = model.training
         model.eval()
         hush = (
@@ -736,9 +810,9 @@ def evaluate(
                     ),
                     process_docs_parallel=8 if any(e.judged for e in exams.values()) else 1,
                     verbosity="ERROR",
-                    distributed_executor_backend="torchrun"
-                    if int(os.environ.get("WORLD_SIZE", 1)) > 1
-                    else "accelerate",
+                    distributed_executor_backend=(
+                        "torchrun" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "accelerate"
+                    ),
                 )
         finally:
             model.train(was_training)

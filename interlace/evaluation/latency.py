@@ -7,7 +7,10 @@ __all__ = ['PAPER_SHAPES', 'time_once', 'weight_bytes', 'peak_of', 'peak_bytes',
            'shaped_model', 'shaped_inputs', 'prefill_flops']
 
 # %% ../../nbs/evaluation/05_latency.ipynb #adaf4d31
-import contextlib, copy, time, weakref
+import contextlib
+import copy
+import time
+import weakref
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
+
 from ..core.project import BadInput
 from ..method.decoder import find_decoder, on_device
 from ..method.selection import Plan
@@ -73,12 +77,11 @@ class _Allocated(TorchDispatchMode):
     def _gone(self, n):
         self.now -= n
 
+    # a view has its source's storage
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for t in tree_leaves(out):
-            if (
-                torch.is_tensor(t) and (s := t.untyped_storage()) not in self.seen
-            ):  # a view has its source's storage
+            if torch.is_tensor(t) and (s := t.untyped_storage()) not in self.seen:
                 self.seen.add(s)
                 self.now += s.nbytes()
                 self.peak = max(self.peak, self.now)
@@ -155,7 +158,8 @@ def latency(
     for name, variant in variants.items():
         if isinstance(variant, tuple) and variant[1].n_layers != len(find_decoder(variant[0])):
             raise BadInput(
-                f"{name}: the plan is for {variant[1].n_layers} layers and this decoder has {len(find_decoder(variant[0]))}; make a plan from this model's scores"
+                f"{name}: the plan is for {variant[1].n_layers} layers and this decoder has"
+                f" {len(find_decoder(variant[0]))}; make a plan from this model's scores"
             )
     rng, times, about = np.random.Generator(np.random.PCG64(seed)), {n: [] for n in variants}, {}
 
@@ -313,18 +317,27 @@ def _buffers(config):
         small.text_config.num_hidden_layers,
         small.text_config.vocab_size,
         small.text_config.intermediate_size,
-    ) = 1, 8, 8
+    ) = (
+        1,
+        8,
+        8,
+    )
     (
         small.vision_config.depth,
         small.vision_config.intermediate_size,
         small.vision_config.deepstack_visual_indexes,
-    ) = 1, 8, []
+    ) = (
+        1,
+        8,
+        [],
+    )
     return dict(Qwen3VLForConditionalGeneration._from_config(small).named_buffers())
 
 
 def shaped_inputs(
     model,  # from `shaped_model`
-    side: int = 224,  # pixels on each side of the one picture; the paper's fine-tuning takes at most 224 x 224
+    # pixels on each side of the one picture; the paper's fine-tuning takes at most 224 x 224
+    side: int = 224,
     text_tokens: int = 64,  # besides the picture
     seed: int = 42,
 ) -> dict:  # as a processor gives it

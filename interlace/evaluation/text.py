@@ -8,16 +8,20 @@ __all__ = ['SHARED', 'SHARES', 'WINDOW', 'WIKITEXT', 'CAPITALS', 'OPPOSITES', 'P
            'text_questions', 'accepted', 'text_exam']
 
 # %% ../../nbs/evaluation/03_text.ipynb #53d47341
-import functools, hashlib, re, tempfile
+import functools
+import hashlib
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from ..core.project import BadInput, finished, fingerprint, quiet_datasets, write_json
+
+from ..core.project import BadInput, fingerprint, finished, quiet_datasets, write_json
+from .harness import ADDED, local_exam
 from ..method.decoder import on_device
 from ..nano.world import rng_for
-from .harness import ADDED, local_exam
 
 # %% ../../nbs/evaluation/03_text.ipynb #ceb31a87
 SHARED = 80  # characters; shorter paragraphs ("See also:") may stand anywhere
@@ -132,7 +136,9 @@ def _wikitext(revision):
             d = load_dataset(WIKITEXT, "wikitext-2-raw-v1", revision=revision)
     except Exception as e:
         raise BadInput(
-            f"wikitext-2: the hub cannot be reached, or has no {WIKITEXT}{'@' + revision if revision else ''} ({' '.join(str(e).split())[:120]}); connect (and unset HF_HUB_OFFLINE, HF_DATASETS_OFFLINE), or take data = topics"
+            "wikitext-2: the hub cannot be reached, or has no"
+            f" {WIKITEXT}{'@' + revision if revision else ''} ({' '.join(str(e).split())[:120]});"
+            " connect (and unset HF_HUB_OFFLINE, HF_DATASETS_OFFLINE), or take data = topics"
         ) from None
     split = dict(train="train", calibration="validation", test="test")
 
@@ -156,7 +162,8 @@ def prose_windows(
     kind, _, revision = data.partition("@")
     if kind not in ("topics", "wikitext-2"):
         raise BadInput(
-            f"data {data}: no such prose; there are topics (comes with Python) and wikitext-2 (from the hub)"
+            f"data {data}: no such prose; there are topics (comes with Python) and wikitext-2 (from"
+            " the hub)"
         )
     if kind == "topics":
         texts = {
@@ -185,10 +192,15 @@ def write_prose(
     if not 0 < fraction <= 1 or not 0 < calibration <= 1:
         raise BadInput(f"fraction {fraction}, calibration {calibration}: both must lie in (0, 1]")
     every = prose_windows(data)
-    some = lambda of, n: [
-        of[i]
-        for i in sorted({round(k * (len(of) - 1) / max(n - 1, 1)) for k in range(min(n, len(of)))})
-    ]
+
+    def some(of, n):
+        return [
+            of[i]
+            for i in sorted(
+                {round(k * (len(of) - 1) / max(n - 1, 1)) for k in range(min(n, len(of)))}
+            )
+        ]
+
     n = max(1, round(fraction * len(every["train"])))
     taken = dict(
         train=some(every["train"], n),
@@ -230,7 +242,9 @@ def write_prose(
 
 # %% ../../nbs/evaluation/03_text.ipynb #84346217
 def log_perplexity(
-    runs: list,  # of `perplexity`, on the same windows: of one variant, one for each seed; their means are taken window by window
+    # of `perplexity`, on the same windows: of one variant, one for each seed; their means are taken
+    # window by window
+    runs: list,
     draws: int = 2000,  # of the bootstrap over windows
     seed: int = 42,  # of the draws: the same windows for every variant
 ) -> (
@@ -359,7 +373,10 @@ def accepted(
     options: tuple = (),  # not used
 ) -> float:
     "1 if an accepted spelling stands in the answer as whole words; of numbers the last one counts"
-    words = lambda t: re.findall(r"-?\d+|[^\W\d_]+", t.casefold())
+
+    def words(t):
+        return re.findall(r"-?\d+|[^\W\d_]+", t.casefold())
+
     if re.fullmatch(r"-?\d+", reference):
         return float((re.findall(r"-?\d+", answer.replace(",", "")) or [""])[-1] == reference)
     said = " ".join(words(answer))

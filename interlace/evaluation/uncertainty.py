@@ -7,6 +7,7 @@ __all__ = ['DRAWS', 'draws', 'interval', 'relative', 'figures', 'with_intervals'
 
 # %% ../../nbs/evaluation/04_uncertainty.ipynb #344de335
 import numpy as np
+
 from ..core.project import BadInput
 from .harness import question_scores
 
@@ -68,7 +69,8 @@ def relative(
     a, b = record["benchmarks"], reference["benchmarks"]
     if set(a) != set(b):
         raise BadInput(
-            f"the records hold different benchmarks ({', '.join(sorted(set(a) ^ set(b)))}); evaluate both on the same"
+            f"the records hold different benchmarks ({', '.join(sorted(set(a) ^ set(b)))});"
+            " evaluate both on the same"
         )
     if zero := [n for n in b if not b[n]["score"]]:
         raise BadInput(f"{zero[0]}: the reference scores 0, so nothing can be relative to it")
@@ -87,7 +89,8 @@ def figures(
         below = draws(reference, n)
         if set(below) != set(out):
             raise BadInput(
-                f"the records hold different benchmarks ({', '.join(sorted(set(below) ^ set(out)))}); evaluate both on the same"
+                "the records hold different benchmarks"
+                f" ({', '.join(sorted(set(below) ^ set(out)))}); evaluate both on the same"
             )
         if unlike := [
             b
@@ -96,7 +99,9 @@ def figures(
             != len(question_scores(reference[0]["answers"][b]))
         ]:
             raise BadInput(
-                f"{unlike[0]}: the records answer {' and '.join(str(len(question_scores(r['answers'][unlike[0]]))) for r in (records[0], reference[0]))} questions; evaluate both on the same"
+                f"{unlike[0]}: the records answer"
+                f" {' and '.join(str(len(question_scores(r['answers'][unlike[0]]))) for r in (records[0], reference[0]))}"
+                " questions; evaluate both on the same"
             )
         out = {
             b: np.where(below[b] > 0, 100 * v / np.where(below[b] > 0, below[b], 1), np.nan)
@@ -117,11 +122,15 @@ def with_intervals(
     "`figures` as intervals, with the spread over seeds"
     each = [figures([r], reference, 0) for r in records]
     return {
-        k: interval(v)
-        | dict(
-            over_seeds=float(np.std([e[k][0] for e in each], ddof=1))
-            if len(each) > 1
-            else float("nan")
+        k: (
+            interval(v)
+            | dict(
+                over_seeds=(
+                    float(np.std([e[k][0] for e in each], ddof=1))
+                    if len(each) > 1
+                    else float("nan")
+                )
+            )
         )
         for k, v in figures(records, reference).items()
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+
 from ..core.project import BadInput, fingerprint
 
 # %% ../../nbs/method/01_decoder.ipynb #2650f1a8
@@ -57,7 +58,8 @@ def find_decoder(
         raise BadInput(f"{kind}: not a transformers model (it has no config)")
     if getattr(model.config, "is_encoder_decoder", False):
         raise BadInput(
-            f"{kind}: an encoder-decoder model; its decoder layers also read the encoder, which this method does not cover"
+            f"{kind}: an encoder-decoder model; its decoder layers also read the encoder, which"
+            " this method does not cover"
         )
     text = model.config.get_text_config(decoder=True)
     n = getattr(text, "num_hidden_layers", None)
@@ -75,14 +77,17 @@ def find_decoder(
         return found[0]
     if found:
         raise BadInput(
-            f"{kind}: {len(found)} stacks look like the decoder ({', '.join(d.path for d in found)}); it must be one"
+            f"{kind}: {len(found)} stacks look like the decoder"
+            f" ({', '.join(d.path for d in found)}); it must be one"
         )
     if other:
         raise BadInput(
-            f"{kind}: {other[0].path} has {len(other[0])} layers and the configuration says {n}; load the model with its own configuration"
+            f"{kind}: {other[0].path} has {len(other[0])} layers and the configuration says {n};"
+            " load the model with its own configuration"
         )
     raise BadInput(
-        f"{kind}: no stack of layers that know their place in the cache (layer_idx); models without one cannot be pruned correctly"
+        f"{kind}: no stack of layers that know their place in the cache (layer_idx); models without"
+        " one cannot be pruned correctly"
     )
 
 

@@ -7,7 +7,16 @@ __all__ = ['last_checkpoint', 'configuration', 'train', 'save', 'checkpoint_from
            'finetune_on']
 
 # %% ../../nbs/method/05_finetuning.ipynb #f22dc498
-import contextlib, functools, hashlib, json, os, shutil, signal, subprocess, sys, tempfile, time
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +27,12 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
+
 from interlace.core.project import (
     BadInput,
     ends_with_us,
-    finished,
     fingerprint,
+    finished,
     measured,
     package_folder,
     provenance,
@@ -65,10 +75,11 @@ class _Clock(TrainerCallback):
     def seconds(self):
         return self.base + time.perf_counter() - self.start
 
+    # every process has written its part
     def on_save(self, args, state, control, **kwargs):
         self.before[state.global_step] = round(self.seconds(), 1)
         if all(gathered(True)) and world()[0] == 0:
-            write_json(self.file, self.before)  # every process has written its part
+            write_json(self.file, self.before)
 
 # %% ../../nbs/method/05_finetuning.ipynb #3c5e91d2
 def _run_mark(model, dataset, settings):
@@ -149,8 +160,9 @@ class _PartsTrainer(Trainer):
         loss = sum(step(model, part, num_items_in_batch) for part in inputs.get("parts", [inputs]))
         if not torch.isfinite(loss).all():
             raise BadInput(
-                f"step {self.state.global_step + 1}: the loss is {float(loss):g}; lower the learning rate "
-                f"({self.args.learning_rate:g}), or look for broken samples. Nothing was saved but earlier checkpoints"
+                f"step {self.state.global_step + 1}: the loss is {float(loss):g}; lower the"
+                f" learning rate ({self.args.learning_rate:g}), or look for broken samples. Nothing"
+                " was saved but earlier checkpoints"
             )
         return loss
 
@@ -170,7 +182,8 @@ def _check_finite(model, step):
     ]
     if broken:
         raise BadInput(
-            f"step {step}: {len(broken)} trained weights are not finite, the first is {broken[0]}; lower the learning rate. Nothing was saved"
+            f"step {step}: {len(broken)} trained weights are not finite, the first is {broken[0]};"
+            " lower the learning rate. Nothing was saved"
         )
 
 # %% ../../nbs/method/05_finetuning.ipynb #5ea9d0b1
@@ -212,7 +225,8 @@ def configuration(
     )
     if not path.is_file():
         raise BadInput(
-            f"{sharding}: no such configuration of accelerate; there are {' and '.join(sorted(f.stem for f in shipped.glob('*.yaml')))}, or give a file"
+            f"{sharding}: no such configuration of accelerate; there are"
+            f" {' and '.join(sorted(f.stem for f in shipped.glob('*.yaml')))}, or give a file"
         )
     return path
 
@@ -282,19 +296,21 @@ def _sharding(processes):
     for variable, want in (("FSDP_VERSION", "2"), ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")):
         if (v := os.environ.get(variable, want)) != want:
             raise BadInput(
-                f"{variable} is {v} in the configuration of accelerate; {want} is what works here, see interlace/configs"
+                f"{variable} is {v} in the configuration of accelerate; {want} is what works here,"
+                " see interlace/configs"
             )
     return asked[0]
 
 # %% ../../nbs/method/05_finetuning.ipynb #ddd13bce
 @contextlib.contextmanager
+# DeepSpeed has its own float32 copies
 def _float32_while_training(model, sharding=None):
     "Trained parameters in float32 inside the block, in their own precision after it; a model laid out over processes stays as it is"
     before = {n: p.dtype for n, p in model.named_parameters() if p.requires_grad}
     try:
         for n, p in model.named_parameters():
             if n in before and sharding != "zero3":
-                p.data = p.data.float()  # DeepSpeed has its own float32 copies
+                p.data = p.data.float()
         yield before
     finally:
         for n, p in model.named_parameters():
@@ -356,8 +372,8 @@ def train(
     shuffle: bool = True,  # False: samples in the data set's own order
     schedule: str = "cosine",  # of the learning rate, by transformers' name
     optimizer=None,  # function(model) -> optimizer; AdamW by default
-    save_dtype: torch.dtype
-    | None = None,  # precision of the saved weights; the model's own by default
+    # precision of the saved weights; the model's own by default
+    save_dtype: torch.dtype | None = None,
     progress: bool = True,  # show a bar
     **about,  # anything else that the record should say
 ) -> dict:
@@ -367,18 +383,23 @@ def train(
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not trained:
         raise BadInput(
-            "no parameter requires a gradient: the plan tunes nothing; choose a larger ratio, or skip fine-tuning"
+            "no parameter requires a gradient: the plan tunes nothing; choose a larger ratio, or"
+            " skip fine-tuning"
         )
     if not len(dataset):
         raise BadInput("the data set is empty; take a larger fraction or other subsets")
     if sharding and optimizer:
         raise BadInput(
-            f"{sharding}: an optimizer of one's own cannot be laid out over processes; train with torchrun alone"
+            f"{sharding}: an optimizer of one's own cannot be laid out over processes; train with"
+            " torchrun alone"
         )
     held = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
     if sharding == "zero3" and held != {"bfloat16" if bfloat16 else "float32"}:
         raise BadInput(
-            f"zero3: the weights are {' and '.join(sorted(held))} and training has bfloat16 {'on' if bfloat16 else 'off'}; DeepSpeed holds all weights in one precision and would round them: load the model in {'bfloat16' if bfloat16 else 'float32'}, or take fsdp2"
+            f"zero3: the weights are {' and '.join(sorted(held))} and training has bfloat16"
+            f" {'on' if bfloat16 else 'off'}; DeepSpeed holds all weights in one precision and"
+            f" would round them: load the model in {'bfloat16' if bfloat16 else 'float32'}, or take"
+            " fsdp2"
         )
     settings = dict(
         learning_rate=learning_rate,
@@ -463,9 +484,9 @@ def train(
             model=model,
             args=arguments,
             train_dataset=samples,
-            data_collator=collator
-            if parts == processes == 1
-            else _Parts(collator, parts, _without_blanks),
+            data_collator=(
+                collator if parts == processes == 1 else _Parts(collator, parts, _without_blanks)
+            ),
             compute_loss_func=_token_mean if processes * accumulation * parts > 1 else None,
             callbacks=[clock, _LastStep(), *([_Bar()] if progress else [])],
             optimizers=(optimizer(model) if optimizer else None, None),
@@ -566,7 +587,9 @@ def checkpoint_from(
     "Gradient checkpointing for the decoder layers from the first tuned one upwards, and nowhere else"
     layers, tuned = list(find_decoder(model).layers), tuned_layers(model, plan)
     model.activation_checkpointing_enable({"use_reentrant": False})
-    model.disable_input_require_grads()  # transformers switches it on along the way; the backward pass would then run through every frozen layer
+    # transformers switches it on along the way; the backward pass would then run through every
+    # frozen layer
+    model.disable_input_require_grads()
     above = layers[min(layers.index(t) for t in tuned) :]
     for m in model.modules():
         if hasattr(m, "gradient_checkpointing"):
@@ -580,14 +603,16 @@ def finetune(
     dataset,  # samples with `images` and `texts`
     processor,  # the model's processor or tokenizer
     out_dir: str | Path,  # the folder to make
-    gradient_checkpointing: bool = False,  # recompute activations in the backward pass: less memory, more time
+    # recompute activations in the backward pass: less memory, more time
+    gradient_checkpointing: bool = False,
     **settings,  # as for `train`
 ) -> dict:
     "Fine-tune the plan's tuned layers, save to `out_dir`, return the record; resumes if it was interrupted"
     freeze_for(pruned, plan)
     if not plan.tune:
         raise BadInput(
-            f"plan '{plan.strategy}' with ratio {plan.ratio} tunes no layer; choose a larger ratio, or skip fine-tuning"
+            f"plan '{plan.strategy}' with ratio {plan.ratio} tunes no layer; choose a larger ratio,"
+            " or skip fine-tuning"
         )
     if gradient_checkpointing:
         checkpoint_from(pruned, plan)

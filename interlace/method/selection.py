@@ -6,12 +6,14 @@
 __all__ = ['FATES', 'STRATEGIES', 'RULES', 'Plan', 'n_drops', 'make_plan', 'add_strategy']
 
 # %% ../../nbs/method/03_selection.ipynb #f0902194
-import json, math
+import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from ..core.project import BadInput, add_to, check_kind, is_whole, read_json, write_json
 from .similarity import LayerScores
 
@@ -52,7 +54,8 @@ class Plan:
             object.__setattr__(self, name, layers)
             if wrong := [i for i in layers if not 0 <= i < self.n_layers]:
                 raise BadInput(
-                    f"plan: {name} names layer {wrong[0]}; the decoder has layers 0 to {self.n_layers - 1}"
+                    f"plan: {name} names layer {wrong[0]}; the decoder has layers 0 to"
+                    f" {self.n_layers - 1}"
                 )
         every = self.drop + self.tune + self.anchor
         if twice := sorted(i for i, k in Counter(every).items() if k > 1):
@@ -126,20 +129,31 @@ class Plan:
             raise BadInput(str(e) if text else f"{where}: {e}") from None
         except (KeyError, TypeError, ValueError) as e:
             raise BadInput(
-                f"{where}: not a plan file ({type(e).__name__}: {e}); make one with interlace plan or make_plan"
+                f"{where}: not a plan file ({type(e).__name__}: {e}); make one with interlace plan"
+                " or make_plan"
             ) from None
 
     def _repr_svg_(self):
         w, h, n = 18, 22, self.n_layers
         cells = "".join(
-            f'<g><rect x="{i * w + 1}" y="1" width="{w - 2}" height="{h}" rx="3" fill="{FATES[self.fate(i)]}"/><text x="{i * w + w / 2}" y="{h - 7}" text-anchor="middle" font-size="9" font-family="sans-serif" fill="{"black" if self.fate(i) in ("frozen", "tune") else "white"}">{i}</text><title>layer {i}: {self.fate(i)}</title></g>'
+            f'<g><rect x="{i * w + 1}" y="1" width="{w - 2}" height="{h}" rx="3"'
+            f' fill="{FATES[self.fate(i)]}"/><text x="{i * w + w / 2}" y="{h - 7}"'
+            ' text-anchor="middle" font-size="9" font-family="sans-serif"'
+            f' fill="{"black" if self.fate(i) in ("frozen", "tune") else "white"}">{i}</text><title>layer'
+            f" {i}: {self.fate(i)}</title></g>"
             for i in range(n)
         )
         legend = "".join(
-            f'<rect x="{k * 120 + 1}" y="{h + 10}" width="11" height="11" rx="2" fill="{c}"/><text x="{k * 120 + 17}" y="{h + 19}" font-size="11" font-family="sans-serif" fill="#666">{f} ({sum(self.fate(i) == f for i in range(n))})</text>'
+            f'<rect x="{k * 120 + 1}" y="{h + 10}" width="11" height="11" rx="2" fill="{c}"/><text'
+            f' x="{k * 120 + 17}" y="{h + 19}" font-size="11" font-family="sans-serif"'
+            f' fill="#666">{f} ({sum(self.fate(i) == f for i in range(n))})</text>'
             for k, (f, c) in enumerate(FATES.items())
         )
-        return f'<svg xmlns="http://www.w3.org/2000/svg" width="{max(n * w + 2, 482)}" height="{h + 26}" role="img" aria-label="{self.strategy}: drop {list(self.drop)}, tune {list(self.tune)}, anchor {list(self.anchor)}">{cells}{legend}</svg>'
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{max(n * w + 2, 482)}"'
+            f' height="{h + 26}" role="img" aria-label="{self.strategy}: drop {list(self.drop)},'
+            f' tune {list(self.tune)}, anchor {list(self.anchor)}">{cells}{legend}</svg>'
+        )
 
 # %% ../../nbs/method/03_selection.ipynb #3d7e2fe8
 def n_drops(
@@ -205,15 +219,15 @@ def _train_next(S, L, K, seed):
 
 def _consecutive(S, L, K, seed):
     b = max(0, min(_by_redundancy(S[1])[0], L - 2 * K)) if K else 0
-    return {i: "drop" for i in range(b, b + K)} | {
-        i: "tune" for i in range(b + K, min(b + 2 * K, L))
-    }
+    return dict.fromkeys(range(b, b + K), "drop") | dict.fromkeys(
+        range(b + K, min(b + 2 * K, L)), "tune"
+    )
 
 
 def _random(S, L, K, seed):
     rng = np.random.Generator(np.random.PCG64(seed))
     order = [int(i) for i in rng.permutation(L)]
-    return {i: "drop" for i in order[:K]} | {i: "tune" for i in order[K : 2 * K]}
+    return dict.fromkeys(order[:K], "drop") | dict.fromkeys(order[K : 2 * K], "tune")
 
 
 STRATEGIES = {
@@ -240,8 +254,8 @@ def make_plan(
     scores: LayerScores,  # of the model to prune
     ratio: float = 0.25,  # share of layers to drop, in [0, 1)
     strategy: str = "interlace",  # a key of `STRATEGIES`
-    n_layers: int
-    | None = None,  # the model's number of layers, to be sure that the scores are that model's
+    # the model's number of layers, to be sure that the scores are that model's
+    n_layers: int | None = None,
     seed: int = 42,  # for the strategy 'random'
 ) -> Plan:
     "Choose the layers to drop, tune and hold"
@@ -250,30 +264,39 @@ def make_plan(
         raise BadInput(f"no strategy '{strategy}'; there are {', '.join(STRATEGIES)}")
     if n_layers is not None and n_layers != L:
         raise BadInput(
-            f"the scores are of a model with {L} layers and this one has {n_layers}; score this model"
+            f"the scores are of a model with {L} layers and this one has {n_layers}; score this"
+            " model"
         )
     K, S = n_drops(L, ratio), {s: scores.similarity(s) for s in (1, 2, 3)}
     for s, a in S.items():
         if np.isnan(a).any():
             raise BadInput(
-                f"scores: S_{s}({int(np.isnan(a).argmax())}) is not a number; the model or a calibration sample gives NaN, score again in float32"
+                f"scores: S_{s}({int(np.isnan(a).argmax())}) is not a number; the model or a"
+                " calibration sample gives NaN, score again in float32"
             )
     fate = _fates(STRATEGIES[strategy](S, L, K, seed), strategy)
-    pick = lambda f: tuple(i for i, v in fate.items() if v == f)
+
+    def pick(f):
+        return tuple(i for i, v in fate.items() if v == f)
+
     if len(pick("drop")) > K or len(pick("drop")) < K and strategy not in RULES:
         raise BadInput(
-            f"ratio {ratio}: strategy '{strategy}' drops {len(pick('drop'))} of {L} layers, and {K} were asked for; its rule must drop exactly K"
+            f"ratio {ratio}: strategy '{strategy}' drops {len(pick('drop'))} of {L} layers, and {K}"
+            " were asked for; its rule must drop exactly K"
         )
     if len(pick("drop")) < K:
         raise BadInput(
-            f"ratio {ratio}: strategy '{strategy}' cannot drop {K} of {L} layers, disjoint windows for only {len(pick('drop'))} are left; choose a ratio of at most {len(pick('drop')) / L:.3f}"
+            f"ratio {ratio}: strategy '{strategy}' cannot drop {K} of {L} layers, disjoint windows"
+            f" for only {len(pick('drop'))} are left; choose a ratio of at most"
+            f" {len(pick('drop')) / L:.3f}"
         )
     return Plan(pick("drop"), pick("tune"), pick("anchor"), L, strategy, float(ratio))
 
 # %% ../../nbs/method/03_selection.ipynb #b48d7d09
 def add_strategy(
     name: str,  # e.g. 'every-nth'; tables print it, files are called by it
-    rule,  # a function of S, L, K, seed that gives back {layer: 'drop' | 'tune' | 'anchor' | 'frozen'}
+    # a function of S, L, K, seed that gives back {layer: 'drop' | 'tune' | 'anchor' | 'frozen'}
+    rule,
 ):
     "Register a rule of selection; in an `extensions` file, for every stage of a run"
     if not callable(rule):

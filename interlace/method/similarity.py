@@ -6,12 +6,16 @@
 __all__ = ['SPANS', 'n_windows', 'LayerScores', 'world', 'gathered', 'most', 'share', 'score_layers']
 
 # %% ../../nbs/method/02_similarity.ipynb #680ac593
-import inspect, itertools, json, os
+import inspect
+import itertools
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+
 from ..core.project import BadInput, check_kind, is_whole, read_json, write_json
 from .decoder import decoder_mark, find_decoder, layer_inputs, on_device
 
@@ -60,7 +64,8 @@ class LayerScores:
             want = n_windows(self.n_layers, s, self.last)
             if a.ndim != 2 or a.shape[1] != want:
                 raise BadInput(
-                    f"scores: span {s} has {a.shape[-1]} windows; a model of {self.n_layers} layers has {want}"
+                    f"scores: span {s} has {a.shape[-1]} windows; a model of {self.n_layers} layers"
+                    f" has {want}"
                 )
         if len({len(a) for a in self.per_sample.values()}) != 1:
             raise BadInput("scores: the spans hold different numbers of samples")
@@ -98,11 +103,13 @@ class LayerScores:
         n = len(find_decoder(model))
         if n != self.n_layers:
             raise BadInput(
-                f"{where}: the scores are of a model with {self.n_layers} layers and this one has {n}; score this model"
+                f"{where}: the scores are of a model with {self.n_layers} layers and this one has"
+                f" {n}; score this model"
             )
         if self.about.get("decoder", mark := decoder_mark(model)) != mark:
             raise BadInput(
-                f"{where}: the scores are of another model ({self.about.get('source', 'unnamed')}); score this model"
+                f"{where}: the scores are of another model ({self.about.get('source', 'unnamed')});"
+                " score this model"
             )
         return self
 
@@ -124,13 +131,14 @@ class LayerScores:
 
     def _repr_markdown_(self):
         rows = [
-            f"| {s} | {a.size} | {a.min():.3f} (layer {int(a.argmin())}) | {np.median(a):.3f} | {a.max():.3f} (layer {int(a.argmax())}) |"
+            f"| {s} | {a.size} | {a.min():.3f} (layer {int(a.argmin())}) | {np.median(a):.3f} |"
+            f" {a.max():.3f} (layer {int(a.argmax())}) |"
             for s in SPANS
             if (a := self.similarity(s)).size
         ]
         return (
-            f"**LayerScores**: {self.n_layers} layers, {len(self)} samples\n\n| span | windows | lowest | median | highest |\n|---|---|---|---|---|\n"
-            + "\n".join(rows)
+            f"**LayerScores**: {self.n_layers} layers, {len(self)} samples\n\n| span | windows |"
+            " lowest | median | highest |\n|---|---|---|---|---|\n" + "\n".join(rows)
         )
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -161,7 +169,8 @@ class LayerScores:
             raise BadInput(str(e) if text else f"{where}: {e}") from None
         except (KeyError, TypeError, AttributeError, ValueError) as e:
             raise BadInput(
-                f"{where}: not a scores file ({type(e).__name__}: {e}); make one with interlace plan or score_layers"
+                f"{where}: not a scores file ({type(e).__name__}: {e}); make one with interlace"
+                " plan or score_layers"
             ) from None
 
 # %% ../../nbs/method/02_similarity.ipynb #58a67dd9
@@ -172,19 +181,24 @@ def world(
     n, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if processes is not None and processes != n:
         raise BadInput(
-            f"{processes} {'process was' if processes == 1 else 'processes were'} asked for and {n} {'was' if n == 1 else 'were'} started; start them with torchrun --nproc_per_node {processes} (accelerate launch --cpu starts a single one, whatever --num_processes says)"
+            f"{processes} {'process was' if processes == 1 else 'processes were'} asked for and {n}"
+            f" {'was' if n == 1 else 'were'} started; start them with torchrun --nproc_per_node"
+            f" {processes} (accelerate launch --cpu starts a single one, whatever --num_processes"
+            " says)"
         )
     engine = next(
         (e for e in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{e}") == "true"), None
     )
     if n == 1 and engine and processes is None:
         raise BadInput(
-            f"{engine} is configured, which shares a model out over processes, and 1 process was started; give accelerate launch --num_processes, or leave the configuration out"
+            f"{engine} is configured, which shares a model out over processes, and 1 process was"
+            " started; give accelerate launch --num_processes, or leave the configuration out"
         )
     gpus = torch.cuda.device_count()
     if gpus and here > gpus:
         raise BadInput(
-            f"{here} processes were started on a machine with {gpus} GPU{'s' * (gpus > 1)}; start {gpus}, one for each"
+            f"{here} processes were started on a machine with {gpus} GPU{'s' * (gpus > 1)}; start"
+            f" {gpus}, one for each"
         )
     if n == 1:
         return 0, 1
@@ -231,10 +245,12 @@ def share(
 class _Windows:
     "Sees x[0], x[1], … of one batch and turns them into similarities on the way"
 
+    # i -> (x[i], its norms): at most four
+    # span -> list over windows of `B`
     def __init__(self, mask, n_layers, last):
         self.mask, self.n_layers, self.last = mask, n_layers, last
-        self.alive = {}  # i -> (x[i], its norms): at most four
-        self.out = {s: [] for s in SPANS}  # span -> list over windows of `B`
+        self.alive = {}
+        self.out = {s: [] for s in SPANS}
 
     def __call__(self, i, x):
         if i == self.n_layers and not self.last:
@@ -262,10 +278,13 @@ class _Windows:
 
 def score_layers(
     model: torch.nn.Module,  # any transformers model with a decoder
-    batches,  # iterable of processor outputs: dicts of tensors with `input_ids` and `attention_mask` (`B T`)
+    # iterable of processor outputs: dicts of tensors with `input_ids` and `attention_mask` (`B T`)
+    batches,
     last: bool = False,  # also score the windows that end at x[L]
     total: int | None = None,  # batches, for the progress bar; their length by default
-    shared: bool = False,  # `batches` are this process's alone (see `share`); else each of several processes takes every n-th
+    # `batches` are this process's alone (see `share`); else each of several processes takes every
+    # n-th
+    shared: bool = False,
     progress: bool = True,  # show a bar
     **about,  # kept with the scores, e.g. data=…, seed=…
 ) -> LayerScores:

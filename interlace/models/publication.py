@@ -7,10 +7,13 @@ __all__ = ['calibration_set', 'mergekit_modules', 'mergekit_recipe', 'base_of', 
            'pruning_record', 'publish_trained', 'push_to_hub']
 
 # %% ../../nbs/models/02_publication.ipynb #5075f60c
-import contextlib, json, re
+import contextlib
+import json
+import re
 from pathlib import Path
 
-import httpx, yaml
+import httpx
+import yaml
 from huggingface_hub import (
     EvalResult,
     HfApi,
@@ -21,13 +24,14 @@ from huggingface_hub import (
 )
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
+
 from ..core.project import BadInput, finished, provenance, read_json, writable, write_json
-from ..method.decoder import find_decoder
-from ..method.similarity import LayerScores
-from ..method.selection import Plan
-from ..method.surgery import prune, tuned_layers
 from ..data.conversations import load_samples, readable, say_left_out
+from ..method.decoder import find_decoder
 from ..method.finetuning import save
+from ..method.selection import Plan
+from ..method.similarity import LayerScores
+from ..method.surgery import prune, tuned_layers
 from .loading import load_config, model_source, sees, weights_mark
 
 # %% ../../nbs/models/02_publication.ipynb #57435cb6
@@ -50,7 +54,8 @@ class _Joined:
 
 def calibration_set(
     path: str | Path,  # a parquet file in FineVision's schema, or a folder of them
-    processor=None,  # of the model to score: its chat template is needed, and whether it takes pictures
+    # of the model to score: its chat template is needed, and whether it takes pictures
+    processor=None,
     max_images: int = 3,  # samples with more are skipped
 ):  # a sequence of samples
     "Calibration samples, and that this processor can take them"
@@ -58,19 +63,22 @@ def calibration_set(
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise BadInput(
-            f"{path}: no parquet file in this folder; give a file in the schema of FineVision (images, texts), or a folder of such files"
+            f"{path}: no parquet file in this folder; give a file in the schema of FineVision"
+            " (images, texts), or a folder of such files"
         )
     samples = _Joined([load_samples(f, max_images) for f in files])
     if not len(samples):
         raise BadInput(
-            f"{path}: no calibration sample (those with more than {max_images} pictures are skipped); give a larger set"
+            f"{path}: no calibration sample (those with more than {max_images} pictures are"
+            " skipped); give a larger set"
         )
     if processor is not None and not getattr(processor, "chat_template", None):
         raise BadInput(
-            f"{path}: the model has no chat template, so its questions cannot be put; use an instruction-tuned model"
+            f"{path}: the model has no chat template, so its questions cannot be put; use an"
+            " instruction-tuned model"
         )
     if processor is not None and not hasattr(processor, "tokenizer"):
-        for f, part in zip(files, samples.parts):
+        for f, part in zip(files, samples.parts, strict=True):
             if (
                 at := next(
                     (i for i in range(len(part)) if part[i].get("images") or part[i].get("image")),
@@ -78,7 +86,8 @@ def calibration_set(
                 )
             ) is not None:
                 raise BadInput(
-                    f"{f}: row {at} has a picture, and this is a text model; give conversations without pictures"
+                    f"{f}: row {at} has a picture, and this is a text model; give conversations"
+                    " without pictures"
                 )
     if processor is None:
         return samples
@@ -87,17 +96,17 @@ def calibration_set(
     return kept
 
 # %% ../../nbs/models/02_publication.ipynb #d3000781
-_KNOWN = {
-    a: ("text_decoder", "multi_modal_projector", "vision_tower")
-    for a in (
+_KNOWN = dict.fromkeys(
+    (
         "Gemma3ForConditionalGeneration",
         "Mistral3ForConditionalGeneration",
         "Qwen2VLForConditionalGeneration",
         "Qwen2_5_VLForConditionalGeneration",
         "Qwen3VLForConditionalGeneration",
         "Qwen3VLMoeForConditionalGeneration",
-    )
-} | {
+    ),
+    ("text_decoder", "multi_modal_projector", "vision_tower"),
+) | {
     "Llama4ForConditionalGeneration": ("text_decoder", "multi_modal_projector", "vision_model")
 }  # mergekit 0.1.5
 
@@ -122,7 +131,10 @@ def mergekit_recipe(
     "The plan's surgery as a passthrough merge of one model's slices"
     starts = [k for k in plan.kept if k - 1 not in plan.kept]
     ends = [k + 1 for k in plan.kept if k + 1 not in plan.kept]
-    slices = [dict(sources=[dict(model=base, layer_range=[a, b])]) for a, b in zip(starts, ends)]
+    slices = [
+        dict(sources=[dict(model=base, layer_range=[a, b])])
+        for a, b in zip(starts, ends, strict=True)
+    ]
     what = (
         dict(
             modules={modules[0]: dict(slices=slices)}
@@ -149,7 +161,8 @@ def base_of(
     )
     if hub_id is not None and model_source(hub_id)[0] != hub_id:
         raise BadInput(
-            f"{hub_id}: not a hub id (owner/name); give the repository that {name} was downloaded from"
+            f"{hub_id}: not a hub id (owner/name); give the repository that {name} was downloaded"
+            " from"
         )
     with contextlib.suppress(Exception):
         card = (
@@ -179,7 +192,8 @@ def _listed(layers):
 
 
 _USE = {
-    "image-text-to-text": """from PIL import Image
+    "image-text-to-text": (
+        """from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 folder = "NAME"    # this folder's path, or its id on the hub
@@ -188,8 +202,10 @@ processor = AutoProcessor.from_pretrained(folder)
 messages = [{"role": "user", "content": [{"type": "image", "image": Image.open("picture.png")}, {"type": "text", "text": "What is in the picture?"}]}]
 inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt").to(model.device, model.dtype)
 answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1]:]
-print(processor.batch_decode(answer, skip_special_tokens=True)[0])""",
-    "text-generation": """from transformers import AutoModelForCausalLM, AutoTokenizer
+print(processor.batch_decode(answer, skip_special_tokens=True)[0])"""
+    ),
+    "text-generation": (
+        """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "NAME"    # this folder's path, or its id on the hub
 model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
@@ -197,7 +213,8 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 messages = [{"role": "user", "content": "What is a decoder layer?"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt").to(model.device)
 answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1]:]
-print(tokenizer.batch_decode(answer, skip_special_tokens=True)[0])""",
+print(tokenizer.batch_decode(answer, skip_special_tokens=True)[0])"""
+    ),
 }
 
 
@@ -251,9 +268,10 @@ def _chosen(made, plan):
     )
     each = "; ".join(f"{i}: {one[i]:.4f}" for i in plan.drop if i < len(one))
     return (
-        f"{asked} Scored {on}. The score is the cosine similarity between what enters and what leaves a layer, a pair and a triplet of layers, over the prompt's tokens. "
-        f"Single layers lie between {one.min():.4f} (layer {int(one.argmin())}) and {one.max():.4f} (layer {int(one.argmax())})"
-        + (f"; the dropped ones, by layer: {each}." if each else ".")
+        f"{asked} Scored {on}. The score is the cosine similarity between what enters and what"
+        " leaves a layer, a pair and a triplet of layers, over the prompt's tokens. Single layers"
+        f" lie between {one.min():.4f} (layer {int(one.argmin())}) and {one.max():.4f} (layer"
+        f" {int(one.argmax())})" + (f"; the dropped ones, by layer: {each}." if each else ".")
     )
 
 
@@ -261,9 +279,14 @@ def _trained(training):
     "How it was fine-tuned, in words"
     t = training
     return (
-        f"The tuned layers ({_count(t['trained'])} of {_count(t['total'])} parameters) were trained for {t['steps']} steps on {t['samples_seen']} of {t['samples']} conversations: next-token cross-entropy on the assistant's tokens, AdamW, "
-        f"learning rate {t['learning_rate']:g} ({t['schedule']}, {t['warmup_ratio']:.0%} warm-up), {t['batch_size']} × {t['accumulation']} conversations a step and device, seed {t['seed']}. "
-        f"Loss {t['loss'][0][1]:.3f} → {t['loss'][-1][1]:.3f} in {t['wall_s'] / 60:.1f} minutes on: {t['provenance']['device']}. Everything else is as in the base model. `training.json` has every setting and the loss curve."
+        f"The tuned layers ({_count(t['trained'])} of {_count(t['total'])} parameters) were trained"
+        f" for {t['steps']} steps on {t['samples_seen']} of {t['samples']} conversations:"
+        " next-token cross-entropy on the assistant's tokens, AdamW, learning rate"
+        f" {t['learning_rate']:g} ({t['schedule']}, {t['warmup_ratio']:.0%} warm-up),"
+        f" {t['batch_size']} × {t['accumulation']} conversations a step and device, seed"
+        f" {t['seed']}. Loss {t['loss'][0][1]:.3f} → {t['loss'][-1][1]:.3f} in"
+        f" {t['wall_s'] / 60:.1f} minutes on: {t['provenance']['device']}. Everything else is as in"
+        " the base model. `training.json` has every setting and the loss curve."
     )
 
 
@@ -271,21 +294,25 @@ def _measured(evaluation):
     "What it can do, in words or as a table"
     if not evaluation:
         return "Not measured."
-    say = lambda v: (
-        f"{v['score']:.1f}"
-        + (
+
+    def say(v):
+        return f"{v['score']:.1f}" + (
             f" ± {v['stderr']:.1f}"
             if v.get("stderr") == v.get("stderr") and v.get("stderr") is not None
             else ""
         )
-    )
+
     rows = [
         f"| {b} | {say(v)} | {v['n']} | {format(v['chance'], '.1f') if 'chance' in v else ''} |"
         for b, v in evaluation["benchmarks"].items()
     ]
     return "\n".join(
         [
-            f"Score, 0 to 100, ± its standard error{', with chain of thought' if evaluation.get('cot') else ''}; chance is the best constant answer to each kind of question.",
+            (
+                "Score, 0 to 100, ± its standard"
+                f" error{', with chain of thought' if evaluation.get('cot') else ''}; chance is the"
+                " best constant answer to each kind of question."
+            ),
             "",
             "| benchmark | score | questions | chance |",
             "|---|---|---|---|",
@@ -311,7 +338,10 @@ def model_card(
         f"[{base['name']}](https://huggingface.co/{base['name']})"
         + (f" at `{base['revision']}`" if base["revision"] else "")
         if base["on_hub"]
-        else f"`{base['name']}` (a folder's name; before publishing, put the hub id of that model here and into `base_model`)"
+        else (
+            f"`{base['name']}` (a folder's name; before publishing, put the hub id of that model"
+            " here and into `base_model`)"
+        )
     )
     program = _USE[made["task"]].replace("NAME", name)
     versions = made["provenance"]["versions"]
@@ -405,7 +435,9 @@ def _recipe_text(made):
     base = made["base"]
     at = base["name"] + (f"@{base['revision']}" if base["on_hub"] and base["revision"] else "")
     return (
-        f"# The surgery of this folder's model, before any fine-tuning, by mergekit: mergekit-yaml mergekit.yml OUT\n# Take config.json from this folder afterwards: mergekit corrects the number of layers there and no other list of layers.\n"
+        "# The surgery of this folder's model, before any fine-tuning, by mergekit: mergekit-yaml"
+        " mergekit.yml OUT\n# Take config.json from this folder afterwards: mergekit corrects the"
+        " number of layers there and no other list of layers.\n"
         + (
             ""
             if base["on_hub"]
@@ -435,7 +467,10 @@ def publish(
     import torch
 
     out_dir = writable(out_dir, folder=True)
-    count = lambda parts: sum(p.numel() for p in parts)
+
+    def count(parts):
+        return sum(p.numel() for p in parts)
+
     before = count(model.parameters())
     prune(model, plan)
     made = dict(
@@ -449,14 +484,16 @@ def publish(
             after=count(model.parameters()),
             tune=count(p for l in tuned_layers(model, plan) for p in l.parameters()),
         ),
-        scores=None
-        if scores is None
-        else json.loads(
-            LayerScores.from_arrays(
-                {s: scores.similarity(s) for s in (1, 2, 3)},
-                scores.n_layers,
-                **scores.about | dict(samples=len(scores)),
-            ).to_json()
+        scores=(
+            None
+            if scores is None
+            else json.loads(
+                LayerScores.from_arrays(
+                    {s: scores.similarity(s) for s in (1, 2, 3)},
+                    scores.n_layers,
+                    **scores.about | dict(samples=len(scores)),
+                ).to_json()
+            )
         ),
         modules=list(mergekit_modules(model)),
         cost=cost,
@@ -471,14 +508,15 @@ def publish(
 # %% ../../nbs/models/02_publication.ipynb #73126544
 def write_card(
     folder: str | Path,  # as `publish` or `publish_trained` made it
-    evaluation: dict
-    | None = None,  # a record of `evaluate`, with the `weights` that were evaluated
+    # a record of `evaluate`, with the `weights` that were evaluated
+    evaluation: dict | None = None,
 ) -> str:  # the card
     "Write a published folder's card anew from its records; an evaluation that is given is kept with them"
     folder = Path(folder)
     if not (folder / "interlace.json").is_file():
         raise BadInput(
-            f"{folder}: no interlace.json there that says how it was pruned; make the folder with interlace prune"
+            f"{folder}: no interlace.json there that says how it was pruned; make the folder with"
+            " interlace prune"
         )
     made = read_json(folder / "interlace.json")
     if made.get("kind") != "pruned":
@@ -488,11 +526,13 @@ def write_card(
     if evaluation is not None:
         if "benchmarks" not in evaluation or "average" not in evaluation:
             raise BadInput(
-                f"{folder}: the record is of kind '{evaluation.get('kind')}', not of an evaluation; give what interlace evaluate --out wrote"
+                f"{folder}: the record is of kind '{evaluation.get('kind')}', not of an evaluation;"
+                " give what interlace evaluate --out wrote"
             )
         if evaluation.get("weights") != weights_mark(str(folder)):
             raise BadInput(
-                f"{folder}: the evaluation is of another model ({evaluation.get('model', 'unnamed')}); evaluate this folder"
+                f"{folder}: the evaluation is of another model"
+                f" ({evaluation.get('model', 'unnamed')}); evaluate this folder"
             )
         write_json(
             folder / "evaluation.json",
@@ -553,7 +593,8 @@ def push_to_hub(
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise BadInput(
-            f"{folder}: no model folder (config.json and safetensors); give the folder that interlace prune or interlace finetune wrote"
+            f"{folder}: no model folder (config.json and safetensors); give the folder that"
+            " interlace prune or interlace finetune wrote"
         )
     try:
         validate_repo_id(repo)
@@ -568,12 +609,14 @@ def push_to_hub(
         front = None
     if front is None:
         raise BadInput(
-            f"{folder}/README.md: no model card with readable front matter; correct it, or write it anew with interlace card"
+            f"{folder}/README.md: no model card with readable front matter; correct it, or write it"
+            " anew with interlace card"
         )
     base = front.get("base_model")
     if isinstance(base, str) and "/" not in base:
         raise BadInput(
-            f"{folder}/README.md: base_model '{base}' is a folder's name, not a hub id; write owner/name there, or delete that line"
+            f"{folder}/README.md: base_model '{base}' is a folder's name, not a hub id; write"
+            " owner/name there, or delete that line"
         )
     api = api or HfApi()
     try:
@@ -581,7 +624,8 @@ def push_to_hub(
         address = api.create_repo(repo, private=private or None, exist_ok=True)
         if private and not api.repo_info(repo).private:
             raise BadInput(
-                f"{repo}: the repository exists and is public; choose another name, or make it private on the hub first"
+                f"{repo}: the repository exists and is public; choose another name, or make it"
+                " private on the hub first"
             )
         if revision:
             api.create_branch(repo, branch=revision, exist_ok=True)
@@ -594,7 +638,8 @@ def push_to_hub(
         )
     except hub.LocalTokenNotFoundError:
         raise BadInput(
-            f"{repo}: not logged in to the hub on this machine; log in with: hf auth login (or set HF_TOKEN)"
+            f"{repo}: not logged in to the hub on this machine; log in with: hf auth login (or set"
+            " HF_TOKEN)"
         ) from None
     except hub.HfHubHTTPError as e:
         status = getattr(e.response, "status_code", None)
@@ -604,10 +649,12 @@ def push_to_hub(
             ) from None
         if status in (403, 404):
             raise BadInput(
-                f"{repo}: the hub does not let {owner} write there; choose a repository of your own, or log in with a token that may write: hf auth login"
+                f"{repo}: the hub does not let {owner} write there; choose a repository of your"
+                " own, or log in with a token that may write: hf auth login"
             ) from None
         raise BadInput(
-            f"{repo}: the hub refused ({' '.join(str(e).split())[:160]}); correct that, and run the same command again"
+            f"{repo}: the hub refused ({' '.join(str(e).split())[:160]}); correct that, and run the"
+            " same command again"
         ) from None
     except ValueError as e:  # the hub's check of the card
         if isinstance(e, BadInput):
@@ -615,6 +662,7 @@ def push_to_hub(
         raise BadInput(f"{repo}: {' '.join(str(e).split())[:200]}; correct README.md") from None
     except (hub.OfflineModeIsEnabled, httpx.TransportError) as e:
         raise BadInput(
-            f"{repo}: the hub cannot be reached ({type(e).__name__}); connect, unset HF_HUB_OFFLINE, and run the same command again"
+            f"{repo}: the hub cannot be reached ({type(e).__name__}); connect, unset"
+            " HF_HUB_OFFLINE, and run the same command again"
         ) from None
     return str(address) + (f"/tree/{revision}" if revision else "")

@@ -6,12 +6,14 @@
 __all__ = ['BENCHMARKS', 'DOMAINS', 'ROWS', 'Benchmark', 'ask', 'write_nano_data', 'write_nano_benchmarks']
 
 # %% ../../nbs/nano/02_benchmarks.ipynb #9af484da
-import hashlib, io, json
+import hashlib
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.project import BadInput, finished, fingerprint, quiet_datasets, write_json
+from ..core.project import BadInput, fingerprint, finished, quiet_datasets, write_json
 from .world import FAMILIES, conversation, pick, reasoned, rng_for, scene
 
 # %% ../../nbs/nano/02_benchmarks.ipynb #c2b464b4
@@ -28,7 +30,7 @@ _CHARTS = ("chart_bars", "chart_lines", "chart_pies")
 BENCHMARKS = {
     "AI2D": Benchmark("Text/Chart", "exact", dict(diagrams=("from", "to", "corner"))),
     "ChartQA": Benchmark(
-        "Text/Chart", "relaxed", {k: ("value", "largest", "smallest", "compare") for k in _CHARTS}
+        "Text/Chart", "relaxed", dict.fromkeys(_CHARTS, ("value", "largest", "smallest", "compare"))
     ),
     "OCRBench": Benchmark(
         "Text/Chart",
@@ -153,10 +155,11 @@ def _write_manifest(folder, files, **about):
 def write_nano_data(
     folder: str | Path,  # where the files go
     fraction: float = 0.01,  # share of every subset for fine-tuning
-    calibration: float
-    | None = 0.1,  # size of the calibration set, as a share of the fine-tuning set; None: no such set
+    # size of the calibration set, as a share of the fine-tuning set; None: no such set
+    calibration: float | None = 0.1,
     subsets: list | None = None,  # names from `FAMILIES`; all by default
-    domains: list = (),  # names from `DOMAINS`: each gets a folder with a fine-tuning set as large, of its subsets alone
+    # names from `DOMAINS`: each gets a folder with a fine-tuning set as large, of its subsets alone
+    domains: list = (),
 ) -> dict:
     "Write the fine-tuning set, the calibration set and a manifest, and a fine-tuning set for each domain; returns the manifest"
     folder, subsets = Path(folder), subsets or list(FAMILIES)

@@ -9,10 +9,13 @@ __all__ = ['SPECIAL', 'TEMPLATE', 'PATCH', 'MERGE', 'SHAPES', 'LAYERS', 'MIXTURE
            'constant_share', 'check_criteria']
 
 # %% ../../nbs/nano/03_model.ipynb #1c31e6b1
-import functools, json, time
+import functools
+import json
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -24,10 +27,11 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
+
 from ..core.project import BadInput, cores, read_json, seed_everything, write_json
-from .world import CANVAS, FAMILIES, SIZE, conversation, rng_for
 from ..method.decoder import find_decoder
 from ..method.finetuning import train
+from .world import CANVAS, FAMILIES, SIZE, conversation, rng_for
 
 # %% ../../nbs/nano/03_model.ipynb #4b84a016
 SPECIAL = [
@@ -40,10 +44,11 @@ SPECIAL = [
     "<|video_pad|>",
 ]
 TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
-    "{% if c.type == 'image' or 'image' in c %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in c %}{{ c.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{%"
+    " else %}{% for c in m.content %}{% if c.type == 'image' or 'image' in c"
+    " %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in c %}{{ c.text }}{% endif %}{%"
+    " endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt"
+    " %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -85,9 +90,10 @@ def nano_tokenizer(
 PATCH, MERGE = 8, 2
 
 
+# pixel counts
 def nano_processor(tokenizer=None) -> Qwen3VLProcessor:
     "A stock Qwen3-VL processor for small pictures"
-    size = dict(shortest_edge=(2 * PATCH * MERGE) ** 2, longest_edge=256**2)  # pixel counts
+    size = dict(shortest_edge=(2 * PATCH * MERGE) ** 2, longest_edge=256**2)
     kw = dict(patch_size=PATCH, merge_size=MERGE, temporal_patch_size=2, size=size)
     return Qwen3VLProcessor(
         Qwen2VLImageProcessor(**kw),
@@ -356,7 +362,9 @@ _SAID["reasoning about what lags"] = _SAID["reasoning"] | dict(
     thinking=0.75,
     kinds=("yes", "no", "check", "list", "turn", "from", "from-open", "to", "largest", "smallest"),
 )
-BLOCK = 32  # consecutive samples with canvases of one size: a batch of large pictures and small ones would be mostly padding
+# consecutive samples with canvases of one size: a batch of large pictures and small ones would be
+# mostly padding
+BLOCK = 32
 
 
 class NanoStream:
@@ -378,9 +386,16 @@ class NanoStream:
         sizes = {}
         for name, share in mixture.items():
             sizes.setdefault(CANVAS.get(name, SIZE), {})[name] = share
-        draw = lambda rng, shares: list(shares)[
-            int(rng.choice(len(shares), p=np.array(list(shares.values())) / sum(shares.values())))
-        ]
+
+        def draw(rng, shares):
+            return list(shares)[
+                int(
+                    rng.choice(
+                        len(shares), p=np.array(list(shares.values())) / sum(shares.values())
+                    )
+                )
+            ]
+
         size = draw(
             rng_for("block", i // BLOCK), {s: sum(names.values()) for s, names in sizes.items()}
         )
@@ -418,7 +433,10 @@ class Muon(torch.optim.Optimizer):
     ):
         self.dtype = dtype
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        hidden = lambda n, p: p.dim() == 2 and not any(k in n for k in ("embed", "lm_head"))
+
+        def hidden(n, p):
+            return p.dim() == 2 and not any(k in n for k in ("embed", "lm_head"))
+
         super().__init__(
             [
                 dict(params=[p for n, p in named if hidden(n, p)], lr=lr, matrix=True),
@@ -446,10 +464,12 @@ class Muon(torch.optim.Optimizer):
             momentum = torch.stack([self.state[p]["momentum"] for p in same]).lerp_(
                 grad, 1 - g["momentum"]
             )
-            for p, m in zip(same, momentum):
+            for p, m in zip(same, momentum, strict=True):
                 self.state[p]["momentum"].copy_(m)
             for p, u in zip(
-                same, orthogonalised(grad.lerp_(momentum, g["momentum"]), dtype=self.dtype)
+                same,
+                orthogonalised(grad.lerp_(momentum, g["momentum"]), dtype=self.dtype),
+                strict=True,
             ):
                 p.mul_(1 - g["lr"] * g["weight_decay"]).add_(
                     u, alpha=-g["lr"] * max(1, rows / columns) ** 0.5
@@ -510,9 +530,10 @@ def _chosen_dtype(file):
     return getattr(torch, read_json(file))
 
 # %% ../../nbs/nano/03_model.ipynb #4e70a9cd
+# of one function, and all layers share theirs
 def compile_layers(model):
     "Compile each decoder layer in place: one graph for all, whatever the batch"
-    torch._dynamo.config.recompile_limit = 64  # of one function, and all layers share theirs
+    torch._dynamo.config.recompile_limit = 64
     for layer in find_decoder(model).layers:
         layer.compile(dynamic=True)
 
@@ -613,7 +634,7 @@ def longest_plateau(
     "The longest run of consecutive layers with equal similarity"
     change = 1 - np.asarray(similarity, float)
     longest = run = 1
-    for a, b in zip(change, change[1:]):
+    for a, b in zip(change, change[1:], strict=False):
         run = run + 1 if abs(a - b) <= tolerance * max(abs(a), abs(b)) else 1
         longest = max(longest, run)
     return longest

@@ -11,15 +11,19 @@ __all__ = ['SPLITS', 'SIZE', 'CELL', 'FAMILIES', 'COLOURS', 'PLACES', 'SHAPES', 
            'science_solutions', 'science_circuits', 'scene', 'reasoned', 'final_answer', 'conversation']
 
 # %% ../../nbs/nano/01_world.ipynb #115f7e4e
-import hashlib, itertools, json, math
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable
 
-import numpy as np
 import matplotlib
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
 from ..core.project import BadInput
 
 # %% ../../nbs/nano/01_world.ipynb #5f7fbee1
@@ -107,7 +111,8 @@ FAMILIES = {}  # subset name -> function(rng, split) -> Scene
 
 
 def family(
-    f: Callable,  # (generator, name of the split) -> `Scene`; all that is random comes from the generator
+    # (generator, name of the split) -> `Scene`; all that is random comes from the generator
+    f: Callable,
 ) -> Callable:  # the same
     "Register a scene maker under its function's name"
     FAMILIES[f.__name__] = f
@@ -232,7 +237,7 @@ def _chained(rng, things, fact, compared):
     after = [""] + [
         ", " + c if (c := compared(t, u)) else "" for u, t in itertools.pairwise(things)
     ]
-    return "; ".join(fact(t) + a for t, a in zip(things, after))
+    return "; ".join(fact(t) + a for t, a in zip(things, after, strict=False))
 
 
 def _third(rng, k):
@@ -303,7 +308,8 @@ def _instructions(rng, things):
         said = between.join(sorted(words) if order else words)
         qs.append(
             Question(
-                f"Name the {what} of all objects in {'alphabetical' if order else 'reading'} order, in {'capitals' if capitals else 'small letters'}, with {mark} between.",
+                f"Name the {what} of all objects in {'alphabetical' if order else 'reading'} order,"
+                f" in {'capitals' if capitals else 'small letters'}, with {mark} between.",
                 said.upper() if capitals else said,
                 "list",
             )
@@ -311,7 +317,8 @@ def _instructions(rng, things):
     times = int(rng.integers(2, 4))
     qs.append(
         Question(
-            f"Write the number of objects {('twice', 'three times')[times - 2]}, with commas between.",
+            f"Write the number of objects {('twice', 'three times')[times - 2]}, with commas"
+            " between.",
             ", ".join([str(len(things))] * times),
             "repeat",
         )
@@ -342,7 +349,7 @@ def objects(rng, split):
             y=_third(rng, k // 3),
             r=round(float(rng.uniform(5.5, 7.5)), 1),
         )
-        for (c, s), k in zip(pairs, cells)
+        for (c, s), k in zip(pairs, cells, strict=False)
     ]
     spec = dict(family="objects", background=_tint(rng), things=things)
 
@@ -352,28 +359,39 @@ def objects(rng, split):
             _shape(c, t["shape"], t["x"], t["y"], t["r"], COLOURS[t["colour"]], spec["background"])
         return c.done()
 
-    alone = lambda t: sum(u["shape"] == t["shape"] for u in things) == 1
-    fact = lambda t: (
-        f"the {t['shape']} is {t['colour']}, {PLACES[t['cell']]}"
-        if alone(t)
-        else f"the {t['colour']} {t['shape']} is {PLACES[t['cell']]}"
-    )
+    def alone(t):
+        return sum(u["shape"] == t["shape"] for u in things) == 1
+
+    def fact(t):
+        return (
+            f"the {t['shape']} is {t['colour']}, {PLACES[t['cell']]}"
+            if alone(t)
+            else f"the {t['colour']} {t['shape']} is {PLACES[t['cell']]}"
+        )
+
     captions = (
         *_said(rng, [(PLACES[t["cell"]], f"{t['colour']} {t['shape']}") for t in things]),
         _shuffled(rng, map(fact, things)),
     )
-    all_of = lambda shape: (
-        "; ".join(f"{t['colour']} {shape}" for t in things if t["shape"] == shape) or f"no {shape}"
-    )
+
+    def all_of(shape):
+        return (
+            "; ".join(f"{t['colour']} {shape}" for t in things if t["shape"] == shape)
+            or f"no {shape}"
+        )
+
     there = {(t["colour"], t["shape"]) for t in things}
     colours, shapes = sorted({c for c, _ in there}), sorted({s for _, s in there})
     near = [(c, s) for c in colours for s in shapes if (c, s) not in there]
     far = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in there]
-    is_there = lambda c, s: Question(
-        f"Is there {'an' if c == 'orange' else 'a'} {c} {s} in the picture?",
-        *(["yes"] * 2 if (c, s) in there else ["no"] * 2),
-        why=all_of(s),
-    )
+
+    def is_there(c, s):
+        return Question(
+            f"Is there {'an' if c == 'orange' else 'a'} {c} {s} in the picture?",
+            *(["yes"] * 2 if (c, s) in there else ["no"] * 2),
+            why=all_of(s),
+        )
+
     qs = [Question("How many objects are there?", str(n), "count")]
     for _ in range(2):
         asked = pick(
@@ -512,7 +530,7 @@ def street(rng, split):
             x=_third(rng, s % 3),
             y=_jit(rng, 0.8),
         )
-        for k, s in zip(kinds, slots)
+        for k, s in zip(kinds, slots, strict=False)
     ]
     sky = pick(rng, [(200, 228, 250), (250, 225, 200), (225, 225, 235)])
     spec = dict(family="street", sky=sky, ground=_tint(rng, 150), things=things)
@@ -525,8 +543,11 @@ def street(rng, split):
             _thing(c, t["kind"], t["x"], foot + t["y"], half, COLOURS[t["colour"]])
         return c.done()
 
-    at = lambda t: f"{DEPTHS[t['depth']]} {SIDES[t['side']]}"
-    fact = lambda t: f"the {t['kind']} is {t['colour']}, {at(t)}"
+    def at(t):
+        return f"{DEPTHS[t['depth']]} {SIDES[t['side']]}"
+
+    def fact(t):
+        return f"the {t['kind']} is {t['colour']}, {at(t)}"
 
     def compared(t, u):
         across = (
@@ -594,7 +615,10 @@ def street(rng, split):
                     f"Is the {a['kind']} left or right of the {b['kind']}?",
                     "left" if a["side"] < b["side"] else "right",
                     "relation",
-                    why=f"the {a['kind']} is {SIDES[a['side']]}, the {b['kind']} is {SIDES[b['side']]}",
+                    why=(
+                        f"the {a['kind']} is {SIDES[a['side']]}, the {b['kind']} is"
+                        f" {SIDES[b['side']]}"
+                    ),
                 )
             )
         if t["depth"] != u["depth"]:
@@ -607,7 +631,10 @@ def street(rng, split):
                     close["kind"],
                     [far["kind"]],
                     "closer",
-                    why=f"the {a['kind']} is {DEPTHS[a['depth']]}, the {b['kind']} is {DEPTHS[b['depth']]}",
+                    why=(
+                        f"the {a['kind']} is {DEPTHS[a['depth']]}, the {b['kind']} is"
+                        f" {DEPTHS[b['depth']]}"
+                    ),
                 )
             )
     return Scene(spec, draw, *captions, qs)
@@ -618,6 +645,7 @@ CORNERS = ["top left", "top right", "bottom left", "bottom right"]
 
 
 @family
+# at most one arrow leaves a node; no pair is joined twice
 def diagrams(rng, split):
     "Four labelled nodes and arrows between them"
     labels = pick(rng, LABELS, 4)
@@ -625,7 +653,7 @@ def diagrams(rng, split):
         [8.5 + 47 * (k % 2) + _jit(rng, 1), 8.5 + 47 * (k // 2) + _jit(rng, 1)] for k in range(4)
     ]
     n, edges = int(rng.integers(2, 5)), []
-    for i in pick(rng, range(4), n):  # at most one arrow leaves a node; no pair is joined twice
+    for i in pick(rng, range(4), n):
         free = [j for j in range(4) if j != i and (j, i) not in edges]
         if free:
             edges.append((i, pick(rng, free)))
@@ -653,7 +681,7 @@ def diagrams(rng, split):
                 width=1.6,
                 head=6,
             )
-        for l, (x, y), f in zip(labels, spots, fills):
+        for l, (x, y), f in zip(labels, spots, fills, strict=False):
             if spec["filled"]:
                 c.disc(x, y, r, tuple(40 * v // 100 + 153 for v in f))
             else:
@@ -663,16 +691,24 @@ def diagrams(rng, split):
 
     arrows = _said(rng, [(f"{labels[i]} to", labels[j]) for i, j in edges], ", ", 0)
     to = dict(edges)
-    fact = lambda i: (
-        f"{labels[i]} is {CORNERS[i]}, its arrow to " + (labels[to[i]] if i in to else "none")
-    )
+
+    def fact(i):
+        return f"{labels[i]} is {CORNERS[i]}, its arrow to " + (
+            labels[to[i]] if i in to else "none"
+        )
+
     captions = (
-        *(f"{c}; {a}" for c, a in zip(_said(rng, zip(CORNERS, labels), ", "), arrows)),
+        *(
+            f"{c}; {a}"
+            for c, a in zip(
+                _said(rng, zip(CORNERS, labels, strict=False), ", "), arrows, strict=False
+            )
+        ),
         _shuffled(rng, map(fact, range(4))),
     )
     absent = pick(rng, [l for l in LABELS if l not in labels])
     qs = [Question("How many arrows are there?", str(len(edges)), "count", why=arrows[0])]
-    for l, corner in zip(labels, CORNERS):
+    for l, corner in zip(labels, CORNERS, strict=False):
         qs += [
             choice(
                 rng,
@@ -718,14 +754,19 @@ def diagrams(rng, split):
 # %% ../../nbs/nano/01_world.ipynb #8cae7c1d
 def _chart(rng, names, values, thing, unit="", before=""):
     "The three descriptions and the questions that every chart kind shares"
-    said = {n: f"{v}{unit}" for n, v in zip(names, values)}
-    value = dict(zip(names, values))
-    fact = lambda *ns: ", ".join(f"{n} {said[n]}" for n in ns)
+    said = {n: f"{v}{unit}" for n, v in zip(names, values, strict=True)}
+    value = dict(zip(names, values, strict=True))
+
+    def fact(*ns):
+        return ", ".join(f"{n} {said[n]}" for n in ns)
+
     captions = [f"{before}{c}" for c in _said(rng, said.items(), ", ", 0)]
-    compared = lambda n, m: (
-        ("smaller" if value[n] < value[m] else "larger" if value[n] > value[m] else "equal")
-        + f" than {m}" * (value[n] != value[m])
-    )
+
+    def compared(n, m):
+        return (
+            "smaller" if value[n] < value[m] else "larger" if value[n] > value[m] else "equal"
+        ) + f" than {m}" * (value[n] != value[m])
+
     order = np.argsort(values, kind="stable")
     qs = [Question(f"What is the value of {n}?", said[n], "value", why=fact(n)) for n in names]
     if values[order[-1]] > values[order[-2]]:
@@ -773,7 +814,7 @@ def chart_bars(rng, split):
         c = _Canvas(background=spec["background"])
         x0, y0, x1, y1 = 13 + spec["x"], 59 + spec["y"], 62, 9 + spec["y"]
         y, w = _axes(c, x0, y0, x1, y1), (x1 - x0) / n
-        for i, (m, v) in enumerate(zip(names, values)):
+        for i, (m, v) in enumerate(zip(names, values, strict=True)):
             c.box(x0 + w * (i + 0.18), y(v), x0 + w * (i + 0.82), y0, COLOURS[m])
             if spec["numbers"]:
                 c.text(x0 + w * (i + 0.5), y(v) - 4.5, str(v), 8, font="DejaVuSans-Bold")
@@ -801,7 +842,7 @@ def chart_lines(rng, split):
         y = _axes(c, x0, y0, x1, y1)
         pts = [(max(CELL * (i + 0.5), x0 + 2) + spec["x"], y(v)) for i, v in enumerate(values)]
         c.line(pts, COLOURS[spec["colour"]], 1.6)
-        for (px, py), m in zip(pts, names):
+        for (px, py), m in zip(pts, names, strict=False):
             c.disc(px, py, 2.2, COLOURS[spec["colour"]])
             c.text(px, y0 + 6, m, 8.5)
         return c.done()
@@ -833,7 +874,7 @@ def chart_pies(rng, split):
 
     def draw():
         c, a = _Canvas(background=spec["background"]), -90.0
-        for m, v in zip(names, values):
+        for m, v in zip(names, values, strict=True):
             c.wedge(32 + spec["x"], 32 + spec["y"], spec["r"], a, a + 3.6 * v, COLOURS[m])
             a += 3.6 * v
         return c.done()
@@ -841,21 +882,7 @@ def chart_pies(rng, split):
     return Scene(spec, draw, *_chart(rng, names, values, "slice", "%"))
 
 # %% ../../nbs/nano/01_world.ipynb #3680d559
-WORDS = (
-    (
-        "able acid also area army away baby back ball band bank base bath bear beat bell bird blue boat body bold book born boss "
-        "cake call camp card care case city clay club coal coat code cold cook cool corn cost crew dark data dawn deal "
-        "desk dish door down draw dust duty east easy edge face fact farm fast film fire fish flag flat food foot fork free fuel game "
-        "gate gift girl glad goal gold good grey grow half hall hand hard heat hill home hope horn host hour idea iron jazz join jump "
-        "keep kind king kite lake lamp land last leaf left life lime lion list loud love luck mail main mark mask meal milk mind "
-        "mine moon nail name navy nest news nice nine note open oval page pair park part past path peak pear pink plan "
-        "plum poem pond pool port post race rain rest rice ring road rock roof room rose sail salt sand seat seed ship shoe shop sign "
-        "silk snow soap song soup star swim tall team tent time town tree tune vase view walk wall warm wave west wind wine wolf wood "
-        "yard year zero zone"
-    )
-    .upper()
-    .split()
-)
+WORDS = "able acid also area army away baby back ball band bank base bath bear beat bell bird blue boat body bold book born boss cake call camp card care case city clay club coal coat code cold cook cool corn cost crew dark data dawn deal desk dish door down draw dust duty east easy edge face fact farm fast film fire fish flag flat food foot fork free fuel game gate gift girl glad goal gold good grey grow half hall hand hard heat hill home hope horn host hour idea iron jazz join jump keep kind king kite lake lamp land last leaf left life lime lion list loud love luck mail main mark mask meal milk mind mine moon nail name navy nest news nice nine note open oval page pair park part past path peak pear pink plan plum poem pond pool port post race rain rest rice ring road rock roof room rose sail salt sand seat seed ship shoe shop sign silk snow soap song soup star swim tall team tent time town tree tune vase view walk wall warm wave west wind wine wolf wood yard year zero zone".upper().split()
 FIELDS = ["tax", "sum", "tip", "fee", "net", "due"]
 
 
@@ -883,7 +910,7 @@ def _printed(name, rng, lines, questions, named=None):
         SIZE // CELL,
         [],
     )
-    for line, row in zip(lines, sorted(pick(rng, range(n), len(lines)))):
+    for line, row in zip(lines, sorted(pick(rng, range(n), len(lines))), strict=False):
         label, _, text = line.rpartition(" ")
         first = n - 2 if label else int(rng.integers(n - len(text) + 1))
         x, y = _jit(rng, 1.2), round(CELL * (row + 0.5) + _jit(rng, 1.2), 1)
@@ -912,7 +939,8 @@ def _line_questions(lines):
     if len(lines) == 1:
         return [Question("What is written in the picture?", lines[0], "read")]
     return [
-        Question(f"What is written in the {n} line?", l, "line") for n, l in zip(_NTH, lines)
+        Question(f"What is written in the {n} line?", l, "line")
+        for n, l in zip(_NTH, lines, strict=False)
     ] + [Question("What is written in the picture?", " / ".join(lines), "read")]
 
 
@@ -949,14 +977,17 @@ def text_fields(rng, split):
     fields = pick(rng, FIELDS, int(rng.integers(2, 4)))
     values = [str(int(v)) for v in rng.integers(2, 100, size=len(fields))]
     lines, facts = (
-        [f"{f} {v}" for f, v in zip(fields, values)],
-        [f"the {f} is {v}" for f, v in zip(fields, values)],
+        [f"{f} {v}" for f, v in zip(fields, values, strict=True)],
+        [f"the {f} is {v}" for f, v in zip(fields, values, strict=True)],
     )
     return _printed(
         "text_fields",
         rng,
         lines,
-        [Question(f"What is the {f}?", v, "field", why=w) for f, v, w in zip(fields, values, facts)]
+        [
+            Question(f"What is the {f}?", v, "field", why=w)
+            for f, v, w in zip(fields, values, facts, strict=True)
+        ]
         + _line_questions(lines)[-1:],
         _shuffled(rng, facts),
     )
@@ -1030,7 +1061,7 @@ def signs(rng, split):
             x=_jit(rng, 1),
             y=_jit(rng, 1),
         )
-        for c, t, r in zip(colours, texts, sorted(pick(rng, range(SIZE // CELL), n)))
+        for c, t, r in zip(colours, texts, sorted(pick(rng, range(SIZE // CELL), n)), strict=False)
     ]
     spec = dict(
         family="signs",
@@ -1058,7 +1089,9 @@ def signs(rng, split):
                 c.text(x + CELL * (i + 0.5), y + CELL / 2, ch, spec["size"], ink, spec["font"])
         return c.done()
 
-    says = lambda b: f"the {b['colour']} sign says {b['text']}"
+    def says(b):
+        return f"the {b['colour']} sign says {b['text']}"
+
     captions = (
         *_said(rng, [(f"{b['colour']} sign", b["text"]) for b in boards]),
         _shuffled(
@@ -1106,7 +1139,7 @@ def _scattered(rng, name, tiny):
             r=round(float(rng.uniform(3.6, 4.6) if i in small else rng.uniform(5.5, 7.5)), 1),
             tiny=i in small,
         )
-        for i, (s, k) in enumerate(zip(pick(rng, SHAPES, n), places))
+        for i, (s, k) in enumerate(zip(pick(rng, SHAPES, n), places, strict=False))
     ]
     spec = dict(family=name, background=_tint(rng), things=things)
 
@@ -1124,15 +1157,21 @@ def _scattered(rng, name, tiny):
             )
         return c.done()
 
-    third = lambda t: PLACES[3 * (t["row"] * 3 // cells) + t["column"] * 3 // cells]
-    fact = lambda t: f"the {t['shape']} is {t['colour']}, {third(t)}"
-    across = lambda t, u: (
-        ("left", "right")[t["column"] > u["column"]] * (t["column"] != u["column"])
-    )
-    down = lambda t, u: ("above", "below")[t["row"] > u["row"]] * (t["row"] != u["row"])
-    seen_from = lambda t, u: f"from the {u['shape']} {down(t, u)} {across(t, u)}".replace(
-        "  ", " "
-    ).strip()
+    def third(t):
+        return PLACES[3 * (t["row"] * 3 // cells) + t["column"] * 3 // cells]
+
+    def fact(t):
+        return f"the {t['shape']} is {t['colour']}, {third(t)}"
+
+    def across(t, u):
+        return ("left", "right")[t["column"] > u["column"]] * (t["column"] != u["column"])
+
+    def down(t, u):
+        return ("above", "below")[t["row"] > u["row"]] * (t["row"] != u["row"])
+
+    def seen_from(t, u):
+        return f"from the {u['shape']} {down(t, u)} {across(t, u)}".replace("  ", " ").strip()
+
     captions = (
         *_said(rng, [(third(t), f"{t['colour']} {t['shape']}") for t in things]),
         _chained(rng, things, fact, seen_from),
@@ -1251,7 +1290,10 @@ def science_magnets(rng, split):
         return c.done()
 
     answer = "repel" if poles[1] == poles[2] else "attract"
-    caption = f"left magnet {poles[0]} {poles[1]}, right magnet {poles[2]} {poles[3]}; facing {poles[1]} and {poles[2]}: {answer}"
+    caption = (
+        f"left magnet {poles[0]} {poles[1]}, right magnet {poles[2]} {poles[3]}; facing {poles[1]}"
+        f" and {poles[2]}: {answer}"
+    )
     qs = [
         choice(
             rng,
@@ -1298,7 +1340,7 @@ def science_thermometers(rng, split):
     captions = [
         f"{c}; hottest {hot}, coldest {cold}"
         for c in (
-            *_said(rng, zip(sides, levels), ", ", 0),
+            *_said(rng, zip(sides, levels, strict=False), ", ", 0),
             _chained(
                 rng,
                 range(n),
@@ -1320,7 +1362,7 @@ def science_thermometers(rng, split):
         ),
         *(
             Question(f"What does the {s} thermometer show?", str(v), "level", why=f"{s} {v}")
-            for s, v in zip(sides, levels)
+            for s, v in zip(sides, levels, strict=False)
         ),
     ]
     return Scene(spec, draw, *captions, qs)
@@ -1347,7 +1389,7 @@ def science_balance(rng, split):
         dy = 22 * math.sin(math.radians(spec["angle"])) * tilt
         c.polygon([(x, y), (x + 6, y + 28), (x - 6, y + 28)], (120, 120, 125))
         c.line([(x - 22, y - dy), (x + 22, y + dy)], width=2)
-        for s, col, r in zip((-1, 1), (a, b), spec["sizes"]):
+        for s, col, r in zip((-1, 1), (a, b), spec["sizes"], strict=False):
             px, py = x + 20 * s, y + dy * s
             c.line([(px, py), (px, py + 10)], width=0.8)
             c.line([(px - 8, py + 10), (px + 8, py + 10)], width=1.5)
@@ -1381,13 +1423,14 @@ def science_balance(rng, split):
 
 
 @family
+# particles on a jittered lattice, so that none hides another
 def science_solutions(rng, split):
     "Two or three vessels with dissolved particles"
     n = int(rng.integers(2, 4))
     counts = [int(v) for v in pick(rng, range(1, 9), n)]
     colour = pick(rng, COLOURS)
     places, dots = [0, 3] if n == 2 else [0, int(rng.integers(1, 3)), 3], []
-    for i, k in zip(places, counts):  # particles on a jittered lattice, so that none hides another
+    for i, k in zip(places, counts, strict=False):
         dots.append(
             [
                 [
@@ -1409,7 +1452,7 @@ def science_solutions(rng, split):
 
     def draw():
         c = _Canvas(background=spec["background"])
-        for i, ds in zip(places, dots):
+        for i, ds in zip(places, dots, strict=False):
             l, r = CELL * i + 1, CELL * (i + 1) - 1
             c.box(l, CELL, r, 3 * CELL - 1, (205, 230, 250))
             c.line([(l, 9), (l, 3 * CELL - 1), (r, 3 * CELL - 1), (r, 9)], width=1.2)
@@ -1421,7 +1464,7 @@ def science_solutions(rng, split):
     captions = [
         f"{colour} particles: {c}; most {most}, least {least}"
         for c in (
-            *_said(rng, zip(sides, counts), ", ", 0),
+            *_said(rng, zip(sides, counts, strict=False), ", ", 0),
             _chained(
                 rng,
                 range(n),
@@ -1449,7 +1492,7 @@ def science_solutions(rng, split):
             Question(
                 f"How many particles are in the {s} solution?", str(v), "count", why=f"{s} {v}"
             )
-            for s, v in zip(sides, counts)
+            for s, v in zip(sides, counts, strict=False)
         ),
     ]
     return Scene(spec, draw, *captions, qs)
@@ -1554,13 +1597,16 @@ def conversation(
     split: str,  # a name from `SPLITS`
     index: int,  # which one
     turns: int = 3,  # question-answer turns at most, besides the caption
-    characters: int = 240,  # a turn that would make the conversation longer than this is left out; the first one stays
+    # a turn that would make the conversation longer than this is left out; the first one stays
+    characters: int = 240,
     first: float = 0.25,  # how often the caption comes before the questions
     last: float = 0.45,  # how often it comes after them
-    cot: float = 0.2,  # how often, instead of a caption, the last question is answered with the reasoning first
+    # how often, instead of a caption, the last question is answered with the reasoning first
+    cot: float = 0.2,
     free: float = 0.0,  # how often a caption is in random order
     named: float = 0.0,  # how often it goes from thing to thing by name instead
-    kinds: tuple = (),  # only questions of these kinds, if the scene has any of them; all by default
+    # only questions of these kinds, if the scene has any of them; all by default
+    kinds: tuple = (),
     thinking: float = 0.0,  # how often any other question is answered with the reasoning first
 ) -> dict:
     "A sample in FineVision's schema: `images`, `texts`, `source`"
@@ -1569,11 +1615,14 @@ def conversation(
     caption = dict(
         zip(
             ("user", "assistant"),
-            (DESCRIBE_NAMED, s.named)
-            if form < named
-            else (DESCRIBE_FREELY, s.free)
-            if form < named + free
-            else (DESCRIBE, s.caption),
+            (
+                (DESCRIBE_NAMED, s.named)
+                if form < named
+                else (DESCRIBE_FREELY, s.free)
+                if form < named + free
+                else (DESCRIBE, s.caption)
+            ),
+            strict=False,
         )
     )
     texts, length = [], len(caption["assistant"])

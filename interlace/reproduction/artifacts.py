@@ -9,14 +9,15 @@ __all__ = ['LABELS', 'WIDTH', 'MODELS', 'label', 'read_runs', 'figure_style', 's
 # %% ../../nbs/reproduction/02_artifacts.ipynb #442248c8
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import matplotlib as mpl
 import seaborn as sns
+
 from interlace.core.project import (
     BadInput,
-    finished,
     fingerprint,
+    finished,
     project_root,
     provenance,
     read_json,
@@ -57,11 +58,13 @@ def read_runs(
         r = read_json(f)
         if r.get("kind") != "variant":
             raise BadInput(
-                f"{f}: a record of kind '{r.get('kind')}', not of a variant; give records that the evaluate stage wrote"
+                f"{f}: a record of kind '{r.get('kind')}', not of a variant; give records that the"
+                " evaluate stage wrote"
             )
         if asked is not None and r["data"] != asked:
             raise BadInput(
-                f"{f}: it answered other questions than {files[0]}; run both again on the same benchmarks"
+                f"{f}: it answered other questions than {files[0]}; run both again on the same"
+                " benchmarks"
             )
         asked = r["data"]
         runs.setdefault((r["model"], r["variant"]), []).append(r)
@@ -160,9 +163,11 @@ def strip(
 def _inputs(files):
     root = project_root()
     return {
-        str(Path(f).resolve().relative_to(root))
-        if Path(f).resolve().is_relative_to(root)
-        else Path(f).name: fingerprint(Path(f))
+        (
+            str(Path(f).resolve().relative_to(root))
+            if Path(f).resolve().is_relative_to(root)
+            else Path(f).name
+        ): fingerprint(Path(f))
         for f in files
     }
 
@@ -190,7 +195,8 @@ def _omitted(files):
 
 def _marked(caption, mark):
     return (
-        f"{mark}: random stand-ins for models, data and benchmarks; no number here says anything. {caption}"
+        f"{mark}: random stand-ins for models, data and benchmarks; no number here says anything."
+        f" {caption}"
         if mark
         else caption
     )
@@ -246,15 +252,17 @@ def _markdown(table):
 
 
 def _latex(table, caption, name):
-    escape = lambda s: (
-        str(s)
-        .replace("\\", r"\textbackslash{}")
-        .replace("&", r"\&")
-        .replace("%", r"\%")
-        .replace("_", r"\_")
-        .replace("±", r"$\pm$")
-        .replace("ρ", r"$\rho$")
-    )
+    def escape(s):
+        return (
+            str(s)
+            .replace("\\", r"\textbackslash{}")
+            .replace("&", r"\&")
+            .replace("%", r"\%")
+            .replace("_", r"\_")
+            .replace("±", r"$\pm$")
+            .replace("ρ", r"$\rho$")
+        )
+
     lines = [
         r"\begin{table}",
         r"\centering",

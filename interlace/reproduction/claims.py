@@ -8,6 +8,7 @@ __all__ = ['reported', 'paper_table', 'claims']
 # %% ../../nbs/reproduction/01_claims.ipynb #a70a506a
 import json
 from functools import lru_cache
+
 from ..core.project import package_folder
 
 # %% ../../nbs/reproduction/01_claims.ipynb #a60a896d
@@ -47,13 +48,17 @@ def claims() -> list:
                 dict(
                     id=f"comparison/{method}/{column}",
                     kind="value",
-                    text=f"{method} at {row['sparsity']}%: {column.replace('_', ' ')} (Qwen3-VL-8B)",
+                    text=(
+                        f"{method} at {row['sparsity']}%: {column.replace('_', ' ')} (Qwen3-VL-8B)"
+                    ),
                     paper=row[column],
-                    unit="x"
-                    if column == "ttft_speedup"
-                    else "%"
-                    if column == "relative"
-                    else "points",
+                    unit=(
+                        "x"
+                        if column == "ttft_speedup"
+                        else "%"
+                        if column == "relative"
+                        else "points"
+                    ),
                     method=method,
                     column=column,
                 )
@@ -64,7 +69,10 @@ def claims() -> list:
                 dict(
                     id=f"ratios/{model}/{ratio}",
                     kind="value",
-                    text=f"{model}, {ratio} dropped, relative to the dense model, both with chain of thought",
+                    text=(
+                        f"{model}, {ratio} dropped, relative to the dense model, both with chain of"
+                        " thought"
+                    ),
                     paper=v,
                     unit="%",
                     model=model,
@@ -76,7 +84,10 @@ def claims() -> list:
             dict(
                 id=f"ablation/{strategy}",
                 kind="value",
-                text=f"{strategy} relative to INTERLACE, average over the benchmarks (Qwen3-VL-8B, 25%)",
+                text=(
+                    f"{strategy} relative to INTERLACE, average over the benchmarks (Qwen3-VL-8B,"
+                    " 25%)"
+                ),
                 paper=row["average"],
                 unit="%",
                 strategy=strategy.lower(),
@@ -84,7 +95,7 @@ def claims() -> list:
         )
 
     def ordered(family, names, values, what):
-        pairs = sorted(zip(names, values), key=lambda p: -p[1])
+        pairs = sorted(zip(names, values, strict=True), key=lambda p: -p[1])
         return [
             dict(
                 id=f"order/{family}/{a} > {b}",
@@ -95,7 +106,7 @@ def claims() -> list:
                 above=a,
                 below=b,
             )
-            for (a, x), (b, y) in zip(pairs, pairs[1:])
+            for (a, x), (b, y) in zip(pairs, pairs[1:], strict=False)
         ]
 
     out += ordered("comparison", table.index, table["relative"], "relative performance at 25%")

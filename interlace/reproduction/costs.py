@@ -9,23 +9,25 @@ __all__ = ['BYTES', 'LIVE', 'GPUS', 'FINEVISION', 'DOMAIN_ROWS', 'QUESTIONS', 'E
            'Card', 'card', 'Assumptions', 'asked', 'sleb_evaluations', 'Planned', 'RunPlan', 'plan_run', 'resources']
 
 # %% ../../nbs/reproduction/05_costs.ipynb #f4950431
-import copy, math
+import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
 from ..core.project import BadInput, cores, load_profile, memory
-from ..method.decoder import find_decoder
-from ..method.selection import n_drops
-from ..nano.world import FAMILIES
-from ..nano.benchmarks import BENCHMARKS, ROWS
-from ..models.loading import load_config, model_folder, model_source, sees
 from ..evaluation.latency import PAPER_SHAPES, shaped_config
 from ..evaluation.text import TEXT_SETS, prose_windows, text_questions
-from .rehearsal import short_name, small, textual
+from ..method.decoder import find_decoder
+from ..method.selection import n_drops
+from ..models.loading import load_config, model_folder, model_source, sees
+from ..nano.benchmarks import BENCHMARKS, ROWS
+from ..nano.world import FAMILIES
 from .pipeline import stages, variants
+from .rehearsal import short_name, small, textual
 
 # %% ../../nbs/reproduction/05_costs.ipynb #d46288bc
 def config_of(
@@ -43,7 +45,8 @@ def config_of(
         )
     except Exception:
         raise BadInput(
-            f"{name}: its shape is not known before it is downloaded; put its config.json into a folder and name that as the model"
+            f"{name}: its shape is not known before it is downloaded; put its config.json into a"
+            " folder and name that as the model"
         ) from None
 
 
@@ -98,7 +101,9 @@ def sizes(
     one = {sum(p.numel() for p in l.parameters()) for l in decoder.layers}
     if len(one) > 1:
         raise BadInput(
-            f"{type(model).__name__}: its decoder layers differ in size ({min(one)} to {max(one)} parameters), so what is left depends on which are dropped; no plan is made for such a model"
+            f"{type(model).__name__}: its decoder layers differ in size ({min(one)} to {max(one)}"
+            " parameters), so what is left depends on which are dropped; no plan is made for such"
+            " a model"
         )
     layer, heads = one.pop(), text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -136,9 +141,12 @@ def sizes(
         and m is not decoder.layers
         and len(m) == vision.num_hidden_layers
     ]
-    inside = lambda n, m: (
-        isinstance(m, torch.nn.modules.conv._ConvNd) or any(n.startswith(s + ".") for s in stacks)
-    )
+
+    def inside(n, m):
+        return isinstance(m, torch.nn.modules.conv._ConvNd) or any(
+            n.startswith(s + ".") for s in stacks
+        )
+
     patch, merge = (
         vision.patch_size,
         getattr(vision, "spatial_merge_size", None) or getattr(config, "scale_factor", None),
@@ -281,7 +289,8 @@ def step_memory(
     checkpointing: bool = False,  # gradient checkpointing
     accumulation: int = 1,  # more than 1: gradients of the batches before are there
     processes: int = 1,  # that train together, one for each GPU
-    sharding: str = "ddp",  # what they share: 'ddp' (nothing), 'fsdp2' or 'zero3' (weights, gradients, optimizer)
+    # what they share: 'ddp' (nothing), 'fsdp2' or 'zero3' (weights, gradients, optimizer)
+    sharding: str = "ddp",
 ) -> dict:  # bytes on each GPU: `weights`, `gradients`, `optimizer`, `casts`, `activations`, `logits`, `gathered`
     "What lies in memory at the worst moment of a fine-tuning step"
     e, above, train, spread = (
@@ -295,7 +304,10 @@ def step_memory(
         spread and sharding == "zero3",
         bfloat16 and not spread,
     )
-    kept = lambda t: b.tokens * kept_bytes(s, b.length, t, dtype, bfloat16, attention)
+
+    def kept(t):
+        return b.tokens * kept_bytes(s, b.length, t, dtype, bfloat16, attention)
+
     inside = tuned * kept(True) + (above - tuned) * kept(False)
     if checkpointing:
         inside = above * b.tokens * s.hidden * e + max(
@@ -304,9 +316,11 @@ def step_memory(
     copies = (
         0
         if not cast
-        else max(0, 2 * s.matrices * tuned - 2 * b.tokens * s.vocabulary)
-        if checkpointing
-        else 2 * s.matrices * (above if e == 4 else tuned)
+        else (
+            max(0, 2 * s.matrices * tuned - 2 * b.tokens * s.vocabulary)
+            if checkpointing
+            else 2 * s.matrices * (above if e == 4 else tuned)
+        )
     )  # checkpointing lets go of them when the forward pass ends, with one copy of the logits fewer
     return dict(
         weights=(e * (s.rest + (layers - tuned) * s.layer) + (4 + 2 * zero3) * train) / gpus,
@@ -315,11 +329,15 @@ def step_memory(
         casts=copies + (2 * s.hidden * s.vocabulary if cast and e == 4 else 0),
         activations=inside + 4 * b.tokens * s.hidden + visual_bytes(s, b, e),
         logits=12 * b.tokens * s.vocabulary,
-        gathered=0
-        if not spread
-        else 2 * min(LIVE, s.parameters(s.layers - layers)[0])
-        if zero3
-        else 2 * (2 * s.layer + s.rest - s.tower),
+        gathered=(
+            0
+            if not spread
+            else (
+                2 * min(LIVE, s.parameters(s.layers - layers)[0])
+                if zero3
+                else 2 * (2 * s.layer + s.rest - s.tower)
+            )
+        ),
     )
 
 
@@ -344,7 +362,10 @@ def passing_bytes(
 ) -> float:
     "Bytes of one decoder layer at work, or of the vision tower where that takes more, and of what goes in"
     e, n, p = BYTES[dtype], b.tokens, b.pictures * b.patches
-    plain = lambda heads, positions: heads * positions * (2 * e + 4) if attention == "eager" else 0
+
+    def plain(heads, positions):
+        return heads * positions * (2 * e + 4) if attention == "eager" else 0
+
     layer = n * (
         s.hidden * 2 * e
         + max(
@@ -407,7 +428,10 @@ def card(
     name: str,  # a key of `GPUS`, in any spelling: 'RTX 4090', 'h100'
 ) -> tuple:  # (name, Card)
     "A device by its name"
-    plain = lambda t: "".join(c for c in t.lower() if c.isalnum())
+
+    def plain(t):
+        return "".join(c for c in t.lower() if c.isalnum())
+
     found = next((k for k in GPUS if plain(k) == plain(name)), None)
     if found is None:
         raise BadInput(f"no GPU '{name}'; there are {', '.join(GPUS)}")
@@ -429,7 +453,8 @@ class Assumptions(NamedTuple):
     )
     scaling: float = 0.9  # what each of several GPUs gets done of what it would alone
     reserve: float = 0.08  # share of a GPU's memory lost to its context and to fragmentation
-    first: int = 0  # the lowest tuned layer; 0, the dearest: the backward pass runs through the whole decoder
+    # the lowest tuned layer; 0, the dearest: the backward pass runs through the whole decoder
+    first: int = 0
     rows: float = FINEVISION["samples"]  # of the data set
     subsets: float = FINEVISION["subsets"]
     row_kb: float = FINEVISION["bytes"] / FINEVISION["samples"] / 1000
@@ -456,7 +481,9 @@ class Assumptions(NamedTuple):
 DOMAIN_ROWS = dict(
     ChartQA=18_265, TextVQA=21_953, ScienceQA=4_976
 )  # of FineVision's subsets of these names
-QUESTIONS = {  # benchmark: (rows of its lmms-eval split, pixels of a picture, text tokens of a prompt); pixels and tokens are assumed
+# benchmark: (rows of its lmms-eval split, pixels of a picture, text tokens of a prompt); pixels and
+# tokens are assumed
+QUESTIONS = {
     "AI2D": (3088, 0.3e6, 90),
     "ChartQA": (2500, 0.5e6, 50),
     "OCRBench": (1000, 0.6e6, 40),
@@ -503,7 +530,10 @@ PROSE = NANO._replace(
     longest_question=250,
     direct_tokens=16,
     row_kb=1.0,
-)  # windows of about a thousand characters; large matrices in bfloat16, on cores that have units for them (AMX): several times a core's nominal tenth of a TFLOP/s, elsewhere a fraction of it
+    # windows of about a thousand characters; large matrices in bfloat16, on cores that have units
+    # for
+    # them (AMX): several times a core's nominal tenth of a TFLOP/s, elsewhere a fraction of it
+)
 WIKITEXT_WINDOWS = 11_000  # about as many in WikiText-2's training split
 NANO_PIXELS = dict(HRBench4K=128**2, HRBench8K=192**2) | {"V-Star": 128**2}
 
@@ -673,11 +703,10 @@ def _data(stage, w, d):
     )
 
 
+# bytes: pictures are stored with about 0.3 for each pixel
 def _benchmarks(stage, w, d):
     every, hub = asked(w.p).values(), w.p["benchmark_data"] != "nano"
-    size = sum(
-        rows * pixels * 0.3 for rows, pixels, _ in every
-    )  # bytes: pictures are stored with about 0.3 for each pixel
+    size = sum(rows * pixels * 0.3 for rows, pixels, _ in every)
     return dict(
         minutes=(size / 1e6 / w.a.network_mb if hub else sum(r for r, *_ in every) * 0.01) / 60
         + 0.2,
@@ -796,9 +825,11 @@ def _train(stage, w, d, s, v):
         gpus=together,
         disk_mib=e * total / 2**20,
         scratch_mib=3 * (e * (total - trainable) + 12 * trainable) / 2**20,
-        remedy=_smaller(parts, p, d, w.p["processes"] if v.method == "dense" else None)
-        if sum(here.values()) > d.room
-        else "",
+        remedy=(
+            _smaller(parts, p, d, w.p["processes"] if v.method == "dense" else None)
+            if sum(here.values()) > d.room
+            else ""
+        ),
     )
 
 
@@ -843,10 +874,12 @@ def _evaluate(stage, w, d, s, v):
     layers, _ = _tuned(v, s) if v.method == "layers" else (s.layers, 0)
     total, _ = s.parameters(s.layers - layers)
     flops = passes = seconds = 0.0
-    held = lambda b, said: (
-        max(passing_bytes(s, b, p["eval_dtype"], p["attention"]), e * s.vocabulary * b.samples * 3)
-        + cache_bytes(s, b, said, layers, p["eval_dtype"]) * (1 + 1 / layers)
-    )
+
+    def held(b, said):
+        return max(
+            passing_bytes(s, b, p["eval_dtype"], p["attention"]), e * s.vocabulary * b.samples * 3
+        ) + cache_bytes(s, b, said, layers, p["eval_dtype"]) * (1 + 1 / layers)
+
     largest, worst, longest = Batch(0, 0), 0, 0
     for how in v.answers:
         limit = p["max_new_tokens"] if how == "direct" else p["reasoning_tokens"]
@@ -994,7 +1027,8 @@ class RunPlan:
     gpus: int  # that there are
     card: Card
     assume: Assumptions
-    models: list  # of each: `model`, `sizes`, `rows` (ratio, layers, parameters, trainable), `download_mib`
+    # of each: `model`, `sizes`, `rows` (ratio, layers, parameters, trainable), `download_mib`
+    models: list
     stages: list  # of `Planned`
 
     @property
@@ -1032,14 +1066,17 @@ class RunPlan:
         found = next((s for s in self.stages if s.name == name), None)
         if found is None:
             raise BadInput(
-                f"no stage '{name}' in profile '{self.profile}'; there are {', '.join(s.name for s in self.stages)}"
+                f"no stage '{name}' in profile '{self.profile}'; there are"
+                f" {', '.join(s.name for s in self.stages)}"
             )
         return found
 
     def _repr_markdown_(self):
-        table = lambda head, rows: "\n".join(
-            "| " + " | ".join(map(str, r)) + " |" for r in [head, ["---"] * len(head), *rows]
-        )
+        def table(head, rows):
+            return "\n".join(
+                "| " + " | ".join(map(str, r)) + " |" for r in [head, ["---"] * len(head), *rows]
+            )
+
         models = [
             [
                 short_name(m["model"]),
@@ -1063,9 +1100,11 @@ class RunPlan:
             name = (
                 s.name
                 if n == 1
-                else f"figures and tables ({n})"
-                if not s.notebook.startswith("stages/")
-                else f"{s.name} and {n - 1} like it"
+                else (
+                    f"figures and tables ({n})"
+                    if not s.notebook.startswith("stages/")
+                    else f"{s.name} and {n - 1} like it"
+                )
             )
             what = ", ".join(f"{k} {_gib(v / 2**20)}" for k, v in s.parts.items() if v >= 2**20)
             return [
@@ -1081,7 +1120,8 @@ class RunPlan:
             ]
 
         where = (
-            f"{self.gpus} x {self.gpu}, {self.card.memory_mib / 1024:.0f} GiB, {self.card.tflops:g} TFLOP/s in bfloat16 ({self.card.source})"
+            f"{self.gpus} x {self.gpu}, {self.card.memory_mib / 1024:.0f} GiB, {self.card.tflops:g}"
+            f" TFLOP/s in bfloat16 ({self.card.source})"
             if self.gpu != "cpu"
             else f"this machine, {cores()} cores, {self.card.memory_mib / 1024:.0f} GiB"
         )
@@ -1110,8 +1150,17 @@ class RunPlan:
                 [row(ss) for ss in groups.values()],
             ),
             "",
-            f"{'Core' if self.gpu == 'cpu' else 'GPU'} time {self.gpu_hours:,.1f} h, at least {self.hours:,.1f} h on the clock; {sum(s.passes for s in self.stages):,.0f} forward passes, {sum(s.flops for s in self.stages) / 1e15:,.1f} PFLOP.",
-            f"Disk {_gib(self.disk_mib)} GiB: models {_gib(sum(m['download_mib'] for m in self.models))}, data {_gib(biggest[0])}, saved variants {_gib(biggest[1])}, checkpoints {_gib(biggest[2])} while one is trained; the rest are benchmarks and records.",
+            (
+                f"{'Core' if self.gpu == 'cpu' else 'GPU'} time {self.gpu_hours:,.1f} h, at least"
+                f" {self.hours:,.1f} h on the clock; {sum(s.passes for s in self.stages):,.0f}"
+                f" forward passes, {sum(s.flops for s in self.stages) / 1e15:,.1f} PFLOP."
+            ),
+            (
+                f"Disk {_gib(self.disk_mib)} GiB: models"
+                f" {_gib(sum(m['download_mib'] for m in self.models))}, data {_gib(biggest[0])},"
+                f" saved variants {_gib(biggest[1])}, checkpoints {_gib(biggest[2])} while one is"
+                " trained; the rest are benchmarks and records."
+            ),
             "",
         ]
         lacking = {}
@@ -1119,7 +1168,9 @@ class RunPlan:
             lacking.setdefault(s.remedy, []).append(s)
         room = self.card.memory_mib * (1 - self.assume.reserve)
         said += [
-            f"Does not fit into {_gib(room)} GiB: {', '.join(s.name for s in ss[:3])}{f' and {len(ss) - 3} more' if len(ss) > 3 else ''} (up to {_gib(max(s.memory_mib for s in ss))} GiB). Remedy: {remedy}."
+            f"Does not fit into {_gib(room)} GiB:"
+            f" {', '.join(s.name for s in ss[:3])}{f' and {len(ss) - 3} more' if len(ss) > 3 else ''}"
+            f" (up to {_gib(max(s.memory_mib for s in ss))} GiB). Remedy: {remedy}."
             for remedy, ss in lacking.items()
         ] or [f"Everything fits into {_gib(room)} GiB."]
         return "\n".join(
@@ -1128,7 +1179,8 @@ class RunPlan:
                 "",
                 "Assumed: "
                 + ", ".join(f"{k} {v:.4g}" for k, v in self.assume._asdict().items())
-                + ". Parameters are counted, operations and bytes computed from them, times estimated.",
+                + ". Parameters are counted, operations and bytes computed from them, times"
+                " estimated.",
             ]
         )
 
@@ -1138,8 +1190,8 @@ class RunPlan:
 
 def plan_run(
     settings: dict,  # from `load_profile`
-    gpu: str
-    | None = None,  # a key of `GPUS`; by default 'cpu' for nano and rehearsals, and 'H100' for all else
+    # a key of `GPUS`; by default 'cpu' for nano and rehearsals, and 'H100' for all else
+    gpu: str | None = None,
     gpus: int | None = None,  # that there are; as many as the profile trains with by default
     assume: Assumptions | None = None,  # other values than the default ones
 ) -> RunPlan:
@@ -1150,7 +1202,9 @@ def plan_run(
     gpus, on_gpu = gpus or most, gpu != "cpu"
     if most > gpus:
         raise BadInput(
-            f"profile '{settings['profile']}': {most} processes train together, and there {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'}; lower processes and dense_processes, or give --gpus {most}"
+            f"profile '{settings['profile']}': {most} processes train together, and there"
+            f" {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'}; lower processes and"
+            f" dense_processes, or give --gpus {most}"
         )
     a = assume or (PROSE if textual(settings) else NANO if nano else Assumptions())
     work, d = _Work(settings, a), _Device(device, a)
@@ -1162,9 +1216,11 @@ def plan_run(
             dict(
                 model=m,
                 sizes=s,
-                download_mib=0
-                if Path(model_folder(m)).is_dir()
-                else BYTES[settings["dtype"]] * s.parameters()[0] / 2**20,
+                download_mib=(
+                    0
+                    if Path(model_folder(m)).is_dir()
+                    else BYTES[settings["dtype"]] * s.parameters()[0] / 2**20
+                ),
                 rows=[(r, s.layers - k, *s.parameters(k, k if r else s.layers)) for r, k in drops],
             )
         )

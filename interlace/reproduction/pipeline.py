@@ -7,11 +7,22 @@ __all__ = ['RULES', 'TWELVE', 'TEXT_SETS', 'LOADING', 'TRAINING', 'DRAWING', 'PR
            'extensions_of', 'check_names', 'stages', 'code_of', 'reproduce']
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #a57c727f
-import ast, contextlib, json, math, os, re, shutil, signal, subprocess, sys, tempfile, threading
+import ast
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
+
 import interlace
 from interlace.core.project import (
     BadInput,
@@ -67,7 +78,10 @@ def variants(
     "All variants of one model"
     first, seeds, top = model == settings["models"][0], settings["seeds"], max(settings["ratios"])
     if textual(settings):
-        at = lambda name, r, s=seeds[0]: Variant(plan_name(name, r), "layers", name, r, True, s)
+
+        def at(name, r, s=seeds[0]):
+            return Variant(plan_name(name, r), "layers", name, r, True, s)
+
         return [
             Variant("dense", seed=seeds[0]),
             Variant("dense-ft", tune=True, seed=seeds[0]),
@@ -88,7 +102,10 @@ def variants(
                 )
             ),
         ]
-    both = lambda s: ("direct", "reasoned") if s == seeds[0] else ("direct",)
+
+    def both(s):
+        return ("direct", "reasoned") if s == seeds[0] else ("direct",)
+
     if not first:
         return [
             Variant("dense", seed=seeds[0], answers=("reasoned",)),
@@ -105,9 +122,10 @@ def variants(
                 for r in settings["ratios"]
             ),
         ]
-    tuned = lambda name, strategy, s, **kw: Variant(
-        plan_name(name, top), "layers", strategy, top, True, s, **kw
-    )
+
+    def tuned(name, strategy, s, **kw):
+        return Variant(plan_name(name, top), "layers", strategy, top, True, s, **kw)
+
     out = [
         Variant("dense", answers=("direct", "reasoned"), seed=seeds[0]),
         *(Variant("dense-ft", tune=True, seed=s, answers=both(s)) for s in seeds),
@@ -136,7 +154,9 @@ def _as_many(settings):
     n, steps = settings["dense_processes"], settings["accumulation"] * settings["processes"]
     if steps % n:
         raise BadInput(
-            f"profile '{settings['profile']}': accumulation {settings['accumulation']} x processes {settings['processes']} is no multiple of dense_processes {n}, and a step of the dense model would see other samples; change one of them"
+            f"profile '{settings['profile']}': accumulation {settings['accumulation']} x processes"
+            f" {settings['processes']} is no multiple of dense_processes {n}, and a step of the"
+            " dense model would see other samples; change one of them"
         )
     return dict(processes=n, accumulation=steps // n)
 
@@ -194,17 +214,20 @@ def check_names(
         there = [*known, *added[what]]
         if unknown := [n for n in settings[setting] if n not in there]:
             raise BadInput(
-                f"{where}: {setting} {unknown[0]}: no such {what}; there are {', '.join(there)}; others are added by a file named in extensions"
+                f"{where}: {setting} {unknown[0]}: no such {what}; there are {', '.join(there)};"
+                " others are added by a file named in extensions"
             )
     if textual(settings) and (
         seen := [b for b in settings["benchmarks"] if b in TWELVE] + settings["domains"]
     ):
         raise BadInput(
-            f"{where}: {seen[0]} asks about pictures, and data = {settings['data']} means a text model; ask {' and '.join(TEXT_SETS)}, and no domains"
+            f"{where}: {seen[0]} asks about pictures, and data = {settings['data']} means a text"
+            f" model; ask {' and '.join(TEXT_SETS)}, and no domains"
         )
     if unasked := [d for d in settings["domains"] if d not in settings["benchmarks"]]:
         raise BadInput(
-            f"{where}: domains {unasked[0]}: Table 4 has the score of that benchmark, and benchmarks lacks it; add it there, or take another domain"
+            f"{where}: domains {unasked[0]}: Table 4 has the score of that benchmark, and"
+            " benchmarks lacks it; add it there, or take another domain"
         )
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #a685a861
@@ -247,37 +270,52 @@ def stages(
     "All stages of a profile, in an order in which they can run"
     p, models, seeds = settings["profile"], settings["models"], settings["seeds"]
     runs, figures, tables = f"runs/{p}", f"figures/{p}", f"tables/{p}"
-    take = lambda *names: {n: settings[n] for n in names}
+
+    def take(*names):
+        return {n: settings[n] for n in names}
+
     if len({*map(short, models)}) < len(models):
         raise BadInput(
-            f"profile '{p}': two models are called {short(models[0])}; their folders would be one: rename one of them"
+            f"profile '{p}': two models are called {short(models[0])}; their folders would be one:"
+            " rename one of them"
         )
     shown = take("dtype", "attention") | dict(
         min_pixels=settings["eval_min_pixels"], max_pixels=settings["eval_max_pixels"]
     )  # as in the evaluation
     gpu = 0 if small(settings) else 1
-    name = lambda stage, model, seed=seeds[0]: (
-        stage
-        + (f"-s{seed}" if seed != seeds[0] else "")
-        + (f"-{short(model)}" if model != models[0] else "")
-    )
-    weights = lambda model: (
-        [f"interlace/weights/{model}/model.safetensors"]
-        if (project_root() / "interlace" / "weights" / model).is_dir()
-        else []
-    )
+
+    def name(stage, model, seed=seeds[0]):
+        return (
+            stage
+            + (f"-s{seed}" if seed != seeds[0] else "")
+            + (f"-{short(model)}" if model != models[0] else "")
+        )
+
+    def weights(model):
+        return (
+            [f"interlace/weights/{model}/model.safetensors"]
+            if (project_root() / "interlace" / "weights" / model).is_dir()
+            else []
+        )
+
     data, questions = f"{runs}/data", f"{runs}/benchmarks"
     own, extended = (
         extensions_of(settings),
         lambda files: [_at(f) for e in files for f in extension_files(e)],
     )
-    together = lambda plan: (
-        dict(processes=settings["processes"], accumulation=settings["accumulation"])
-        if plan
-        else _as_many(settings)
-    )
+
+    def together(plan):
+        return (
+            dict(processes=settings["processes"], accumulation=settings["accumulation"])
+            if plan
+            else _as_many(settings)
+        )
+
     asked, written = f"{questions}/manifest.json", f"{data}/manifest.json"
-    of_domain = lambda d: f"{data}/{d}/manifest.json"
+
+    def of_domain(d):
+        return f"{data}/{d}/manifest.json"
+
     prose = textual(settings)
     out = [
         Stage(
@@ -327,9 +365,10 @@ def stages(
             for v in every
             if v.strategy and v.strategy not in ("sleb", "sleb-ft")
         )
-        at = lambda strategy, ratio, seed: (
-            f"{home}/plans/{plan_name(strategy, ratio)}{f'-s{seed}' if strategy == 'random' and seed != seeds[0] else ''}.json"
-        )
+
+        def at(strategy, ratio, seed):
+            return f"{home}/plans/{plan_name(strategy, ratio)}{f'-s{seed}' if strategy == 'random' and seed != seeds[0] else ''}.json"
+
         plans[model] = {
             (strategy, ratio, seed): at(strategy, ratio, seed) for strategy, ratio, seed in wanted
         }
@@ -472,27 +511,36 @@ def stages(
                 )
             )
     first, top = models[0], max(settings["ratios"])
-    runs_of = lambda model, *names: [
-        f for name in names for (m, n, _), f in records.items() if m == model and n == name
-    ]
-    artefact = lambda folder, name, *suffixes: [f"{folder}/{name}.{s}" for s in (*suffixes, "json")]
-    figure = lambda n, inputs, **kw: Stage(
-        n,
-        f"figures/{n}",
-        dict(profile=p, out=figures) | kw,
-        inputs,
-        artefact(figures, n, "png", "pdf"),
-        600,
-    )
-    table = lambda n, inputs, **kw: Stage(
-        n,
-        f"tables/{n}",
-        dict(profile=p, out=tables) | kw,
-        inputs,
-        artefact(tables, n, "csv", "md", "tex"),
-        600,
-    )
-    at = lambda strategy, ratio=top: plan_name(strategy, ratio)
+
+    def runs_of(model, *names):
+        return [f for name in names for (m, n, _), f in records.items() if m == model and n == name]
+
+    def artefact(folder, name, *suffixes):
+        return [f"{folder}/{name}.{s}" for s in (*suffixes, "json")]
+
+    def figure(n, inputs, **kw):
+        return Stage(
+            n,
+            f"figures/{n}",
+            dict(profile=p, out=figures) | kw,
+            inputs,
+            artefact(figures, n, "png", "pdf"),
+            600,
+        )
+
+    def table(n, inputs, **kw):
+        return Stage(
+            n,
+            f"tables/{n}",
+            dict(profile=p, out=tables) | kw,
+            inputs,
+            artefact(tables, n, "csv", "md", "tex"),
+            600,
+        )
+
+    def at(strategy, ratio=top):
+        return plan_name(strategy, ratio)
+
     if textual(settings):
         every = [*records.values()]
         return out + [
@@ -630,7 +678,8 @@ def stages(
     ]
     if twice := [s.name for i, s in enumerate(out) if s.name in [o.name for o in out[:i]]]:
         raise BadInput(
-            f"profile '{p}': two stages are called {twice[0]}; call the strategy of your own something else"
+            f"profile '{p}': two stages are called {twice[0]}; call the strategy of your own"
+            " something else"
         )
     return out
 
@@ -717,7 +766,8 @@ def _check_outputs(matrix, profile):
         at = next(f for f in (root / folder / profile, root / folder, root) if f.exists())
         if not at.is_dir() or not os.access(at, os.W_OK):
             raise BadInput(
-                f"{at.relative_to(root) if at != root else at}: cannot be written; make it a folder that you may write to"
+                f"{at.relative_to(root) if at != root else at}: cannot be written; make it a folder"
+                " that you may write to"
             )
 
 
@@ -843,12 +893,13 @@ def reproduce(
     profile: str = "nano",  # a section of settings.ini
     only: list | None = None,  # stages, by name, with what they need; all by default
     cores: int | None = None,  # all by default
-    memory: int
-    | None = None,  # MiB; by default the profile's, and at most nine tenths of what there is
+    # MiB; by default the profile's, and at most nine tenths of what there is
+    memory: int | None = None,
     dry_run: bool = False,  # say what would run, and run nothing
-    rehearse: bool = False,  # with tiny stand-ins for models, data and benchmarks; marked on every artefact
-    cluster: str
-    | None = None,  # submit stages as jobs: a folder of nbs/paper/clusters by name, or that of a Snakemake profile
+    # with tiny stand-ins for models, data and benchmarks; marked on every artefact
+    rehearse: bool = False,
+    # submit stages as jobs: a folder of nbs/paper/clusters by name, or that of a Snakemake profile
+    cluster: str | None = None,
 ) -> int:  # exit status
     "Run all stages of a profile that are not up to date"
     root = project_root()
@@ -883,18 +934,22 @@ def reproduce(
     )
     if cluster and not submit:
         raise BadInput(
-            f"{cluster}: no config.yaml there, and no such folder in nbs/paper/clusters; there are {', '.join(sorted(f.name for f in (root / 'nbs' / 'paper' / 'clusters').iterdir()))}"
+            f"{cluster}: no config.yaml there, and no such folder in nbs/paper/clusters; there are"
+            f" {', '.join(sorted(f.name for f in (root / 'nbs' / 'paper' / 'clusters').iterdir()))}"
         )
     try:
-        import snakemake, papermill
+        import papermill
+        import snakemake
     except ImportError as e:
         raise BadInput(
-            f"reproducing needs {e.name}; install it with: pip install 'interlace-companion[reproduce]'"
+            f"reproducing needs {e.name}; install it with: pip install"
+            " 'interlace-companion[reproduce]'"
         ) from None
     notebooks, pid = root / "runs" / profile / "notebooks", root / "runs" / "snakemake.pid"
     if pid.exists() and pid.read_text().isdigit() and _alive(int(pid.read_text())):
         raise BadInput(
-            f"{pid.relative_to(root)}: another run (process {pid.read_text()}) is going on in this folder; wait for it, or end it"
+            f"{pid.relative_to(root)}: another run (process {pid.read_text()}) is going on in this"
+            " folder; wait for it, or end it"
         )
     if not dry_run:
         notebooks.mkdir(parents=True, exist_ok=True)
@@ -917,11 +972,14 @@ def reproduce(
     gpus = 0 if here or cluster or dry_run else _gpus()
     if large := [s for s in _needed(matrix, only) if s.gpus > gpus > 0]:
         raise BadInput(
-            f"profile '{profile}': stage {large[0].name} takes {large[0].gpus} GPUs, and {gpus} {'is' if gpus == 1 else 'are'} here; lower processes or dense_processes (interlace plan-run says what fits), submit with --cluster, or run others with --only"
+            f"profile '{profile}': stage {large[0].name} takes {large[0].gpus} GPUs, and {gpus}"
+            f" {'is' if gpus == 1 else 'are'} here; lower processes or dense_processes (interlace"
+            " plan-run says what fits), submit with --cluster, or run others with --only"
         )
     if not (here or cluster or dry_run or gpus):
         print(
-            f"profile '{profile}' is meant for GPUs, and none is here; --rehearse runs it with stand-ins",
+            f"profile '{profile}' is meant for GPUs, and none is here; --rehearse runs it with"
+            " stand-ins",
             file=sys.stderr,
         )
     env["INTERLACE_GPUS"] = str(gpus)
@@ -984,7 +1042,8 @@ def reproduce(
             )
         else:
             print(
-                f"done: figures/{profile}, tables/{profile}; executed notebooks in runs/{profile}/notebooks"
+                f"done: figures/{profile}, tables/{profile}; executed notebooks in"
+                f" runs/{profile}/notebooks"
             )
         return 0
     if failed := _failure(notebooks):
@@ -992,7 +1051,8 @@ def reproduce(
         if name == "BadInput":
             raise BadInput(value)
         print(
-            f"{path.relative_to(root)}: {name}: {value.splitlines()[0] if value else ''}; the notebook shows where",
+            f"{path.relative_to(root)}: {name}: {value.splitlines()[0] if value else ''}; the"
+            " notebook shows where",
             file=sys.stderr,
         )
     else:

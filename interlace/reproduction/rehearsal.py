@@ -9,7 +9,8 @@ __all__ = ['MARK', 'SMALL', 'short_name', 'rehearsed', 'textual', 'small', 'stan
 from pathlib import Path
 
 from tqdm.auto import tqdm
-from ..core.project import BadInput, finished, fingerprint, read_json, write_json
+
+from ..core.project import BadInput, fingerprint, finished, read_json, write_json
 
 # %% ../../nbs/reproduction/03_rehearsal.ipynb #4f99e04f
 MARK = "REHEARSAL"  # in the name of every stand-in model, and so in every record and caption
@@ -48,7 +49,8 @@ def rehearsed(
     "A profile's settings with stand-ins for its models, data and benchmarks"
     if small(settings):
         raise BadInput(
-            f"profile '{settings['profile']}' needs no rehearsal: its models, data and benchmarks are here; run it with interlace reproduce --profile {settings['profile']}"
+            f"profile '{settings['profile']}' needs no rehearsal: its models, data and benchmarks"
+            f" are here; run it with interlace reproduce --profile {settings['profile']}"
         )
     profile = f"{settings['profile']}-rehearsal"
     stand_ins = f"runs/{profile}/stand-ins"
@@ -87,12 +89,12 @@ def stand_in_model(
     name: str,  # of the model it stands for, e.g. 'Qwen3-VL-8B-Instruct'
 ):
     "Write a tiny random Qwen3-VL with the depth of the model that it stands for"
+    from interlace.evaluation.latency import PAPER_SHAPES
     from interlace.nano.model import (
         LAYERS,
         nano_model,
         nano_processor,
     )  # imported where they are needed: the front of a run is to start at once
-    from interlace.evaluation.latency import PAPER_SHAPES
 
     processor = nano_processor()
     shape = PAPER_SHAPES.get(name.removesuffix("-Instruct"))
@@ -120,7 +122,10 @@ def write_stand_ins(
     if done.exists() and read_json(done) == wanted:
         return
     steps = [
-        *((stand_in_model, to, short_name(m)) for to, m in zip(r["models"], settings["models"])),
+        *(
+            (stand_in_model, to, short_name(m))
+            for to, m in zip(r["models"], settings["models"], strict=True)
+        ),
         (write_finevision_like, r["data"]),
         (write_benchmarks_like, r["benchmark_data"]),
     ]
