@@ -10,10 +10,11 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test axe docs lab bench budget shapes nano-l nano-s outputs readme lock clean
+.PHONY: help setup reproduce test lint axe docs lab bench budget shapes nano-l nano-s outputs readme lock clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
+	@echo "make lint                      what the formatter and the linter say"
 	@echo "make lab                       read and run the notebooks in JupyterLab"
 	@echo "make docs                      build the site into _docs/html"
 	@echo "make bench                     the shortcuts of this project against the usual way, side by side"
@@ -41,9 +42,13 @@ reproduce: setup
 
 test: export HF_HUB_OFFLINE = 1
 test: export HF_DATASETS_OFFLINE = 1
-test: setup axe
+test: setup axe lint
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+lint: setup
+	$(BIN)/ruff check nbs tests docs
+	$(BIN)/ruff format --check nbs tests docs
 
 # the accessibility check of the site is npm's; without npm its tests are skipped and say so
 axe: $(VENV)/axe/node_modules/axe-core

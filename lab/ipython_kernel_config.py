@@ -1,3 +1,7 @@
-"Notebooks of this environment draw with twice the pixels, as their stored outputs are: `make setup` copies this to .venv/etc/ipython."
+"""Notebooks of this environment draw at double resolution, like their stored outputs.
+
+`make setup` copies this file to .venv/etc/ipython.
+"""
+
 c = get_config()  # noqa: F821
 c.InlineBackend.figure_formats = {"retina"}

@@ -1,4 +1,4 @@
-"""Tiny random models of the families that the surgery is tested on, and a copy of the project to run things in."""
+"""Tiny random models of all families under test, and a copy of the project for runs."""
 
 import os
 import shutil
@@ -15,7 +15,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def needed(thing, what):
-    "`thing`; where it is missing the test is skipped, or fails where INTERLACE_BROWSER=required says that it must run"
+    """Return `thing`; skip the test if it is missing
+
+    With INTERLACE_BROWSER=required the test fails instead.
+    """
     if thing:
         return thing
     (pytest.fail if os.environ.get("INTERLACE_BROWSER") == "required" else pytest.skip)(
@@ -25,7 +28,7 @@ def needed(thing, what):
 
 @pytest.fixture(scope="session")
 def browser():
-    "A headless Chromium that speaks to nobody"
+    "A headless Chromium without any network traffic of its own"
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="not here: the package playwright: pip install -e .[dev]"
     )
@@ -294,7 +297,7 @@ def tiny(name, seed=0):
 
 
 def pytest_collection_modifyitems(items):
-    "The longest files first, so that the workers end together"
+    "Run the longest files first, so that the workers finish together"
     first = [
         "test_reproduction.py",
         "test_rehearsal.py",
@@ -314,7 +317,7 @@ def family(request):
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):
-    "A copy of the project to run, change and break"
+    "A copy of the project that tests may run, change and break"
     to = tmp_path_factory.mktemp("project")
     for name in ("nbs", "interlace"):
         shutil.copytree(
@@ -328,7 +331,7 @@ def project(tmp_path_factory):
 
 
 def command(*args):
-    "The console command in this process: quick, for it imports nothing anew"
+    "Run the console command in this process, which is quick because its imports are done"
     import contextlib
     import io
 
@@ -341,7 +344,7 @@ def command(*args):
 
 
 def interlace(*args, root=ROOT, python=sys.executable, **env):
-    "The console command as a process in a project folder"
+    "Run the console command as a separate process in a project folder"
     env = os.environ | {"PYTHONPATH": str(root), "INTERLACE_ROOT": str(root)} | env
     return subprocess.run(
         [python, "-m", "interlace.cli", *map(str, args)],

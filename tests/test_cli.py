@@ -1,4 +1,7 @@
-"""The console command: each subcommand at work on a small model, and each kind of bad input: one clear line, status 2, nothing left behind."""
+"""The console command: each subcommand on a small model, and each kind of bad input.
+
+Bad input produces one clear line and status 2, and leaves nothing behind.
+"""
 
 import json
 import shutil
@@ -14,7 +17,7 @@ from interlace.nano.model import nano_model, nano_processor
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    "A small untrained model in a folder, and data"
+    "A folder with a small untrained model and data"
     d = tmp_path_factory.mktemp("cli")
     processor = nano_processor()
     save(nano_model(processor=processor, layers=12), processor, d / "model")
@@ -475,7 +478,10 @@ def tree(folder):
     ],
 )
 def test_a_users_work_is_never_destroyed(work, tmp_path, args, why):
-    "Above the model, the model itself, through a link, inside it, the data: refused before any work, and everything is still there"
+    """Output that would destroy an input is refused before any work, and every file is kept
+
+    Such outputs are the model, a folder above or inside it, a link to it, and the data.
+    """
     shutil.copytree(work / "model", tmp_path / "models" / "mine")
     shutil.copytree(work / "model", tmp_path / "other")
     shutil.copy(work / "data" / "calibration.parquet", tmp_path / "data.parquet")
@@ -504,7 +510,7 @@ def test_a_users_work_is_never_destroyed(work, tmp_path, args, why):
 
 
 def test_what_a_command_wrote_it_may_replace_when_asked(work, tmp_path):
-    "And what it writes has the modes of any new file"
+    "The new output also has the permissions of any new file"
     args = (
         "prune",
         "--model",
@@ -569,7 +575,7 @@ def test_weights_that_are_no_numbers(work, tmp_path, value, why):
 
 
 def test_code_in_a_model_folder_never_runs(work, tmp_path):
-    "Whatever standard input says"
+    "Code is not run, whatever standard input answers"
     import os
     import subprocess
     import sys

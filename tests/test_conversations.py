@@ -1,4 +1,4 @@
-"""Conversations of every shape: text only, several pictures, a text model's tokenizer, both padding sides."""
+"""Conversations: text only, several images, a text model's tokenizer, both padding sides."""
 
 import io
 
@@ -136,7 +136,7 @@ def test_calibration_prompts_hold_no_answer(processor):
 
 
 def stored(image, kind="PNG", **options):
-    "An image as a file holds it"
+    "An image as a file stores it"
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
@@ -156,7 +156,7 @@ def test_a_photo_is_upright_whatever_its_exif_says(turn):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_what_is_transparent_is_white(mode):
-    "A black square on a transparent ground: as Qwen's own preprocessing shows it, with a palette too"
+    "A black square stays black on white, as in Qwen's own preprocessing, also with a palette"
     image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     image.paste((0, 0, 0, 255), (10, 10, 30, 30))
     seen = open_image(stored(image.convert(mode)))

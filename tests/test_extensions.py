@@ -1,4 +1,7 @@
-"""Strategies and benchmarks of one's own: from a file that a profile names to the stages of a run, and each way to get it wrong."""
+"""User-defined strategies and benchmarks, from the file in a profile to the stages of a run.
+
+Each possible mistake is tested too.
+"""
 
 import json
 
@@ -74,7 +77,7 @@ def own(tmp_path, monkeypatch):
 
 
 def cells(notebook, parameters):
-    "What a notebook's code leaves behind, run in this process with these parameters"
+    "Run a notebook's code in this process with these parameters; return its variables"
     left = {}
     for c in json.loads((ROOT / "nbs" / "paper" / f"{notebook}.ipynb").read_text())["cells"]:
         if c["cell_type"] == "code":
@@ -135,7 +138,7 @@ def test_one_stage_really_runs_and_a_change_in_a_file_reruns_it(own):
 
 
 def test_stages_import_them_and_records_name_them(own):
-    "The notebooks of plans and of the evaluation, with the parameters that the matrix gives them"
+    "Run the notebooks of plans and evaluation with their parameters from the run matrix"
     from interlace.evaluation.benchmarks import prepare_benchmarks
     from interlace.evaluation.harness import added_exam
 
@@ -181,7 +184,7 @@ def test_stages_import_them_and_records_name_them(own):
 
 
 def test_by_hand(own):
-    "The same files with plan and evaluate"
+    "The same files work with the commands `plan` and `evaluate`"
     scores = own / "scores.json"
     LayerScores.from_arrays({s: [0.5] * (36 - s) for s in (1, 2, 3)}, n_layers=36).to_json(scores)
     r = command(

@@ -1,4 +1,7 @@
-"""FineVision's layout, through the same loader as the hub's: what is drawn, counted, kept, resumed, and said when it fails."""
+"""Data in FineVision's layout, read by the same loader as from the hub.
+
+The tests cover drawing, counting, keeping, resuming and the messages on failure.
+"""
 
 import copy
 import hashlib
@@ -344,7 +347,7 @@ def test_row_counts_come_from_the_card_or_else_the_footers(mine, tmp_path):
 
 
 def test_rows_are_written_as_they_come(like, tmp_path, monkeypatch):
-    "However many rows a subset has, a bounded number is held"
+    "The number of rows held in memory is bounded, whatever the size of a subset"
 
     class Images(list):
         pass
@@ -374,7 +377,7 @@ def test_rows_are_written_as_they_come(like, tmp_path, monkeypatch):
 
 
 def test_only_what_is_drawn_is_read(mine):
-    "With the first n, a second file that cannot be read is never met"
+    "Taking the first n rows never opens a second, unreadable file"
     (mine / "street" / "train-00001-of-00002.parquet").write_bytes(b"broken")
     got = rows_of(repository(mine), "street", "first")
     assert [next(got)[0][1] for _ in range(6)] == list(range(6))
@@ -496,7 +499,7 @@ def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path, proc
 
 
 def test_fitting_agrees_with_the_collator_at_every_length(like, tmp_path, processor):
-    "The cheap bound never keeps what the collator refuses, with pictures and without"
+    "The cheap bound never keeps a sample that the collator refuses, with or without images"
     write(tmp_path, like, subsets=["albums", "words_only", "chartqa"])
     d = list(load_samples(train_set(tmp_path)))[::3]
     for n in (20, 45, 60, 80, 120):
@@ -512,7 +515,7 @@ def test_fitting_agrees_with_the_collator_at_every_length(like, tmp_path, proces
 
 
 def beginning(processor):
-    "A copy whose tokenizer puts a token before every text"
+    "A copy of a processor whose tokenizer puts a token before every text"
     from tokenizers.processors import TemplateProcessing
 
     processor = copy.deepcopy(processor)
@@ -561,7 +564,10 @@ SHA = "a" * 40
 
 
 def hub(folder):
-    "A stand-in for the hub on this machine: `owner/like` is a local folder; `owner/gated` is gated; nothing else exists"
+    """A local stand-in for the hub
+
+    `owner/like` is a local folder, `owner/gated` is gated, and nothing else exists.
+    """
     files = {f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*")) if f.is_file()}
 
     def of(n):
@@ -681,7 +687,7 @@ print(json.dumps([said, m]))
 
 
 def test_over_http_as_from_a_folder(like, tmp_path):
-    "The hub's protocol, spoken by a server on this machine: the same files as from the folder"
+    "A local server with the hub's protocol yields the same files as the folder"
     server = hub(like)
     env = os.environ | dict(
         HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}",

@@ -1,4 +1,4 @@
-"""Exported code = notebooks; notebooks clean; README = index; records, profiles and writing all or nothing."""
+"""Exported code equals the notebooks, README the index; records, profiles and atomic writing."""
 
 import ast
 import json
@@ -42,7 +42,7 @@ PACKAGES = (
 
 
 def test_exported_code_is_what_the_notebooks_say(tmp_path):
-    "Into an empty package: a module whose notebook is gone would show too"
+    "Export into an empty package, so that a module without a notebook would show up too"
     shutil.copytree(
         ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
@@ -67,7 +67,7 @@ def test_exported_code_is_what_the_notebooks_say(tmp_path):
 
 
 def _chapters():
-    "Module -> (package's place, chapter's number)"
+    "Module -> (position of its package, name of its notebook)"
     found = {}
     for path in LIBRARY:
         if module := re.search(r"default_exp ([\w.]+)", path.read_text()):
@@ -110,7 +110,10 @@ def test_library_notebooks_carry_outputs():
 
 
 def test_papermill_parameters_match_the_run_matrix():
-    "Every stage passes exactly what its notebook's parameters cell takes; the defaults are the smoke profile's"
+    """Every stage passes exactly the parameters of its notebook's `parameters` cell
+
+    The defaults are those of the smoke profile.
+    """
     for s in stages(load_profile("smoke")):
         nb = json.loads((ROOT / "nbs" / "paper" / f"{s.notebook}.ipynb").read_text())
         cell = next(c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", []))
@@ -147,7 +150,7 @@ def test_a_stage_depends_on_the_code_it_imports():
 
 @pytest.mark.parametrize("notebook", ["stages/train", "stages/evaluate", "tables/comparison"])
 def test_the_code_of_a_stage_is_complete(notebook):
-    "Every module of the library that is there after a notebook's imports is an input of its stage"
+    "Every library module that a notebook's imports load is an input of its stage"
     cells = [
         c
         for c in nbformat.read(ROOT / "nbs" / "paper" / f"{notebook}.ipynb", 4).cells
@@ -222,7 +225,7 @@ def test_fingerprints_follow_content(tmp_path):
 
 
 def test_nothing_names_a_place_of_its_making():
-    "No absolute path, no word of where this was written, in anything that is committed"
+    "No committed file contains an absolute path that tells where it was written"
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
     ).stdout.split()

@@ -1,4 +1,9 @@
-"""A pruned model's folder: stock classes load it, its card says what the records say, its recipe makes the same weights; all of it or nothing. And the ways to name, load and upload a model, with what can go wrong in each."""
+"""A pruned model's folder, and the ways to name, load and upload a model.
+
+Stock classes load the folder, its card agrees with the records, and its recipe makes the same
+weights. The folder is written completely or not at all. The tests also cover the failures of
+naming, loading and uploading.
+"""
 
 import contextlib
 import errno
@@ -63,7 +68,7 @@ CHARACTERS = [
 
 
 def characters(names, **special):
-    "A tokenizer of single characters, with these tokens from id 90 on"
+    "A tokenizer of single characters, with the tokens `names` from id 90 on"
     vocab = {c: i for i, c in enumerate(CHARACTERS)} | {n: 90 + i for i, n in enumerate(names)}
     assert len(CHARACTERS) <= 90
     t = Tokenizer(models.WordLevel(vocab, unk_token="?"))
@@ -80,7 +85,7 @@ def characters(names, **special):
 
 
 def own(family):
-    "A small untrained model of a family, with a processor of its own"
+    "A small untrained model of a family and its processor"
     if family == "qwen3-vl":
         processor = load_processor("nano-l")
         return nano_model(processor=processor, layers=L), processor
@@ -115,7 +120,7 @@ def own(family):
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    "Calibration sets with and without pictures, and a folder of one's own for each family"
+    "Calibration sets with and without images, and a model folder for each family"
     d = tmp_path_factory.mktemp("publication")
     for subset in ("objects", "street"):
         write_nano_data(d / "nano" / subset, fraction=0.0004, subsets=[subset])
@@ -150,7 +155,7 @@ def refused(*args, why):
 
 @pytest.fixture(scope="module")
 def pruned(work):
-    "family -> the folder that `interlace prune` made of it"
+    "A function: family -> the folder that `interlace prune` made of its model"
     made = {}
 
     def of(family):
@@ -175,7 +180,7 @@ def pruned(work):
 
 
 def by_recipe(recipe, base, L):
-    "A base model's weights as mergekit's passthrough would copy them: (the layers copied, the weights)"
+    "The layers and weights that mergekit's passthrough would copy from a base model"
     slices = (
         recipe["slices"]
         if "slices" in recipe
@@ -394,7 +399,7 @@ def test_card_after_training_and_evaluation(work, pruned):
 
 
 def test_killed_while_writing(work, pruned, monkeypatch):
-    "A hard kill leaves no folder, a polite one leaves nothing at all; the same command then works"
+    "SIGKILL leaves no output folder, SIGTERM leaves no file at all; the same command then works"
     args = (
         "prune",
         "--model",
@@ -607,7 +612,10 @@ def test_a_folder_may_have_an_at(tmp_path, monkeypatch):
 
 
 def test_each_revision_is_its_own_model(tmp_path, monkeypatch):
-    "A hub cache with two commits of one repository: configuration, weights and processor are all of the commit that was asked for"
+    """Configuration, weights and processor all come from the requested commit
+
+    The hub cache holds two commits of one repository.
+    """
     cached = tmp_path / "models--owner--name"
     for commit, nano in (("a" * 40, "nano-l"), ("b" * 40, "nano-s")):
         shutil.copytree(model_folder(nano), cached / "snapshots" / commit)
@@ -710,7 +718,7 @@ def test_pixel_limits():
 
 
 class FakeHub:
-    "What `push_to_hub` asks of a hub, recorded"
+    "A hub that records the calls of `push_to_hub`"
 
     def __init__(self, public=False, fails=None):
         self.public, self.fails, self.asked = public, fails, []

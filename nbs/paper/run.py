@@ -1,12 +1,13 @@
-"""Runs one stage: a notebook through papermill, on GPUs of its own, from a process that has its imports done.
+"""Execute one stage (a papermill notebook) on reserved GPUs, forked from a pre-imported server.
 
-    run.py stage GPUS NOTEBOOK OUTPUT PARAMETERS    what the Snakefile calls; the parameters are YAML
-    run.py serve SOCKET                             imports once what most notebooks import, then forks for whoever asks
+    run.py stage GPUS NOTEBOOK OUTPUT PARAMETERS    the Snakefile's command; PARAMETERS is YAML
+    run.py serve SOCKET                             import common packages, then fork per request
     run.py kernel ARGUMENTS...                      a notebook's kernel, forked from that server
 
-Importing torch, transformers and the evaluation harness takes seconds, a small stage less than that.
-`interlace reproduce` starts the server for small profiles and names its socket in INTERLACE_WARM; without it,
-or when it is gone, everything starts in the usual way. Only the standard library is imported here: a client must be quick.
+Importing torch, transformers and the evaluation harness takes seconds, longer than a small stage.
+`interlace reproduce` starts the server for small profiles and names its socket in INTERLACE_WARM.
+Without the server, everything starts in the usual way. This file imports only the standard
+library, because a client must start quickly.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ HEAVY = (
 
 
 def ask(where, argv):
-    "The exit status of `argv`, run by a process forked from the server; None if there is no server"
+    "Run `argv` in a process forked from the server; return its exit status, None without a server"
     parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as s:
         try:
@@ -67,19 +68,19 @@ def ask(where, argv):
             signal.signal(n, lambda n, _: s.send(bytes([n])))
         while not select.select([s], [], [], 1)[0]:
             if os.getppid() != parent:
-                # whoever started this is gone; so goes the forked process when the connection
-                # closes
+                # the parent process is gone; closing the connection ends the forked process too
                 return 1
         status = s.recv(1)
     return status[0] if status else 1
 
 
 def cold(module, argv):
+    "Replace this process by one that runs `module` in the usual way"
     os.execv(sys.executable, [sys.executable, "-m", module, *argv])
 
 
 def answer(connection):
-    "What a client asks: (arguments, folder, environment, its standard streams)"
+    "Read a client's request: (arguments, folder, environment, its standard streams)"
     head, fds, _, _ = socket.recv_fds(connection, 8, 3)
     size, text = struct.unpack("!Q", head)[0], b""
     while len(text) < size:
@@ -91,7 +92,7 @@ def answer(connection):
 
 
 def become(argv, folder, environment, fds):
-    "In the forked child: take the client's place, and run"
+    "Take the client's place in the forked child, and run its command"
     for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(n, signal.default_int_handler if n == signal.SIGINT else signal.SIG_DFL)
     for to, fd in enumerate(fds):
@@ -104,7 +105,7 @@ def become(argv, folder, environment, fds):
     import torch
 
     if n := environment.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(int(n))  # read from the environment only when torch is loaded
+        torch.set_num_threads(int(n))  # torch reads the environment only while loading
     module, *sys.argv[1:] = argv
     sys.argv[0] = module
     status = 1
@@ -124,30 +125,27 @@ def become(argv, folder, environment, fds):
 
 
 def serve(where):
-    "Import, then fork for every request until the process that started the server is gone"
+    "Import, then fork for every request until the server's parent process is gone"
     import importlib
 
     parent, running = os.getppid(), {}  # connection -> pid
-    os.environ["JPY_PARENT_PID"] = str(
-        os.getpid()
-    )  # a kernel ends when its parent does; read when ipykernel is loaded
-    os.environ.setdefault(
-        "MPLBACKEND", "module://matplotlib_inline.backend_inline"
-    )  # as a kernel has it; read when matplotlib is loaded
+    # a kernel ends with its parent; ipykernel reads this while loading
+    os.environ["JPY_PARENT_PID"] = str(os.getpid())
+    # the backend of a kernel; matplotlib reads this while loading
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(where)
-        listener.listen(64)  # who asks meanwhile waits
+        listener.listen(64)  # requests during the imports wait
         for name in HEAVY:
+            # the notebook that needs a missing package reports it
             with contextlib.suppress(ImportError):
-                importlib.import_module(
-                    name
-                )  # what is missing is said by the notebook that needs it
+                importlib.import_module(name)
         gc.collect()
-        gc.freeze()  # no child looks through all of that again, or copies its pages by doing so
+        gc.freeze()  # children neither scan these objects nor copy their memory pages
         while os.getppid() == parent:
             ready, _, _ = select.select([listener, wake, *running], [], [], 1)
             for r in ready:
@@ -173,7 +171,8 @@ def serve(where):
                         told = r.recv(16)
                     except OSError:
                         told = b""
-                    for n in told or [signal.SIGKILL]:  # a client that is gone was killed
+                    # no message means that the client was killed
+                    for n in told or [signal.SIGKILL]:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(running[r], n)
                     if not told:
@@ -194,10 +193,10 @@ def serve(where):
 
 
 @contextlib.contextmanager
-# none asked for, none there, or somebody else has chosen
 def gpus_of_its_own(n):
-    "Hold `n` of the machine's GPUs (INTERLACE_GPUS says how many there are) as long as the block runs"
+    "Reserve `n` of the machine's GPUs (INTERLACE_GPUS is their number) while the block runs"
     there = int(os.environ.get("INTERLACE_GPUS", 0))
+    # no GPU requested, none available, or already chosen by the caller
     if not n or not there or "CUDA_VISIBLE_DEVICES" in os.environ:
         yield
         return
@@ -215,7 +214,7 @@ def gpus_of_its_own(n):
                 break
         else:
             for _, f in held:
-                f.close()  # not enough of them: let others finish, rather than wait for each other
+                f.close()  # too few are free: release them, so that stages do not block each other
             held = []
             time.sleep(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(
@@ -229,7 +228,10 @@ def gpus_of_its_own(n):
 
 
 def stage(gpus, notebook, output, parameters):
-    "The exit status of papermill; the executed notebook stays `OUTPUT.part.ipynb` unless all went well"
+    """Run a notebook through papermill and return the exit status
+
+    The executed notebook is `OUTPUT.part.ipynb`, and `OUTPUT.ipynb` once it has succeeded.
+    """
     argv = [
         "papermill",
         notebook,
