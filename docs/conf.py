@@ -1,4 +1,7 @@
-"""Sphinx over what sources.py gathers. Nothing is fetched, neither while building nor while reading."""
+"""Build the pages that sources.py gathers with Sphinx.
+
+Neither building nor reading the site fetches anything from a network.
+"""
 
 import os
 from importlib.util import find_spec
@@ -9,9 +12,8 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 SOURCE = Path(os.environ.get("SITE_SOURCE", HERE.parent / "_docs" / "source"))
-MATHJAX = (
-    Path(find_spec("sphinx-mathjax-offline").origin).parent / "static"
-)  # the package carries MathJax; its own extension does not build in parallel
+# the package contains MathJax; its Sphinx extension does not build in parallel
+MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static"
 CFF = yaml.safe_load((HERE.parent / "CITATION.cff").read_text())
 
 project, author, version = "INTERLACE Companion", CFF["authors"][0]["name"], CFF["version"]
@@ -27,16 +29,15 @@ extensions = [
 exclude_patterns = ["files"]
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_render_markdown_format = "gfm"  # tables that a result draws of itself
+nb_render_markdown_format = "gfm"  # tables that come from a result's own Markdown representation
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"
 bibtex_reference_style = "author_year"
 mathjax_path = "mathjax/tex-chtml.js"
-mathjax3_config = dict(
-    options=dict(enableMenu=False)
-)  # the menu alone would ask a server for its parts
+# only the menu would request files from a server
+mathjax3_config = dict(options=dict(enableMenu=False))
 html_theme = "furo"
 html_title = "INTERLACE Companion"
 html_static_path = [str(SOURCE / "_static"), str(MATHJAX)]
@@ -44,7 +45,7 @@ html_extra_path = [str(SOURCE / "files")]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_favicon = str(HERE / "_static" / "icon.svg")
-html_show_search_summary = False  # summaries are fetched, which a page opened from disk may not
+html_show_search_summary = False  # summaries are fetched, which a page opened from disk may not do
 html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
@@ -56,14 +57,17 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 
 def source_of(app, module):
-    "A module's text and where its names are defined, read and not imported"
+    "Return a module's text and where its names are defined, without importing it"
     path = HERE.parent / Path(*module.split(".")).with_suffix(".py")
     code = path.read_text()
     return code, sphinx.pycode.ModuleAnalyzer.for_string(code, module).find_tags()
 
 
 def accessible(app, failed):
-    "What the theme leaves out for readers who listen: names of its two sidebars, headings of the right kind"
+    """Fix the theme's pages for screen readers
+
+    The two sidebars get names, and elements with a wrong role get the right one.
+    """
     for path in (
         Path(app.outdir).rglob("*.html") if not failed and app.builder.name == "html" else ()
     ):

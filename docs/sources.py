@@ -1,8 +1,8 @@
-"""The sources of the site: notebooks, artefacts, cards and pages, gathered as what MyST reads, in _docs/source.
+"""Gather the site's sources (notebooks, artefacts, cards and pages) as MyST files in _docs/source.
 
-Notebooks stay what they are: their text, their code, their stored outputs. Added are the signature of each exported
-name where it is defined, and links: names to their definitions, papers to the bibliography, figures, tables and equations
-to where they stand.
+Notebooks keep their text, code and stored outputs. Each exported name gets its signature where it
+is defined. Names are linked to their definitions, papers to the bibliography, and figures, tables
+and equations to their places.
 """
 
 import ast
@@ -24,10 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "_docs" / "source").resolve()
 ARTEFACT = re.compile(r"(Figure|Table) (\d)")
 GIVEN = dict(figure="Figure", table="Table")
+# the part of the index notebook that the site shows (its heading and the next one); the rest has
+# pages of its own
 PART = (
     "The method in ten minutes",
     "Your own model",
-)  # of the index notebook: the rest of it has pages of its own here
+)
+# the packages in reading order
 HOUSES = dict(
     method="Method",
     baselines="Baselines",
@@ -37,18 +40,18 @@ HOUSES = dict(
     evaluation="Evaluation",
     reproduction="Reproduction",
     core="Core",
-)  # the packages, in the order in which they are read
+)
 MODULES = set(importlib.import_module("interlace._modidx").d["syms"])
 EMPTY = inspect.Parameter.empty
 QUOTES = "'\""
 
 
 # Names
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def exported():
-    "Full name of every public name of the library, by each way in which prose writes it"
+    "Return the full name of every public name of the library, by each form that prose uses for it"
     syms = importlib.import_module("interlace._modidx").d["syms"]
     names = {}
     for module, inside in syms.items():
@@ -68,24 +71,24 @@ def exported():
 
 
 def split(name):
-    "Module of a full name, and what it is called in there"
+    "Split a full name into its module and the name's parts in that module"
     parts = name.split(".")
     depth = next(k for k in (3, 2) if ".".join(parts[:k]) in MODULES)
     return ".".join(parts[:depth]), parts[depth:]
 
 
 def paper_notebook(name):
-    "The path of one of the notebooks that papermill runs, or None"
+    "Return the path of a notebook that papermill runs, or None"
     return next((ROOT / "nbs" / "paper").glob(f"*/{name}.ipynb"), None)
 
 
 def cell(text):
-    "Text that fits into one cell of a table"
+    "Return text that fits into one table cell"
     return re.sub(r"\s+", " ", str(text)).replace("|", "\\|")
 
 
 class Links:
-    "What a piece of Markdown refers to, made links"
+    "Turn the references in a piece of Markdown into links"
 
     def __init__(self, names, citations, equations, artefacts):
         self.names, self.citations, self.equations, self.artefacts = (
@@ -95,14 +98,17 @@ class Links:
             artefacts,
         )
         self.token = re.compile(
-            r"(?P<fence>^(?P<tick>`{3,}|:{3,}).*?^(?P=tick)\s*$)|(?P<math>\$\$.+?\$\$(?P<label>\s*\(eq-[\w-]+\))?)|(?P<code>(?<!`)`(?P<inner>[^`\n]+)`(?!`))"
-            r"|(?P<image>!\[[^\]]*\]\([^)]*\))|(?P<link>\[(?P<text>(?:`[^`]*`|\[[^\]]*\]|[^\[\]`])*)\]\((?P<url>[^)\s]+)\))|(?P<artefact>(?<![\w/])(?:Figure|Table)"
-            r" \d(?!\d|\.\d))",
+            r"(?P<fence>^(?P<tick>`{3,}|:{3,}).*?^(?P=tick)\s*$)"
+            r"|(?P<math>\$\$.+?\$\$(?P<label>\s*\(eq-[\w-]+\))?)"
+            r"|(?P<code>(?<!`)`(?P<inner>[^`\n]+)`(?!`))"
+            r"|(?P<image>!\[[^\]]*\]\([^)]*\))"
+            r"|(?P<link>\[(?P<text>(?:`[^`]*`|\[[^\]]*\]|[^\[\]`])*)\]\((?P<url>[^)\s]+)\))"
+            r"|(?P<artefact>(?<![\w/])(?:Figure|Table) \d(?!\d|\.\d))",
             re.S | re.M,
         )
 
     def __call__(self, text, at):
-        "`text` of the page `at`, linked"
+        "Return `text` of the page `at` with links"
         return self.token.sub(lambda m: self._one(m, at), text)
 
     def _one(self, m, at):
@@ -110,7 +116,10 @@ class Links:
         if m["math"] and m["label"]:
             name = m["label"].strip().strip("()")
             body = m["math"][2 : m["math"].rindex("$$")].strip()
-            return f"({name})=\n```{{math}}\n:no-wrap:\n\n\\begin{{equation}}\n{body}\\tag{{{self.equations[name][1]}}}\n\\end{{equation}}\n```"
+            return (
+                f"({name})=\n```{{math}}\n:no-wrap:\n\n\\begin{{equation}}\n"
+                f"{body}\\tag{{{self.equations[name][1]}}}\n\\end{{equation}}\n```"
+            )
         if m["code"]:
             full = self.names.get(re.sub(r"\(.*\)$", "", m["inner"].strip()))
             if not full:
@@ -126,12 +135,16 @@ class Links:
             if fragment.startswith("eq-"):
                 return (
                     f"[{text}"
-                    f" ({self.equations[fragment][1]})]({up}{self.equations[fragment][0]}.ipynb#{fragment})"
+                    f" ({self.equations[fragment][1]})]"
+                    f"({up}{self.equations[fragment][0]}.ipynb#{fragment})"
                 )
             if url in self.citations:
                 return f"{text} {{cite:p}}`{self.citations[url]}`"
             if page.endswith("index.ipynb"):
-                return f"[{text}]({page.removesuffix('index.ipynb')}overview.ipynb{'#' + fragment if fragment else ''})"
+                return (
+                    f"[{text}]({page.removesuffix('index.ipynb')}overview.ipynb"
+                    f"{'#' + fragment if fragment else ''})"
+                )
             return m[0]
         if m["artefact"]:
             name = m[0].lower().replace(" ", "")
@@ -141,7 +154,10 @@ class Links:
 
 
 def signature(name, obj):
-    "A definition as reStructuredText's Python domain knows it, written in MyST: signature, docstring, a table of what goes in and comes out"
+    """Return a definition for the Python domain of reStructuredText, written in MyST
+
+    It consists of the signature, the docstring and a table of the arguments and the result.
+    """
     module, own = split(name)[0], ".".join(split(name)[1])
     raw = (
         inspect.getattr_static(getattr(sys.modules[module], own.split(".")[0]), own.split(".")[1])
@@ -180,7 +196,7 @@ def signature(name, obj):
     else:
         doc = inspect.getdoc(raw.fget if isinstance(raw, property) else obj) or ""
         if doc.startswith(f"{own}("):
-            doc = ""  # what dataclass writes where nothing is said
+            doc = ""  # the default docstring of a dataclass
         if kind != "property":
             tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(obj))).body[0]
             define = (
@@ -242,7 +258,7 @@ def _arguments(define, kind):
 
 
 def definition(name, links, at, methods=()):
-    "The cell that documents a name, its methods inside"
+    "Return the text of the cell that documents a name, with its methods"
     module, own = split(name)
     obj = importlib.import_module(module)
     for part in own:
@@ -256,11 +272,11 @@ def definition(name, links, at, methods=()):
 
 
 # Notebooks
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def defined(source):
-    "Names that a cell's code defines, in order"
+    "Return the names that a cell's code defines, in order"
     out = []
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -276,7 +292,7 @@ def defined(source):
 
 
 def alternative(before, data):
-    "What a picture shows, for those who don't see it: its own label, or the sentence before it"
+    "Return an image's alternative text: its own label, or the sentences before it"
     if label := re.search(r'aria-label="([^"]*)"', "".join(data.get("image/svg+xml", ""))):
         return label[1]
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)|[*`#>$]", r"\1", before).strip()
@@ -289,7 +305,10 @@ def alternative(before, data):
 
 
 def _part(cells, first, after):
-    "The cells from one heading up to another, the first heading as the title; what they import stands before them"
+    """Return the cells from one heading up to another, with the first heading as the title
+
+    The imports that these cells need are placed before them.
+    """
     cells = [
         p
         for c in cells
@@ -312,11 +331,11 @@ def _part(cells, first, after):
             )
     a, b = head.index(f"## {first}"), head.index(f"## {after}")
     imports = [
-        l
+        line
         for c in cells[:a]
         if c.cell_type == "code"
-        for l in c.source.splitlines()
-        if re.match(r"(import|from) \w", l)
+        for line in c.source.splitlines()
+        if re.match(r"(import|from) \w", line)
     ]
     inside = cells[a:b]
     inside[0].source = inside[0].source.removeprefix("#")
@@ -335,7 +354,7 @@ def _part(cells, first, after):
 
 
 def notebook(path, at, links, names, number=None, about="", part=()):
-    "One notebook as MyST reads it"
+    "Write one notebook for MyST; return the full names that it documents"
     nb = nbformat.read(path, 4)
     if part:
         nb.cells = _part(nb.cells, *part)
@@ -352,12 +371,16 @@ def notebook(path, at, links, names, number=None, about="", part=()):
             continue
         if c.cell_type != "code":
             continue
-        flags = [l.strip()[2:].strip() for l in c.source.splitlines() if l.startswith("#|")]
+        flags = [
+            line.strip()[2:].strip() for line in c.source.splitlines() if line.startswith("#|")
+        ]
         if m := next(
             (re.match(r"default_exp (\S+)", f) for f in flags if f.startswith("default_exp")), None
         ):
             module = f"interlace.{m[1]}"
-        source = "\n".join(l for l in c.source.splitlines() if not l.startswith("#|")).strip("\n")
+        source = "\n".join(
+            line for line in c.source.splitlines() if not line.startswith("#|")
+        ).strip("\n")
         if not source or any(f.split(":")[0] == "hide" for f in flags):
             continue
         tags = [
@@ -386,9 +409,10 @@ def notebook(path, at, links, names, number=None, about="", part=()):
                     )
                 )
             if "text/html" in data:
+                # an empty header cell means nothing to a screen reader
                 o["data"]["text/html"] = "".join(o["data"]["text/html"]).replace(
                     "<th></th>", "<td></td>"
-                )  # an empty header says nothing to those who listen
+                )
             new.outputs.append(o)
         cells.append(new)
         if module and any(f in ("export", "exports") for f in flags):
@@ -422,12 +446,12 @@ def notebook(path, at, links, names, number=None, about="", part=()):
 
 
 def title(path):
-    "A notebook's title"
+    "Return a notebook's title"
     return re.sub(r"^# ", "", nbformat.read(path, 4).cells[0].source.splitlines()[0])
 
 
 def equations(chapters):
-    "Where each labelled equation stands and what number it has: that of its chapter, and its own"
+    "Return the page and the number (the chapter's and its own) of each labelled equation"
     found = {}
     for at, number, path in chapters:
         n = 0
@@ -446,11 +470,11 @@ def equations(chapters):
 
 
 # Artefacts
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def artefacts():
-    "The records of all figures and tables that are kept, profile by profile, in the paper's order"
+    "Return the stored records of figures and tables, by profile and in the paper's order"
     found = []
     for kind in ("figures", "tables"):
         for path in sorted((ROOT / kind).glob("*/*.json")):
@@ -483,7 +507,7 @@ def page_of(path):
 
 
 def command(path, record):
-    "What regenerates one artefact alone"
+    "Return the command that regenerates one artefact alone"
     profile = record["provenance"]["parameters"].get("profile")
     if profile:
         return f"interlace reproduce --profile {profile} --only {path.stem}"
@@ -493,7 +517,7 @@ def command(path, record):
 
 
 def said_as(value, unit=""):
-    "A figure of the comparison as it is read: percentages and points to a tenth, ratios to a hundredth"
+    "Format a value of the comparison: percentages and points to a tenth, ratios to a hundredth"
     try:
         v = float(value)
     except ValueError:
@@ -502,7 +526,7 @@ def said_as(value, unit=""):
 
 
 def artefact(path, record, links, claims):
-    "The page of a figure or a table"
+    "Write the page of a figure or a table; return its path and title"
     at, name, folder = page_of(path), path.stem, path.parent
     notebook = (
         (paper_notebook(name) or paper_notebook(folder.name))
@@ -539,9 +563,9 @@ def artefact(path, record, links, claims):
         )
     else:
         rows = [
-            l
-            for l in (folder / f"{name}.md").read_text().split("\n\n")[0].splitlines()
-            if l.startswith("|")
+            line
+            for line in (folder / f"{name}.md").read_text().split("\n\n")[0].splitlines()
+            if line.startswith("|")
         ]
         body = "\n".join(rows) + "\n\n" + links(caption, at) + "\n"
     opening = orders(folder, links, at) if name == "comparison" else []
@@ -600,7 +624,8 @@ def artefact(path, record, links, claims):
         "|---|---|",
         (
             "| made at commit |"
-            f" `{said['commit'][:12]}`{', with changes that were not committed' if said.get('modified') else ''} |"
+            f" `{said['commit'][:12]}`"
+            f"{', with changes that were not committed' if said.get('modified') else ''} |"
         ),
         f"| device | {cell(said['device'])} |",
         f"| versions | Python {said['python']}, "
@@ -625,7 +650,7 @@ def artefact(path, record, links, claims):
 
 
 def orders(folder, links, at):
-    "What the comparison's page begins with: which of the paper's orders hold, in one picture"
+    "Return the comparison page's opening figure: which of the paper's orderings hold"
     record = ROOT / "figures" / folder.name / "orders.json"
     if not record.exists():
         return []
@@ -642,7 +667,7 @@ def orders(folder, links, at):
 
 
 def pretrained(links, at):
-    "A section of the comparison: the same orders, and the same similarities, on a decoder that others pretrained"
+    "Return the comparison page's section on the pretrained decoder: orderings and similarities"
     table, picture = (
         ROOT / "tables" / "smollm2" / "pretrained.json",
         ROOT / "figures" / "smollm2" / "profiles.json",
@@ -650,9 +675,9 @@ def pretrained(links, at):
     if not table.exists() or not picture.exists():
         return []
     rows = [
-        l
-        for l in table.with_suffix(".md").read_text().split("\n\n")[0].splitlines()
-        if l.startswith("|")
+        line
+        for line in table.with_suffix(".md").read_text().split("\n\n")[0].splitlines()
+        if line.startswith("|")
     ]
     said = [json.loads(f.read_text())["caption"] for f in (table, picture)]
     return [
@@ -686,7 +711,7 @@ def pretrained(links, at):
 
 
 # Pages
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def toctree(caption, pages, depth=1):
@@ -698,7 +723,7 @@ def toctree(caption, pages, depth=1):
 
 
 def cite_page():
-    "How to cite, from CITATION.cff"
+    "Return the page on how to cite, made from CITATION.cff"
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     paper = cff["preferred-citation"]
 
@@ -777,14 +802,17 @@ def cite_page():
 
 
 def card(path, at, links):
-    "A model card, less the header that is for a model hub"
+    "Write the page of a model card, without the header for the model hub"
     text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(), flags=re.S)
     (OUT / f"{at}.md").parent.mkdir(parents=True, exist_ok=True)
     (OUT / f"{at}.md").write_text(links(text, at))
 
 
 def explorer_data():
-    "What the explorer shows: stored scores of each profile, as a script, since a page opened from disk may not fetch"
+    """Return the explorer's data, the stored scores of each profile, as a script
+
+    A page that is opened from disk may not fetch data, but it may load a script.
+    """
     found = {
         p.parent.name: json.loads(p.read_text())
         for p in sorted((ROOT / "figures").glob("*/explorer.json"))
@@ -908,7 +936,7 @@ def main():
 
 
 def places(claim):
-    "Which figures and tables a statement of the paper is about, by the id that the comparison gives it"
+    "Return the figures and tables that a statement is about, by its id in the comparison"
     if "ttft" in claim:
         return ("Table 1", "Table 5")
     return dict(comparison=("Table 1", "Figure 1"), ratios=("Table 2",), ablation=("Table 3",)).get(

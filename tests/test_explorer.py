@@ -1,4 +1,7 @@
-"""The explorer: what the browser computes equals what the library does, for every model, strategy and number of layers."""
+"""Tests that the explorer in the browser computes the same as the library.
+
+They cover every model, strategy and number of layers.
+"""
 
 import json
 import sys
@@ -28,7 +31,7 @@ def scores_of(profile, model):
 
 @pytest.fixture(scope="module")
 def page(browser, tmp_path_factory):
-    "The explorer's script and style on a page of their own"
+    "Load the explorer's script and style on a separate page"
     sys.path.insert(0, str(ROOT / "docs"))
     try:
         from sources import explorer_data

@@ -1,4 +1,8 @@
-"""What needs a GPU: low precision against full, attention kernels against each other, times by CUDA events, memory against the planner. Skipped where there is none."""
+"""Tests that need a GPU; they are skipped without one.
+
+They compare low with full precision, attention kernels with each other, times with CUDA events,
+and memory with the planner.
+"""
 
 import importlib.util
 
@@ -20,7 +24,7 @@ SHAPE, LAYERS = "Qwen3-VL-2B", 12
 
 
 def mid(dtype=torch.bfloat16, attention="sdpa"):
-    "A random Qwen3-VL of a real width, and one prompt"
+    "Make a random Qwen3-VL of a real width, and one prompt"
     torch.manual_seed(0)
     model = shaped_model(SHAPE, dtype, "cuda", LAYERS)
     model.set_attn_implementation(attention)
@@ -56,7 +60,7 @@ def test_flash_attention_gives_what_sdpa_gives():
 
 
 def test_time_to_first_token_by_cuda_events():
-    "The clock of `latency` against events recorded on the stream"
+    "The times of `latency` agree with events recorded on the stream"
     model, inputs = mid()
     timed = latency(
         dict(
@@ -82,7 +86,7 @@ def test_time_to_first_token_by_cuda_events():
 
 
 def test_a_fine_tuning_step_and_its_memory():
-    "Gradients for the tuned layers alone, and the peak that the planner predicts"
+    "Only the tuned layers get gradients, and the peak memory is what the planner predicts"
     from interlace.reproduction.costs import Batch, sizes, step_memory
 
     model, inputs = mid()

@@ -1,4 +1,7 @@
-"""Every metric against cases worked by hand: right, wrong, malformed, empty. And the sums over benchmarks."""
+"""Tests of every metric against cases worked by hand, and of the sums over benchmarks.
+
+The answers are right, wrong, malformed or empty.
+"""
 
 import math
 from pathlib import Path
@@ -243,7 +246,7 @@ def test_with_reasoning_only_the_final_answer_counts(nano):
     "name, asked", [("nano-l", None), ("nano-s", ["POPE", "RealWorldQA", "ScienceQA"])]
 )
 def test_a_nano_model_is_what_its_record_says(name, asked):
-    "The shipped weights on the first of the questions that the shipped record is about"
+    "The shipped weights reproduce the shipped record on its first questions"
     shipped = read_json(f"{model_folder(name)}/evaluation.json")["benchmarks"]
     record = evaluate(
         *load_model(name, attention="eager"),

@@ -1,4 +1,4 @@
-"""The nano world: deterministic, disjoint, balanced, answerable."""
+"""Tests that the nano world is deterministic, disjoint, balanced and answerable."""
 
 import hashlib
 import json
@@ -60,7 +60,10 @@ def test_same_in_another_process():
 
 
 def test_no_split_shares_a_picture():
-    "By construction, by the specification's hash; shown here on the pictures themselves, and so no question about one either"
+    """No image occurs in two splits, so no question about an image does either.
+
+    The hash of the specification ensures this by construction; the test checks the images.
+    """
     for name in FAMILIES:
         seen = {}
         for split, n in (("pretrain", 150), ("train", 100), ("calibration", 60), ("test", 100)):
@@ -85,7 +88,7 @@ def test_every_question_has_its_answer():
 
 
 def test_captions_tell_the_truth():
-    "What a caption says of a few families, checked against the specification"
+    "Captions of a few families agree with the specification"
     for i in range(30):
         s = scene("chart_bars", "train", i)
         assert s.caption == ", ".join(
@@ -122,7 +125,7 @@ def test_a_caption_in_any_order_says_the_same():
 
 
 def test_what_is_said_by_name_is_true():
-    "Colours and places behind each name, and how things compare, against the specification"
+    "Captions by name agree with the specification: colours, places and comparisons"
     for i in range(40):
         for name in ("objects", "wide"):
             s = scene(name, "train", i)

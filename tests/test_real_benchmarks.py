@@ -1,4 +1,8 @@
-"""The twelve real benchmarks on stand-ins in their schema: a model that knows, one that errs, one that babbles; lmms-eval's own aggregate against ours; no network, nothing written, bad input."""
+"""Tests of the twelve real benchmarks on stand-ins in their schema.
+
+One model knows the answers, one errs, and one babbles. The tests compare lmms-eval's own aggregate
+with ours, and check that there is no network access, that nothing is written, and bad input.
+"""
 
 import hashlib
 import json
@@ -37,7 +41,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
-    "No network, no judge, an empty folder to stand in"
+    "Run each test without network and judge, in an empty folder that must stay empty"
 
     def refuse(*a, **k):
         raise AssertionError("the network was asked")
@@ -55,7 +59,7 @@ def alone(monkeypatch, tmp_path):
 
 
 def rows_of(exam):
-    "A task's questions: text, pixels and row, without the tokens of a model"
+    "Yield the questions of a task: text, pixels and row, without the tokens of a model"
     task = exam.task()
     for doc in task.test_docs():
         messages = task.doc_to_messages(doc)
@@ -95,7 +99,7 @@ def babble(exam, doc, target):
 
 
 class Letters:
-    "A tokenizer with a token for each byte"
+    "A tokenizer with one token per byte"
 
     pad_token_id = 0
 
@@ -107,7 +111,7 @@ class Letters:
 
 
 class Oracle:
-    "Processor and model in one, that knows what to say to each text and picture"
+    "A processor and model in one that knows the response to each text and image"
 
     training, device = False, "cpu"
 
@@ -387,7 +391,7 @@ def test_prepared_once_found_again(folder, tmp_path):
 
 
 def test_the_hubs_cache_without_the_hub(folder, tmp_path, monkeypatch):
-    "A cache as huggingface_hub lays it out, and no network"
+    "Benchmarks load from a cache in huggingface_hub's layout without a network"
     import datasets
     import huggingface_hub.constants
 
@@ -432,7 +436,7 @@ def test_what_the_hub_refuses(monkeypatch, status, error, why):
 
 
 def broken_copy(folder, tmp_path, name, change):
-    "A copy of one benchmark's repository whose table `change` has changed"
+    "Copy one benchmark's repository and apply `change` to its table"
     import pyarrow.parquet as pq
 
     repo = tmp_path / "bad" / REAL[name].dataset.replace("/", "__")

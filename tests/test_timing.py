@@ -1,4 +1,4 @@
-"""Latency: what is timed, that plans leave the model whole, memory by hand, the paper's shapes."""
+"""Tests of latency: timings, models left whole by plans, memory by hand, the paper's shapes."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ PLAN = Plan((3, 5), (), (), 8, "by hand", 0.25)
 
 
 def one(name):
-    "A tiny model and one of its prompts"
+    "Make a tiny model and one prompt for it"
     model, inputs = tiny(name)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
     return model, {
@@ -64,7 +64,7 @@ def test_one_model_alone():
 
 
 def test_the_first_token_is_waited_for():
-    "A layer that sleeps delays the first token and every one after it"
+    "A layer that sleeps delays the first token and every token after it"
     import time
 
     model, inputs = one("llama")
@@ -94,7 +94,7 @@ def test_bad_input(kw, why):
 
 @pytest.mark.parametrize("name", PAPER_SHAPES)
 def test_the_papers_shapes(name):
-    "Parameters of the published models, on the meta device"
+    "The shapes have the parameter counts of the published models, on the meta device"
     from transformers import Qwen3VLForConditionalGeneration
 
     from interlace.evaluation.latency import shaped_config

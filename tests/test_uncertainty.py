@@ -1,4 +1,4 @@
-"""Intervals against fresh samples and against arithmetic done by hand; what a record set may and may not hold."""
+"""Tests of intervals against fresh samples and arithmetic by hand, and of valid record sets."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from interlace.reproduction.claims import claims, paper_table, reported
 
 
 def record(scores, category="one"):
-    "scores: benchmark -> scores of its questions, 0 to 1"
+    "Make a record; `scores` maps each benchmark to the scores of its questions, 0 to 1"
     return dict(
         benchmarks={
             b: dict(
@@ -116,7 +116,7 @@ def test_spread_over_seeds():
 
 
 def test_the_interval_covers_seeds_and_questions():
-    "Runs of seeds that differ, on fresh questions: the interval holds the truth about as often as it says"
+    "The interval covers the truth about as often as it says, for differing seeds and questions"
     rng = np.random.Generator(np.random.PCG64(3))
 
     def variant(n=150, seeds=5):
