@@ -1,4 +1,7 @@
-"""The baselines against brute force: SLEB's order and Wanda's masks, with DeepStack, layer types and padding."""
+"""SLEB's order and Wanda's masks agree with brute force.
+
+The models have DeepStack, layer types and padding.
+"""
 
 import json
 
@@ -167,7 +170,7 @@ def test_2_4_against_brute_force(family, method):
 
 
 def test_wanda_holds_one_layers_activations():
-    "What is kept between layers does not grow with depth"
+    "The memory kept between layers does not grow with depth"
     import gc
 
     gc.freeze()  # what was there before is not looked through again and again

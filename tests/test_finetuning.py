@@ -1,4 +1,7 @@
-"""Frozen stays bit-identical, tuned moves; killed and resumed = uninterrupted; checkpointing recomputes only from the first tuned layer up."""
+"""Frozen layers stay bit-identical and tuned ones change; resumed = uninterrupted.
+
+Gradient checkpointing recomputes only from the first tuned layer upwards.
+"""
 
 import json
 import os
@@ -213,7 +216,7 @@ def test_other_settings_start_anew(processor, tmp_path):
 
 @pytest.mark.parametrize("other", ["data", "weights"])
 def test_other_data_or_weights_start_anew(other, processor, tmp_path):
-    "The same settings, and still not the run that the checkpoint belongs to"
+    "A checkpoint of a run with the same settings but other data or weights is not used"
     marks = []
     for seed, n in ((42, 4), (7, 4) if other == "weights" else (42, 5)):
         model, mark = (
@@ -249,7 +252,7 @@ def test_with_gradient_checkpointing_the_same_weights(processor, tmp_path):
 
 
 def test_a_step_in_parts_is_the_step_as_a_whole(processor, tmp_path):
-    "Samples of very different lengths, sorted into several batches: the same weights but for rounding"
+    "Samples of very different lengths in several batches give the same weights up to rounding"
     samples = [
         conversation(f, "train", i) for i in range(4) for f in ("objects", "text_words", "vast")
     ]
@@ -337,7 +340,7 @@ def test_a_folder_that_is_not_ours_is_refused_and_kept(processor, tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_folder_in_another_precision_is_what_transformers_saves(tied, processor, tmp_path):
-    "The same keys and the same bytes: tied embeddings are stored once"
+    "The files have the same keys and the same bytes; tied embeddings are stored once"
     config = nano_config(processor=processor, layers=4)
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
     model = Qwen3VLForConditionalGeneration._from_config(config)
@@ -351,7 +354,7 @@ def test_a_folder_in_another_precision_is_what_transformers_saves(tied, processo
 
 
 def test_training_that_went_wrong_says_so(processor, tmp_path):
-    "A loss that is no number ends the run at its step; nothing is saved"
+    "A loss that is not finite ends the run at its step, and nothing is saved"
     model = pruned(processor)
     with torch.no_grad():
         find_decoder(model).layers[4].mlp.down_proj.weight[0, 0] = float("inf")

@@ -1,4 +1,7 @@
-"""Two processes do what one does: the same scores, loss curve, weights and answers; a number of processes that is not the one asked for is refused."""
+"""Two processes give the scores, loss curve, weights and answers of one process.
+
+A number of processes other than the requested one is refused.
+"""
 
 import json
 import os
@@ -68,7 +71,7 @@ os._exit(0)      # threads that libraries have left behind are not to decide how
 
 
 def accelerate_env(name):
-    "What `accelerate launch` with a shipped configuration tells the processes that it starts"
+    "The environment that `accelerate launch` gives its processes with a shipped configuration"
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_multi_gpu_env
 
@@ -125,7 +128,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, one_thread):
-    "All that two processes made, in one launch"
+    "All results of two processes, from one launch"
     out = tmp_path_factory.mktemp("two")
     write_nano_benchmarks(out / "questions", 10, ["POPE", "AI2D"])
     (out / "script.py").write_text(SCRIPT)
@@ -137,7 +140,7 @@ def two(tmp_path_factory, one_thread):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, one_thread):
-    "The same training in one process, with the same number of samples a step"
+    "The same training in one process, with the same number of samples per step"
     out = tmp_path_factory.mktemp("one")
     return out, finetune(
         pruned(), PLAN, data(21), processor, out / "m", batch_size=4, accumulation=2, **QUICK
@@ -209,7 +212,7 @@ def test_training_is_the_same(two, one, how):
 
 
 def test_accumulated_is_the_same_as_at_once(one, tmp_path, one_thread):
-    "The loss is a mean over tokens, not of means: answers are of different lengths"
+    "The loss is a mean over tokens and not of means, because answers differ in length"
     folder, accumulated = one
     at_once = finetune(
         pruned(), PLAN, data(21), processor, tmp_path / "m", batch_size=8, accumulation=1, **QUICK

@@ -1,4 +1,4 @@
-"""Plans: against the algorithms written a second time as METHOD states them, and every way to ask wrongly."""
+"""Plans agree with a second implementation of the algorithms, and wrong requests are refused."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ def random_scores(L, seed, last=False, ties=False):
 
 # stable: ties keep the smaller index first
 def second_opinion(scores, K):
-    "INTERLACE's selection once more, with sets and explicit loops"
+    "A second implementation of INTERLACE's selection, with sets and explicit loops"
     S1, S2, S3 = (list(scores.similarity(s)) for s in (1, 2, 3))
     drop, tune, anchor = set(), set(), set()
     triplets = sorted(range(len(S3)), key=lambda i: S3[i], reverse=True)
@@ -233,7 +233,7 @@ def test_broken_files(text, tmp_path):
     ],
 )
 def test_a_plan_says_what_it_is(field, value, tmp_path):
-    "Nothing is taken for a layer that is none, and the file is named"
+    "A value that is not a layer is refused, and the error names the file"
     plan = dict(
         kind="plan", drop=[2], tune=[3], anchor=[4], n_layers=12, strategy="by hand", ratio=0.1
     )
@@ -279,7 +279,7 @@ def test_one_kind_of_file_is_not_taken_for_another(tmp_path):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_selection_does_linear_work(strategy):
-    "Ten times the layers, ten times the operations: counted, not timed"
+    "Ten times the layers need ten times the operations, which are counted and not timed"
     counts = []
     for L in (1000, 10_000):
         scores = random_scores(L, 3)

@@ -1,4 +1,4 @@
-"""Scores: against the plain way, at any batch size, with true layer inputs, four states alive."""
+"""Scores agree with a direct computation at any batch size, with four states in memory."""
 
 import gc
 import weakref
@@ -14,7 +14,7 @@ from interlace.method.similarity import SPANS, LayerScores, _Windows, n_windows,
 
 
 def by_hand(model, inputs):
-    "Every x[i] read at the layers' entrances, every similarity computed directly"
+    "Read every x[i] at the layers' inputs and compute every similarity directly"
     x = {}
     with torch.no_grad(), layer_inputs(model, lambda i, h: x.__setitem__(i, h.float())):
         model(**inputs)
@@ -49,7 +49,7 @@ def test_against_the_plain_way(family):
 
 
 def test_deepstack_additions_are_seen():
-    "x[1] is what enters layer 1, after DeepStack's addition; the exit of layer 0 is something else"
+    "x[1] is the input of layer 1, after DeepStack's addition; the output of layer 0 differs"
     model, inputs = tiny("qwen3-vl")
     leaves, x = {}, {}
     for i, l in enumerate(find_decoder(model).layers):
@@ -66,7 +66,7 @@ def test_deepstack_additions_are_seen():
 
 
 def test_batch_size_and_padding_do_not_matter():
-    "The nano processor pads; one by one there is no padding"
+    "The nano processor pads batches; samples scored one by one have no padding"
     from interlace.data.conversations import calibration_batches
     from interlace.nano.model import nano_model, nano_processor
     from interlace.nano.world import conversation

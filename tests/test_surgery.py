@@ -1,4 +1,7 @@
-"""Dropped = skipped; reloaded = in memory; cached = uncached; refused = untouched. On every family."""
+"""For every model family: dropped = skipped, reloaded = in memory, cached = uncached.
+
+A model that is refused stays unchanged.
+"""
 
 import copy
 
@@ -22,7 +25,7 @@ def logits(model, inputs):
 
 
 def skip(layer):
-    "Let a layer hand on what it is given, in the form that it usually returns"
+    "Make a layer return its input, in the form of its usual output"
     usual = layer.forward
 
     def forward(hidden_states, *args, **kwargs):
@@ -110,7 +113,7 @@ def test_tied_embeddings_stay_tied():
 
 
 def test_deepstack_enters_by_position():
-    "After dropping layer 1, the features enter after original layers 0, 2 and 3"
+    "After layer 1 is dropped, the features enter after the original layers 0, 2 and 3"
     model, inputs = tiny("qwen3-vl")
     prune(model, EARLY)
     seen = []
