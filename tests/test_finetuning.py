@@ -298,7 +298,7 @@ def test_a_sorted_part_is_padded_to_its_own_longest_sample(processor):
 def mark_of(threads):
     code = (
         "import sys, torch; torch.set_num_threads(int(sys.argv[1]))\nfrom"
-        " interlace.method.finetuning import _run_mark\nfrom interlace.nano_model import"
+        " interlace.method.finetuning import _run_mark\nfrom interlace.nano.model import"
         " nano_model, nano_processor\nprint(_run_mark(nano_model(processor=nano_processor(),"
         " layers=8), [], dict(a=1)))"
     )
