@@ -1,4 +1,4 @@
-"""The shipped nano models: trained at full depth from the first step, and able to tell methods apart."""
+"""The shipped nano models, trained at full depth from the first step, distinguish the methods."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_all_layers_from_the_first_sample(name):
 @grown
 @pytest.mark.parametrize("name", NAMES)
 def test_the_weights_are_those_of_the_record(name, records):
-    "What the criteria say about the layers is so of the weights that are shipped"
+    "The shipped weights have the layer cosines of the record and meet the criterion for them"
     found = layer_cosines(load_model(name)[0])
     assert (
         found == pytest.approx(records[name]["layer_cosines"], abs=1e-3)
@@ -78,7 +78,7 @@ def test_the_record_is_complete(name, records):
 
 
 def test_copied_layers_would_be_noticed():
-    "A model grown by repeating layers misses the criteria: the checks can fail"
+    "A model grown by repeating layers misses the criteria, so the checks can fail"
     model = nano_model(processor=nano_processor(), layers=6)
     layers = find_decoder(model).layers
     layers[4].load_state_dict(layers[3].state_dict())

@@ -1,4 +1,8 @@
-"""The notebooks as their readers meet them: what runs them is said, they run from any working folder, and JupyterLab opens them trusted and saves them as they were."""
+"""The notebooks as their readers use them.
+
+They name the command that runs them, run from any working folder, and open trusted in JupyterLab,
+which saves them unchanged.
+"""
 
 import contextlib
 import json
@@ -67,7 +71,10 @@ def test_a_chapter_runs_from_any_working_folder(name, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    "JupyterLab over a copy of the notebooks, configured as `make lab` does; what gives and takes a file"
+    """Start JupyterLab on a copy of the notebooks, configured as `make lab` does
+
+    Yields a function that reads and writes files through the server.
+    """
     folder, secret = tmp_path_factory.mktemp("lab"), "as-good-as-any"
     for name in ("nbs", "interlace"):
         shutil.copytree(

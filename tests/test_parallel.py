@@ -51,18 +51,19 @@ SCRIPT = (
     + """
 from interlace.data.conversations import calibration_batches
 from interlace.evaluation.harness import evaluate
-from interlace.method.similarity import gathered, score_layers, share, world
+from interlace.core.distributed import all_gather_objects, rank_and_world_size, shard_batches
+from interlace.method.similarity import score_layers
 out, fsdp = sys.argv[1], json.loads(sys.argv[2])
-rank, n = world(2)
+rank, n = rank_and_world_size(2)
 model, calibration = nano_model(processor=processor, layers=8), data(11)
 def keep(scores, name): rank or scores.to_json(f"{out}/{name}.json")
-keep(score_layers(model, calibration_batches(share(calibration, 2), processor, 2), shared=True, progress=False), "shared")
+keep(score_layers(model, calibration_batches(shard_batches(calibration, 2), processor, 2), shared=True, progress=False), "shared")
 keep(score_layers(model, calibration_batches(calibration, processor, 2), progress=False), "every")
 records = [evaluate(model, processor, ["POPE", "AI2D"], f"{out}/questions", batch_size=4, max_new_tokens=3, progress=False)]
 records.append(finetune(pruned(), PLAN, data(21), processor, f"{out}/ddp", batch_size=2, accumulation=2, **QUICK))
 os.environ.update(fsdp)
 records.append(finetune(pruned(), PLAN, data(21), processor, f"{out}/fsdp2", batch_size=2, accumulation=2, gradient_checkpointing=True, **QUICK))
-same = gathered(json.dumps(records))
+same = all_gather_objects(json.dumps(records))
 if rank == 0: json.dump(dict(records=records, same=same[0] == same[1]), open(f"{out}/said.json", "w"))
 torch.distributed.destroy_process_group()
 os._exit(0)      # threads that libraries have left behind are not to decide how this ends

@@ -1,4 +1,8 @@
-"""Planning: parameters against the model that the surgery leaves, operations and bytes against what a step really does, the plan of a run against its stages."""
+"""Planning: arithmetic compared with real models and runs.
+
+Parameters are compared with the pruned model, operations and bytes with a measured step, and the
+plan of a run with its stages.
+"""
 
 import math
 
@@ -41,7 +45,7 @@ PAPER = {"Qwen3-VL-8B": 8.77, "Qwen3-VL-4B": 4.44, "Qwen3-VL-2B": 2.13}
 
 
 def alternating(n_layers, k, lowest=1):
-    "A plan that drops and tunes by turns, from `lowest` up"
+    "Return a plan that alternately drops and tunes layers, from `lowest` upwards"
     return Plan(
         tuple(range(lowest, lowest + 2 * k, 2)),
         tuple(range(lowest + 1, lowest + 1 + 2 * k, 2)),
@@ -54,7 +58,7 @@ def alternating(n_layers, k, lowest=1):
 
 @pytest.mark.parametrize("name", [*PAPER_SHAPES, "nano-s"])
 def test_parameters_are_exact(name):
-    "Equal to what pruning and freezing leave of the model on the meta device"
+    "The count equals the parameters of the pruned and frozen model on the meta device"
     config = shaped_config(name) if name in PAPER_SHAPES else config_of(name)
     s = sizes(config)
     if name in PAPER:
@@ -82,7 +86,10 @@ def test_parameters_of_every_family(family):
 
 
 def midsize(attention, dtype=torch.bfloat16):
-    "A random Qwen3-VL with a large vocabulary, pruned and frozen as for fine-tuning; its batch, the second sample padded"
+    """Return a random Qwen3-VL with a large vocabulary, pruned and frozen as for fine-tuning
+
+    The plan, a batch whose second sample is padded, and the sizes come with it.
+    """
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     torch.manual_seed(0)
@@ -142,7 +149,7 @@ def midsize(attention, dtype=torch.bfloat16):
 
 
 def shape_of(config):
-    "The configuration before the cut"
+    "Return the configuration before pruning"
     import copy
 
     config = copy.deepcopy(config)
@@ -171,7 +178,7 @@ def step_of(model, batch):
     ],
 )
 def test_a_fine_tuning_step(attention, dtype, again):
-    "Operations and peak memory within 15% of what is run"
+    "Computed operations and peak memory are within 15% of the measured ones"
     model, plan, batch, s = midsize(attention, getattr(torch, dtype))
     if again:
         checkpoint_from(model, plan)

@@ -1,4 +1,4 @@
-"""What the notebooks' text refers to is there: chapters, equations, papers, names."""
+"""Everything that the notebooks' text refers to exists: chapters, equations, papers and names."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ BIB = {e.fields["url"]: k for k, e in parse_file(ROOT / "docs" / "references.bib
 
 
 def prose(path):
-    "The text of a notebook or page, without code"
+    "Return the text of a notebook or page, without code"
     text = (
         path.read_text()
         if path.suffix == ".md"

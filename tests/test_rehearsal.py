@@ -1,4 +1,7 @@
-"""The paper's whole profile with stand-ins: every stage, figure and table, without a hub; marked; resumable."""
+"""The paper's whole profile with stand-ins, without a hub.
+
+Every stage, figure and table runs; artefacts are marked, and an interrupted run resumes.
+"""
 
 import json
 import os
@@ -32,7 +35,7 @@ def _read(path):
 
 @pytest.fixture(scope="module")
 def ran(project):
-    "Killed without a word while it scores, then started again"
+    "Kill a rehearsal without warning while it scores, then start it again"
     env = os.environ | {"PYTHONPATH": str(project), "INTERLACE_ROOT": str(project)} | NO_HUB
     first = subprocess.Popen(
         [
@@ -78,7 +81,7 @@ def ran(project):
 
 
 def test_the_same_stages_as_the_real_run():
-    "Names, notebooks and the names of parameters are the profile's own"
+    "Stage names, notebooks and parameter names equal those of the real profile"
     real = stages(load_profile(PROFILE))
     assert [(s.name.replace(f"{MARK}-", ""), s.notebook, sorted(s.parameters)) for s in MATRIX] == [
         (s.name, s.notebook, sorted(s.parameters)) for s in real
@@ -118,7 +121,7 @@ def test_every_stage_ran_and_every_artefact_is_marked(ran):
 
 
 def test_what_ran_is_the_profile(ran):
-    "As many layers as the real model, the paper's ratios, FineVision's and the benchmarks' own readers"
+    "The real model's depth, the paper's ratios, and the readers of FineVision and the benchmarks"
     home = ran / "runs" / SETTINGS["profile"]
     record = json.loads(
         (
@@ -176,7 +179,7 @@ def test_nano_needs_no_rehearsal():
 
 
 def test_more_gpus_than_there_are(project, monkeypatch):
-    "Said before anything runs; what needs fewer can run"
+    "The error comes before anything runs; stages that need fewer GPUs can run"
     import interlace.reproduction.pipeline as r
 
     monkeypatch.setenv("INTERLACE_ROOT", str(project))
@@ -193,7 +196,7 @@ def test_more_gpus_than_there_are(project, monkeypatch):
 
 
 def test_what_a_scheduler_is_asked_for(project):
-    "The planner's GPUs, memory and minutes, stage by stage"
+    "Each stage requests the GPUs, memory and minutes that the planner computes"
     import re
 
     from interlace.reproduction.costs import plan_run, resources

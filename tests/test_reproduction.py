@@ -1,4 +1,7 @@
-"""The smoke profile, with fewer questions, end to end through papermill; then what a second run, a change, a kill and an old artefact do."""
+"""The smoke profile, with fewer questions, end to end through papermill.
+
+Further tests cover a second run, a change, a kill and an old artefact.
+"""
 
 import json
 import os
@@ -54,7 +57,7 @@ def record(root, variant):
 
 @pytest.fixture(scope="module")
 def ran(project):
-    "All of smoke: first killed in the middle, then started again"
+    "Run all of smoke: interrupt it in the middle, then start it again"
     ini = project / "settings.ini"
     ini.write_text(
         ini.read_text()
@@ -118,7 +121,7 @@ def test_the_matrix_has_what_the_paper_has():
     "there, asked, room", [(100_000, None, 8000), (5_000, None, 4500), (100_000, 20_000, 20_000)]
 )
 def test_stages_take_the_memory_of_the_profile(monkeypatch, there, asked, room):
-    "What smollm2 names, no more than there is, unless another limit is asked for"
+    "Use the limit of smollm2, at most the installed memory, unless the call names another limit"
     seen = []
     monkeypatch.setattr(reproduction, "installed", lambda: there)
     monkeypatch.setattr(
@@ -131,7 +134,7 @@ def test_stages_take_the_memory_of_the_profile(monkeypatch, there, asked, room):
 
 
 def test_two_models_and_another_first_seed():
-    "Whatever the first seed is, every stage's inputs are made by an earlier one"
+    "With any first seed, an earlier stage makes the inputs of every stage"
     made = set()
     for s in stages(
         load_profile("smoke") | dict(models=["nano-l", "elsewhere/nano-s"], seeds=[7, 8])
@@ -265,7 +268,7 @@ def test_a_second_run_has_nothing_to_do(ran):
 
 
 def test_neither_the_folder_nor_the_environment_is_part_of_a_stage(ran, tmp_path):
-    "Moved elsewhere and run by a Python of another path: the same stages"
+    "The stages stay the same in another folder and with a Python at another path"
     moved = shutil.copytree(
         ran, tmp_path / "moved", ignore=shutil.ignore_patterns("*.safetensors", "__pycache__")
     )
@@ -435,7 +438,10 @@ def test_a_second_run_beside_a_first_is_refused(ran):
 
 
 def test_stages_as_jobs_of_a_cluster(ran):
-    "The generic executor, with a local submit command: each job stands alone, and asks for what its stage needs"
+    """The generic executor with a local submit command
+
+    Each job runs independently and requests the resources that its stage needs.
+    """
     for n in ("figure2", "figure4"):
         (ran / "figures" / "smoke" / f"{n}.png").unlink(missing_ok=True)
     r = interlace(

@@ -1,4 +1,7 @@
-"""The site: built without a warning, whole, readable without a network, and usable by everyone, as a real browser sees it."""
+"""The site in a real browser.
+
+It builds without a warning, is complete, needs no network, and is accessible.
+"""
 
 import http.server
 import os
@@ -20,7 +23,7 @@ from interlace.reproduction.pipeline import stages
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    "The folder of the site, built as `make docs` builds it; warnings are errors"
+    "Build the site as `make docs` does, with warnings as errors, and return its folder"
     out = tmp_path_factory.mktemp("site")
     env = os.environ | dict(
         SITE_SOURCE=str(out / "source"), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)
@@ -59,7 +62,7 @@ def soups(site):
 
 @pytest.fixture(scope="module")
 def axe():
-    "axe-core's script, from npm"
+    "Return the script of axe-core, from npm"
     path = next(
         (
             p
@@ -77,7 +80,7 @@ def axe():
 
 
 def opened(browser, url, scheme="light"):
-    "A tab with a page, and what went wrong while it loaded"
+    "Open a page in a tab; return the tab and the errors while it loaded"
     tab, wrong = watched(browser, url, scheme)
     shown(tab, url)
     return tab, wrong
@@ -90,7 +93,7 @@ def shown(tab, url):
 
 
 def watched(browser, url, scheme="light"):
-    "A tab, and the list of what goes wrong in it"
+    "Return a tab and the list of its errors"
     page, wrong = browser.new_page(viewport=dict(width=1280, height=900), color_scheme=scheme), []
     page.on(
         "console",
@@ -176,7 +179,7 @@ def test_each_definition_has_a_source_link(soups):
 
 
 def test_figures_and_tables_have_their_pages(site, soups):
-    "Each kept artefact: its picture or table, its record and files, the notebook, a command that there is"
+    "Each artefact's page has its image or table, record, files, notebook and an existing command"
     for folder in ("figures", "tables"):
         for record in sorted((ROOT / folder).glob("*/*.json")):
             profile, name = record.parent.name, record.stem
@@ -208,7 +211,11 @@ def test_equations_are_numbered_and_citations_resolved(soups):
 
 # one tab for all: a new one takes as long as a page
 def test_every_page_in_a_browser(site, soups, browser, axe):
-    "No console error, nothing fetched from elsewhere, math set, fits a telephone, no finding of axe"
+    """Every page works in a browser
+
+    It has no console error, fetches nothing from elsewhere, renders its equations, fits the screen
+    of a phone, and passes axe's checks.
+    """
     wrong, formulas = [], 0
     tab, said = watched(browser, "file:")
     for page in soups:
@@ -272,7 +279,7 @@ def test_search_finds_the_anchor(site, browser):
 
 
 def test_served_under_a_sub_path(site, browser):
-    "As project pages are: not at the root of a server; copying works there too"
+    "The site works below a server's root, as project pages are served; copying works there too"
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *a):

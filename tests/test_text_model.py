@@ -301,7 +301,7 @@ def test_the_matrix_has_every_method_at_every_ratio():
             x.parameters["max_length"],
         )
         for x in stages(s)
-        if x.notebook == "train"
+        if x.notebook == "stages/train"
     }
     assert len(budgets) == 1
 
