@@ -156,22 +156,32 @@ def test_the_code_of_a_stage_is_complete(notebook):
         for c in nbformat.read(ROOT / "nbs" / "paper" / f"{notebook}.ipynb", 4).cells
         if c.cell_type == "code"
     ]
-    lines = [
-        line
-        for c in cells
-        for line in c.source.splitlines()
-        if line.startswith(("import ", "from "))
-    ]
-    code = (
-        "import sys\n"
-        + "\n".join(lines)
-        + "\nprint(*(m for m in sys.modules if m.startswith('interlace.')))"
-    )
+    top = [node for c in cells for node in ast.parse(c.source).body]
+    lines = [ast.unparse(n) for n in top if isinstance(n, (ast.Import, ast.ImportFrom))]
+    shown = "print(*(m for m in sys.modules if m.startswith('interlace.')))"
+    code = "\n".join(["import sys", *lines, shown])
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout.split()
     loaded = {m.replace(".", "/") + ".py" for m in out}
     assert {f for f in loaded if (ROOT / f).is_file()} <= set(code_of(notebook)) and loaded
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
+def test_the_comment_of_a_parameter_is_where_docments_reads_it(path):
+    "On the parameter's only line or above it: of an annotation in several lines it is lost"
+    for c in nbformat.read(path, 4).cells:
+        if c.cell_type != "code" or not c.source.startswith("#| export"):
+            continue
+        lines = c.source.splitlines()
+        for node in ast.walk(ast.parse(c.source)):
+            for arg in (
+                node.args.args + node.args.kwonlyargs
+                if hasattr(node, "args") and isinstance(node.args, ast.arguments)
+                else ()
+            ):
+                if arg.end_lineno > arg.lineno:
+                    assert "#" not in lines[arg.end_lineno - 1], f"{path.name}: {arg.arg}"
 
 
 def test_profiles(tmp_path):
