@@ -28,8 +28,8 @@ def state(model):
     d = find_decoder(model)
     return (
         model.config.to_dict(),
-        [v for l in d.layers for _, _, v in places(l)],
-        [id(l) for l in d.layers],
+        [v for layer in d.layers for _, _, v in places(layer)],
+        [id(layer) for layer in d.layers],
     )
 
 
@@ -157,15 +157,15 @@ def test_2_4_against_brute_force(family, method):
         for h in hooks:
             h.remove()
     whole = tiny(family)[0]
-    inside = {id(p) for l in find_decoder(model).layers for p in l.parameters()}
+    inside = {id(p) for layer in find_decoder(model).layers for p in layer.parameters()}
     for (n, a), b, w in zip(
         model.named_parameters(), slow.parameters(), whole.parameters(), strict=True
     ):
         assert torch.equal(a, b), n
         if id(a) not in inside:
             assert torch.equal(a, w), n
-    for l in find_decoder(model).layers:
-        for m in linears(l):
+    for layer in find_decoder(model).layers:
+        for m in linears(layer):
             assert ((m.weight.view(m.out_features, -1, 4) == 0).sum(-1) == 2).all()
 
 
@@ -176,9 +176,9 @@ def test_wanda_holds_one_layers_activations():
     gc.freeze()  # what was there before is not looked through again and again
     model, inputs = tiny("llama")
     alive, hooks = [], []
-    for l in find_decoder(model).layers:
+    for layer in find_decoder(model).layers:
         hooks.append(
-            l.register_forward_hook(
+            layer.register_forward_hook(
                 lambda m, a, o: alive.append(
                     sum(
                         t.numel()

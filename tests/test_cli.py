@@ -36,9 +36,9 @@ def ok(*args):
 def refused(*args, why, root=None):
     r = interlace(*args, root=root) if root else command(*args)
     lines = [
-        l
-        for l in r.stderr.splitlines()
-        if l and "it/s]" not in l and "?it" not in l and "examples/s]" not in l
+        line
+        for line in r.stderr.splitlines()
+        if line and "it/s]" not in line and "?it" not in line and "examples/s]" not in line
     ]
     assert r.returncode == 2, r.stdout + r.stderr
     assert len(lines) == 1 and lines[0].startswith("interlace: ") and why in lines[0], r.stderr

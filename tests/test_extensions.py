@@ -30,7 +30,8 @@ BENCHMARK = """from pathlib import Path
 import interlace as il
 from .metrics import close
 
-il.add_benchmark('Counting', il.local_exam(Path(__file__).parent/'questions.parquet', close), 'Perception')
+exam = il.local_exam(Path(__file__).parent/'questions.parquet', close)
+il.add_benchmark('Counting', exam, 'Perception')
 """
 METRIC = """def close(answer, reference, options=()):
     said = answer.strip(' .')

@@ -102,8 +102,8 @@ def test_only_tuned_parameters_are_in_the_optimizer(processor, tmp_path):
 def test_the_backward_pass_ends_at_the_first_tuned_layer(processor):
     model = freeze_for(pruned(processor), PLAN)
     entered = {}
-    for i, l in enumerate(find_decoder(model).layers):
-        l.register_forward_pre_hook(
+    for i, layer in enumerate(find_decoder(model).layers):
+        layer.register_forward_pre_hook(
             lambda m, a, k, i=i: entered.__setitem__(
                 i, (a[0] if a else k["hidden_states"]).requires_grad
             ),
@@ -120,7 +120,7 @@ def test_gradient_checkpointing_from_the_first_tuned_layer_up_and_same_gradients
         model = freeze_for(pruned(processor), PLAN).train()
         if checkpointing:
             above = checkpoint_from(model, PLAN)
-            assert [any(l is a for a in above) for l in find_decoder(model).layers] == [
+            assert [any(layer is a for a in above) for layer in find_decoder(model).layers] == [
                 False,
                 False,
                 True,
@@ -129,8 +129,8 @@ def test_gradient_checkpointing_from_the_first_tuned_layer_up_and_same_gradients
                 True,
             ]
         runs = {}
-        for i, l in enumerate(find_decoder(model).layers):
-            l.mlp.register_forward_pre_hook(
+        for i, layer in enumerate(find_decoder(model).layers):
+            layer.mlp.register_forward_pre_hook(
                 lambda m, a, i=i: runs.__setitem__(i, runs.get(i, 0) + 1)
             )
         entered = []
@@ -155,8 +155,10 @@ from interlace.method.selection import Plan
 from interlace.method.surgery import prune
 plan = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)
 processor = nano_processor()
-finetune(prune(nano_model(processor=processor, layers=8), plan), plan, [conversation("objects", "train", i) for i in range(64)], processor, sys.argv[1],
-         batch_size=4, accumulation=1, learning_rate=1e-3, max_messages=10, log_steps=1, checkpoint_steps=2, progress=False)
+pruned = prune(nano_model(processor=processor, layers=8), plan)
+data = [conversation("objects", "train", i) for i in range(64)]
+finetune(pruned, plan, data, processor, sys.argv[1], batch_size=4, accumulation=1,
+         learning_rate=1e-3, max_messages=10, log_steps=1, checkpoint_steps=2, progress=False)
 """
 
 

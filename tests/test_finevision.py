@@ -681,7 +681,9 @@ said = []
 for name in ('owner/none', 'owner/gated', 'owner/like@v9'):
     try: repository(name)
     except BadInput as e: said.append(str(e))
-m = write_finevision(sys.argv[1], 'owner/like@v1', fraction=.5, subsets=['chartqa', 'counting(objects)', 'flawed', 'empty'], domains=['ScienceQA'], progress=False)
+subsets = ['chartqa', 'counting(objects)', 'flawed', 'empty']
+m = write_finevision(sys.argv[1], 'owner/like@v1', fraction=.5, subsets=subsets,
+                     domains=['ScienceQA'], progress=False)
 print(json.dumps([said, m]))
 """
 

@@ -103,7 +103,7 @@ def lab(tmp_path_factory):
         text=True,
     )
     assert trusted.returncode == 0, trusted.stderr
-    log = open(folder / "log", "w+")
+    log = open(folder / "log", "w+")  # noqa: SIM115, closed when the server has ended
     server = subprocess.Popen(
         [
             sys.executable,

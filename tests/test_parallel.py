@@ -41,7 +41,8 @@ PLAN = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by ha
 QUICK = dict(learning_rate=1e-3, max_messages=10, log_steps=1, progress=False, bfloat16=False)
 processor = nano_processor()
 def data(n): return [conversation(("objects", "text_numbers")[i % 2], "train", i) for i in range(n)]
-def pruned(dtype=torch.float32): return prune(nano_model(processor=processor, layers=8).to(dtype), PLAN)
+def pruned(dtype=torch.float32):
+    return prune(nano_model(processor=processor, layers=8).to(dtype), PLAN)
 """
 exec(COMMON.replace("torch.set_num_threads(1)", ""))
 
@@ -57,14 +58,19 @@ out, fsdp = sys.argv[1], json.loads(sys.argv[2])
 rank, n = rank_and_world_size(2)
 model, calibration = nano_model(processor=processor, layers=8), data(11)
 def keep(scores, name): rank or scores.to_json(f"{out}/{name}.json")
-keep(score_layers(model, calibration_batches(shard_batches(calibration, 2), processor, 2), shared=True, progress=False), "shared")
+mine = calibration_batches(shard_batches(calibration, 2), processor, 2)
+keep(score_layers(model, mine, shared=True, progress=False), "shared")
 keep(score_layers(model, calibration_batches(calibration, processor, 2), progress=False), "every")
-records = [evaluate(model, processor, ["POPE", "AI2D"], f"{out}/questions", batch_size=4, max_new_tokens=3, progress=False)]
-records.append(finetune(pruned(), PLAN, data(21), processor, f"{out}/ddp", batch_size=2, accumulation=2, **QUICK))
+asking = dict(batch_size=4, max_new_tokens=3, progress=False)
+records = [evaluate(model, processor, ["POPE", "AI2D"], f"{out}/questions", **asking)]
+QUICK |= dict(batch_size=2, accumulation=2)
+records.append(finetune(pruned(), PLAN, data(21), processor, f"{out}/ddp", **QUICK))
 os.environ.update(fsdp)
-records.append(finetune(pruned(), PLAN, data(21), processor, f"{out}/fsdp2", batch_size=2, accumulation=2, gradient_checkpointing=True, **QUICK))
+QUICK["gradient_checkpointing"] = True
+records.append(finetune(pruned(), PLAN, data(21), processor, f"{out}/fsdp2", **QUICK))
 same = all_gather_objects(json.dumps(records))
-if rank == 0: json.dump(dict(records=records, same=same[0] == same[1]), open(f"{out}/said.json", "w"))
+said = dict(records=records, same=same[0] == same[1])
+if rank == 0: json.dump(said, open(f"{out}/said.json", "w"))
 torch.distributed.destroy_process_group()
 os._exit(0)      # threads that libraries have left behind are not to decide how this ends
 """
@@ -191,7 +197,7 @@ def test_training_is_the_same(two, one, how):
     )
     assert [s for s, _ in record["loss"]] == [s for s, _ in alone["loss"]] == [1, 2, 3]
     assert np.allclose(
-        [l for _, l in record["loss"]], [l for _, l in alone["loss"]], rtol=0, atol=2e-5
+        [loss for _, loss in record["loss"]], [loss for _, loss in alone["loss"]], rtol=0, atol=2e-5
     )  # kept to five digits
     for key in ("samples", "samples_seen", "steps", "trained", "total"):
         assert record[key] == alone[key], key
@@ -219,7 +225,10 @@ def test_accumulated_is_the_same_as_at_once(one, tmp_path, one_thread):
         pruned(), PLAN, data(21), processor, tmp_path / "m", batch_size=8, accumulation=1, **QUICK
     )
     assert np.allclose(
-        [l for _, l in at_once["loss"]], [l for _, l in accumulated["loss"]], rtol=0, atol=2e-5
+        [loss for _, loss in at_once["loss"]],
+        [loss for _, loss in accumulated["loss"]],
+        rtol=0,
+        atol=2e-5,
     )
     a, b = (load_file(f / "m" / "model.safetensors") for f in (tmp_path, folder))
     assert all((a[k] - b[k]).abs().max() < 1e-5 for k in a)

@@ -148,7 +148,7 @@ def ok(*args):
 
 def refused(*args, why):
     r = command(*args)
-    lines = [l for l in r.stderr.splitlines() if l.startswith("interlace: ")]
+    lines = [line for line in r.stderr.splitlines() if line.startswith("interlace: ")]
     assert r.returncode == 2 and len(lines) == 1 and why in lines[0], r.stderr
     return lines[0]
 

@@ -3,6 +3,7 @@
 Further tests cover a second run, a change, a kill and an old artefact.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,9 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
-from conftest import interlace
+from conftest import ROOT, interlace
 
 from interlace.core.project import load_profile
 from interlace.evaluation.harness import question_scores
@@ -48,7 +50,7 @@ RECORDS = "runs/smoke/nano-l/variants"
 
 
 def names(stdout):
-    return sorted({l.split("»")[1].strip() for l in stdout.splitlines() if "»" in l})
+    return sorted({line.split("»")[1].strip() for line in stdout.splitlines() if "»" in line})
 
 
 def record(root, variant):
@@ -85,7 +87,8 @@ def ran(project):
     time.sleep(6)
     os.killpg(first.pid, signal.SIGINT)  # Ctrl-C, as a terminal sends it
     assert first.wait(60) == 130
-    assert not (project / "runs" / "snakemake.pid").exists()
+    with open(project / "runs" / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # free again
     kept = (project / "runs" / "smoke" / "nano-l" / "scores.json").stat().st_mtime_ns
     r = interlace("reproduce", "--profile", "smoke", "--cores", "1", root=project)
     assert r.returncode == 0, (
@@ -166,7 +169,7 @@ def test_fine_tuning_really_happened(ran):
         assert (
             t["steps"] == len(range(0, t["samples_seen"], t["batch_size"]))
             and len(t["loss"]) >= 3
-            and all(l > 0 for _, l in t["loss"])
+            and all(loss > 0 for _, loss in t["loss"])
         )
     assert (
         len(record(ran, "interlace-25")["plan"]["drop"]) == 9
@@ -193,8 +196,8 @@ def test_thinned_out_variants_have_half_their_weights(ran):
 
     inside = sum(
         m.weight.numel()
-        for l in find_decoder(load_model("nano-l")[0]).layers
-        for m in l.modules()
+        for layer in find_decoder(load_model("nano-l")[0]).layers
+        for m in layer.modules()
         if isinstance(m, Linear)
     )
     for n in ("wanda-2-4", "magnitude-2-4"):
@@ -421,20 +424,41 @@ def test_an_artefact_that_cannot_be_made_fails_and_the_old_one_goes(ran):
         assert (
             r.returncode == 2
             and "not a scores file" in r.stderr
-            and len([l for l in r.stderr.splitlines() if l.startswith("interlace")]) == 1
+            and len([line for line in r.stderr.splitlines() if line.startswith("interlace")]) == 1
         )
         assert not (ran / "figures" / "smoke" / "figure4.png").exists()
     finally:
         scores.write_text(text)
 
 
-def test_a_second_run_beside_a_first_is_refused(ran):
-    (ran / "runs" / "snakemake.pid").write_text(str(os.getpid()))
-    try:
+def test_a_second_run_in_the_same_folder_is_refused(ran):
+    with open(ran / "runs" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         r = interlace("reproduce", "--profile", "smoke", "--cores", "1", root=ran)
         assert r.returncode == 2 and "another run" in r.stderr
-    finally:
-        (ran / "runs" / "snakemake.pid").unlink()
+
+
+HOLDER = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(flush=True)"
+
+
+def test_a_stage_ends_when_its_front_is_killed(tmp_path):
+    "Also one that is not forked from the server: otherwise the next run would do its work twice"
+    cell = nbformat.v4.new_code_cell("import time; time.sleep(300)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "slow.ipynb")
+    lock, started = tmp_path / "lock", tmp_path / "out.part.ipynb"
+    command = [sys.executable, "-c", f"{HOLDER}; time.sleep(300)", str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as front:
+        front.stdout.readline()
+        run = [sys.executable, ROOT / "nbs" / "paper" / "run.py", "stage", "0"]
+        run += [tmp_path / "slow.ipynb", tmp_path / "out", "{}"]
+        env = os.environ | dict(INTERLACE_LOCK=str(lock))
+        with subprocess.Popen([*map(str, run)], env=env, stderr=subprocess.DEVNULL) as stage:
+            while not started.exists():
+                assert stage.poll() is None
+                time.sleep(0.2)
+            front.kill()
+            assert stage.wait(30) != 0
+    assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_stages_as_jobs_of_a_cluster(ran):
@@ -459,8 +483,8 @@ def test_stages_as_jobs_of_a_cluster(ran):
     )
     assert r.returncode == 0, r.stdout + r.stderr
     asked = {
-        l.split()[0]: l.split()[1:]
-        for l in (ran / "runs" / "jobs" / "submitted.txt").read_text().splitlines()
+        line.split()[0]: line.split()[1:]
+        for line in (ran / "runs" / "jobs" / "submitted.txt").read_text().splitlines()
     }
     need = {s.name: s for s in MATRIX}
     assert asked == {

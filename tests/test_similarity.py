@@ -52,8 +52,8 @@ def test_deepstack_additions_are_seen():
     "x[1] is the input of layer 1, after DeepStack's addition; the output of layer 0 differs"
     model, inputs = tiny("qwen3-vl")
     leaves, x = {}, {}
-    for i, l in enumerate(find_decoder(model).layers):
-        l.register_forward_hook(lambda m, a, o, i=i: leaves.__setitem__(i + 1, o))
+    for i, layer in enumerate(find_decoder(model).layers):
+        layer.register_forward_hook(lambda m, a, o, i=i: leaves.__setitem__(i + 1, o))
     with torch.no_grad(), layer_inputs(model, lambda i, h: x.__setitem__(i, h)):
         model(**inputs)
     assert [torch.equal(x[i], leaves[i]) for i in (1, 2, 3, 4, 5)] == [

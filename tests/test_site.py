@@ -189,7 +189,7 @@ def test_figures_and_tables_have_their_pages(site, soups):
             links = {a["href"] for a in soup.find_all("a", href=True)}
             files = [f for f in record.parent.glob(f"{name}.*") if f.suffix != ".part"]
             assert {f"../{f.relative_to(ROOT).as_posix()}" for f in files} <= links, name
-            assert any(re.fullmatch(r"\.\./paper/\w+/\w+\.html", l) for l in links), name
+            assert any(re.fullmatch(r"\.\./paper/\w+/\w+\.html", link) for link in links), name
             assert (
                 soup.find("img", class_="paper") if folder == "figures" else soup.find("table")
             ), name

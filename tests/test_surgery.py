@@ -94,7 +94,7 @@ def test_fields_that_list_layers_by_number_are_renumbered():
     ]  # 3, 5 before
     prune(model, EARLY)
     assert [
-        type(l.mlp).__name__.endswith("SparseMoeBlock") for l in find_decoder(model).layers
+        type(layer.mlp).__name__.endswith("SparseMoeBlock") for layer in find_decoder(model).layers
     ] == [True, True, False, False, True, True]
 
 
@@ -136,7 +136,7 @@ def test_only_tuned_layers_require_gradients(family):
     freeze_for(prune(model, EARLY), EARLY)
     for i, layer in enumerate(find_decoder(model).layers):
         assert all(p.requires_grad == (EARLY.kept[i] in EARLY.tune) for p in layer.parameters())
-    inside = {id(p) for l in find_decoder(model).layers for p in l.parameters()}
+    inside = {id(p) for layer in find_decoder(model).layers for p in layer.parameters()}
     assert not any(p.requires_grad for p in model.parameters() if id(p) not in inside)
 
 

@@ -53,6 +53,16 @@ HEAVY = (
 )
 
 
+def front_is_gone():
+    "Whether `interlace reproduce`, which holds a lock while it lives, has ended"
+    if "INTERLACE_LOCK" not in os.environ:
+        return False
+    with contextlib.suppress(OSError), open(os.environ["INTERLACE_LOCK"]) as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 def ask(where, argv):
     "Run `argv` in a process forked from the server; return its exit status, None without a server"
     parent = os.getppid()
@@ -67,11 +77,26 @@ def ask(where, argv):
         for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(n, lambda n, _: s.send(bytes([n])))
         while not select.select([s], [], [], 1)[0]:
-            if os.getppid() != parent:
-                # the parent process is gone; closing the connection ends the forked process too
-                return 1
+            if os.getppid() != parent or front_is_gone():
+                return 1  # closing the connection ends the forked process, too
         status = s.recv(1)
     return status[0] if status else 1
+
+
+def call(argv):
+    "Run `python -m ARGV` in the usual way; return its exit status. It ends with the front"
+    import subprocess
+
+    with subprocess.Popen([sys.executable, "-m", *argv]) as process:
+        while True:
+            try:
+                return process.wait(1)
+            except subprocess.TimeoutExpired:
+                if front_is_gone():
+                    process.terminate()
+            except BaseException:
+                process.terminate()
+                raise
 
 
 def cold(module, argv):
@@ -124,72 +149,99 @@ def become(argv, folder, environment, fds):
     os._exit(status)
 
 
-def serve(where):
-    "Import, then fork for every request until the server's parent process is gone"
-    import importlib
+class Server:
+    "Forks a process for every request, until its own parent process is gone"
 
-    parent, running = os.getppid(), {}  # connection -> pid
-    # a kernel ends with its parent; ipykernel reads this while loading
-    os.environ["JPY_PARENT_PID"] = str(os.getpid())
-    # the backend of a kernel; matplotlib reads this while loading
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    wake, woken = os.pipe()
-    os.set_blocking(woken, False)
-    signal.set_wakeup_fd(woken)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(where)
-        listener.listen(64)  # requests during the imports wait
+    def __init__(self, where):
+        self.parent, self.running = os.getppid(), {}  # connection -> pid
+        # a kernel ends with its parent; ipykernel reads this while loading
+        os.environ["JPY_PARENT_PID"] = str(os.getpid())
+        # the backend of a kernel; matplotlib reads this while loading
+        os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        self.wake, woken = os.pipe()  # a child that ends wakes the server
+        os.set_blocking(woken, False)
+        signal.set_wakeup_fd(woken)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(where)
+        self.listener.listen(64)  # requests during the imports wait
+
+    def load(self):
+        "Import once what most notebooks import"
+        import importlib
+
         for name in HEAVY:
             # the notebook that needs a missing package reports it
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         gc.collect()
         gc.freeze()  # children neither scan these objects nor copy their memory pages
-        while os.getppid() == parent:
-            ready, _, _ = select.select([listener, wake, *running], [], [], 1)
-            for r in ready:
-                if r == wake:
-                    os.read(wake, 4096)
-                elif r is listener:
-                    connection, _ = listener.accept()
-                    try:
-                        request = answer(connection)
-                    except (OSError, ValueError, struct.error):
-                        connection.close()
-                        continue
-                    if not (pid := os.fork()):
-                        signal.set_wakeup_fd(-1)
-                        for c in (listener, connection, *running):
-                            c.close()
-                        become(*request)
-                    for fd in request[-1]:
-                        os.close(fd)
-                    running[connection] = pid
+
+    def serve(self):
+        "Answer requests"
+        while os.getppid() == self.parent:
+            ready, _, _ = select.select([self.listener, self.wake, *self.running], [], [], 1)
+            for source in ready:
+                if source == self.wake:
+                    os.read(self.wake, 4096)
+                elif source is self.listener:
+                    self.fork()
                 else:
-                    try:
-                        told = r.recv(16)
-                    except OSError:
-                        told = b""
-                    # no message means that the client was killed
-                    for n in told or [signal.SIGKILL]:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(running[r], n)
-                    if not told:
-                        os.waitpid(running.pop(r), 0)
-                        r.close()
-            for connection, pid in list(running.items()):
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if not done:
-                    continue
-                code = os.waitstatus_to_exitcode(status)
-                with contextlib.suppress(OSError):
-                    connection.send(bytes([code if code >= 0 else 128 - code]))
-                connection.close()
-                del running[connection]
-        for pid in running.values():
+                    self.pass_on(source)
+            for connection, pid in list(self.running.items()):
+                self.report(connection, pid)
+        for pid in self.running.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def fork(self):
+        "Accept a request and start it"
+        connection, _ = self.listener.accept()
+        try:
+            request = answer(connection)
+        except (OSError, ValueError, struct.error):
+            connection.close()
+            return
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            for c in (self.listener, connection, *self.running):
+                c.close()
+            become(*request)
+        for fd in request[-1]:
+            os.close(fd)
+        self.running[connection] = pid
+
+    def pass_on(self, connection):
+        "Pass a client's signals on to its process, and end the process of a client that is gone"
+        try:
+            told = connection.recv(16)
+        except OSError:
+            told = b""
+        for n in told or [signal.SIGKILL]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.running[connection], n)
+        if not told:
+            os.waitpid(self.running.pop(connection), 0)
+            connection.close()
+
+    def report(self, connection, pid):
+        "Send a client its process's exit status, once it has ended"
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if not done:
+            return
+        code = os.waitstatus_to_exitcode(status)
+        with contextlib.suppress(OSError):
+            connection.send(bytes([code if code >= 0 else 128 - code]))
+        connection.close()
+        del self.running[connection]
+
+
+def serve(where):
+    "Import common packages, then fork for every request"
+    server = Server(where)
+    server.load()
+    server.serve()
 
 
 @contextlib.contextmanager
@@ -204,7 +256,7 @@ def gpus_of_its_own(n):
     held = []
     while len(held) < min(n, there):
         for k in {*range(there)} - {k for k, _ in held}:
-            f = open(f"runs/gpus/{k}.lock", "w")
+            f = open(f"runs/gpus/{k}.lock", "w")  # noqa: SIM115, it is held as long as the GPU
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 held.append((k, f))
@@ -248,9 +300,7 @@ def stage(gpus, notebook, output, parameters):
     with gpus_of_its_own(int(gpus)):
         status = ask(os.environ["INTERLACE_WARM"], argv) if "INTERLACE_WARM" in os.environ else None
         if status is None:
-            import subprocess
-
-            status = subprocess.call([sys.executable, "-m", *argv])
+            status = call(argv)
     if status == 0:
         os.replace(f"{output}.part.ipynb", f"{output}.ipynb")
     return status
