@@ -127,16 +127,16 @@ def test_the_stored_draws_are_numpys():
 def test_keyboard_alone_changes_the_plan(page):
     page.reload()
 
-    def fates():
+    def roles():
         return page.eval_on_selector_all(
             ".x-strip li", "l => l.map(e => e.className.split('x-').pop())"
         )
 
-    before = fates()
+    before = roles()
     assert before.count("drop") == len(before) // 4
     page.focus("#x-drop")
     page.keyboard.press("ArrowLeft")
-    after = fates()
+    after = roles()
     assert after.count("drop") == before.count("drop") - 1
     shown = json.loads(page.inner_text(".x-json"))
     assert [i for i, f in enumerate(after) if f == "drop"] == shown["drop"] and [

@@ -248,12 +248,12 @@ def test_ones_own_model(work, pruned, family, monkeypatch):
         made["parameters"] == dict(before=before, after=after, tune=made["parameters"]["tune"])
         and f"{before:,} before, {after:,} after" in card.text
     )
-    for fate, layers in (
+    for role, layers in (
         ("dropped", plan.drop),
         ("to tune", plan.tune),
         ("anchors, frozen", plan.anchor),
     ):
-        assert f"| {fate} | {', '.join(map(str, layers)) or 'none'} |" in card.text
+        assert f"| {role} | {', '.join(map(str, layers)) or 'none'} |" in card.text
     assert (card.data.base_model, card.data.library_name, card.data.pipeline_tag) == (
         family,
         "transformers",

@@ -3,7 +3,7 @@
 (() => {
   "use strict";
   const DATA = window.INTERLACE_EXPLORER || {};
-  const FATES = ["drop", "tune", "anchor", "frozen"];
+  const ROLES = ["drop", "tune", "anchor", "frozen"];
   const LETTER = { drop: "D", tune: "T", anchor: "A", frozen: "" };
   const SAYS = {
     "interlace": "the most redundant triplets that do not overlap; of each one's first two layers the more redundant goes, the other is tuned, the third is the anchor",
@@ -17,44 +17,44 @@
 
   // ---- plans -------------------------------------------------------------------------------------------------------
   const byRedundancy = s => s.map((_, i) => i).sort((a, b) => s[b] - s[a] || a - b);
-  const count = (fate, f) => [...fate.values()].filter(v => v === f).length;
+  const count = (role, f) => [...role.values()].filter(v => v === f).length;
   const span = (i, n) => Array.from({ length: n }, (_, k) => i + k);
 
-  // Each rule gives layer -> fate, and tells `why` what it looked at: {window, span, value, taken, because}
+  // Each rule gives layer -> role, and tells `why` what it looked at: {window, span, value, taken, because}
   const RULES = {
     "interlace": (m, K, seed, why) => {
-      const fate = new Map(), s1 = m.similarity[1];
+      const role = new Map(), s1 = m.similarity[1];
       for (const n of [3, 2]) for (const i of byRedundancy(m.similarity[n])) {
-        if (count(fate, "drop") === K) return fate;
-        const held = span(i, n).filter(j => fate.has(j)), step = { window: i, span: n, value: m.similarity[n][i], taken: !held.length, held };
+        if (count(role, "drop") === K) return role;
+        const held = span(i, n).filter(j => role.has(j)), step = { window: i, span: n, value: m.similarity[n][i], taken: !held.length, held };
         why.push(step);
         if (held.length) continue;
         const [drop, tune] = s1[i] < s1[i + 1] ? [i + 1, i] : [i, i + 1];
-        fate.set(drop, "drop").set(tune, "tune");
-        if (n === 3) fate.set(i + 2, "anchor");
+        role.set(drop, "drop").set(tune, "tune");
+        if (n === 3) role.set(i + 2, "anchor");
         Object.assign(step, { drop, tune, anchor: n === 3 ? i + 2 : null });
       }
-      return fate;
+      return role;
     },
     "interlace-oa": (m, K, seed, why) => {
-      const fate = new Map();
+      const role = new Map();
       for (const i of byRedundancy(m.similarity[3])) {
-        if (count(fate, "drop") === K) break;
-        const held = span(i, 3).filter(j => fate.has(j));
+        if (count(role, "drop") === K) break;
+        const held = span(i, 3).filter(j => role.has(j));
         why.push({ window: i, span: 3, value: m.similarity[3][i], taken: !held.length, held, drop: i, tune: i + 1, anchor: i + 2 });
-        if (!held.length) fate.set(i, "drop").set(i + 1, "tune").set(i + 2, "anchor");
+        if (!held.length) role.set(i, "drop").set(i + 1, "tune").set(i + 2, "anchor");
       }
-      return fate;
+      return role;
     },
     "interlace-tn": (m, K, seed, why) => {
-      const fate = new Map(), L = m.n_layers;
+      const role = new Map(), L = m.n_layers;
       for (const i of byRedundancy(m.similarity[1])) {
-        if (count(fate, "drop") === K) break;
-        const held = [i, i + 1].filter(j => fate.has(j)), free = i + 1 < L && !held.length;
+        if (count(role, "drop") === K) break;
+        const held = [i, i + 1].filter(j => role.has(j)), free = i + 1 < L && !held.length;
         why.push({ window: i, span: 1, value: m.similarity[1][i], taken: free, held, drop: i, tune: i + 1, anchor: null });
-        if (free) fate.set(i, "drop").set(i + 1, "tune");
+        if (free) role.set(i, "drop").set(i + 1, "tune");
       }
-      return fate;
+      return role;
     },
     "consecutive": (m, K, seed, why) => {
       const L = m.n_layers, best = byRedundancy(m.similarity[1])[0], b = K ? Math.max(0, Math.min(best, L - 2 * K)) : 0;
@@ -68,12 +68,12 @@
     },
     "sleb": (m, K) => new Map(m.sleb.slice(0, K).map(i => [i, "drop"])),
     "sleb-ft": (m, K) => {
-      const order = m.sleb.slice(0, K), fate = new Map(order.map(i => [i, "drop"]));
+      const order = m.sleb.slice(0, K), role = new Map(order.map(i => [i, "drop"]));
       for (const i of [...order].sort((a, b) => a - b)) {
-        const next = span(i + 1, m.n_layers - i - 1).find(j => !fate.has(j));
-        if (next !== undefined) fate.set(next, "tune");
+        const next = span(i + 1, m.n_layers - i - 1).find(j => !role.has(j));
+        if (next !== undefined) role.set(next, "tune");
       }
-      return fate;
+      return role;
     },
   };
 
@@ -88,8 +88,8 @@
     const m = modelOf(profile, model), L = m.n_layers;
     if (!strategiesOf(m).includes(strategy)) throw new Error(`no strategy '${strategy}'; there are ${strategiesOf(m).join(", ")}`);
     if (!(typeof ratio === "number" && ratio >= 0 && ratio < 1)) throw new Error(`ratio ${ratio}: it must lie in [0, 1); give the share of layers to drop, as 0.25`);
-    const K = Math.floor(ratio * L + 1e-9), fate = RULES[strategy](m, K, seed, why);
-    const pick = f => [...fate].filter(([, v]) => v === f).map(([i]) => i).sort((a, b) => a - b);
+    const K = Math.floor(ratio * L + 1e-9), role = RULES[strategy](m, K, seed, why);
+    const pick = f => [...role].filter(([, v]) => v === f).map(([i]) => i).sort((a, b) => a - b);
     const drop = pick("drop");
     if (drop.length < K) throw new Error(`ratio ${ratio}: strategy '${strategy}' cannot drop ${K} of ${L} layers, disjoint windows for only ${drop.length} are left; choose a ratio of at most ${(drop.length / L).toFixed(3)}`);
     return { kind: "plan", strategy, ratio: strategy.startsWith("sleb") ? K / L : ratio, n_layers: L, drop, tune: pick("tune"), anchor: pick("anchor") };
@@ -142,7 +142,7 @@
   const says = el("p", { class: "x-says" });
   const summary = el("p", { class: "x-summary", "aria-live": "polite" });
   const strip = el("ol", { class: "x-strip", "aria-label": "Layers and what becomes of them" });
-  const legend = el("p", { class: "x-legend", "aria-hidden": "true" }, ...FATES.map(f => el("span", {}, el("span", { class: `x-cell x-${f}` }, LETTER[f] || " "), f)));
+  const legend = el("p", { class: "x-legend", "aria-hidden": "true" }, ...ROLES.map(f => el("span", {}, el("span", { class: `x-cell x-${f}` }, LETTER[f] || " "), f)));
   const chart = el("div", { class: "x-chart", role: "slider", tabindex: 0, "aria-label": "Layer to read the similarities at", "aria-valuemin": 0 });
   const readout = el("p", { class: "x-readout", "aria-hidden": "true" });
   const why = el("ol", { class: "x-why" });
@@ -156,7 +156,7 @@
       el("label", { for: "x-drop", class: "x-wide" }, "Layers to drop ", drop, much)),
     says, strip, legend, summary, chart, readout, whyTitle, why,
     el("h2", {}, "The plan"), text, el("p", {}, copy, " ", copied),
-    el("details", {}, el("summary", {}, "All similarities as a table"), el("div", { class: "x-scroll", tabindex: 0, role: "group", "aria-label": "Similarities by layer" }, el("table", {}, el("thead", {}, el("tr", {}, ...["first layer", "S₁, one layer", "S₂, a pair", "S₃, a triplet", "fate"].map(t => el("th", { scope: "col" }, t)))), values))));
+    el("details", {}, el("summary", {}, "All similarities as a table"), el("div", { class: "x-scroll", tabindex: 0, role: "group", "aria-label": "Similarities by layer" }, el("table", {}, el("thead", {}, el("tr", {}, ...["first layer", "S₁, one layer", "S₂, a pair", "S₃, a triplet", "role"].map(t => el("th", { scope: "col" }, t)))), values))));
   root.querySelector("form").addEventListener("submit", e => e.preventDefault());
 
   const options = (select, names, chosen) => {
@@ -177,17 +177,17 @@
     drop.max = max;
     drop.value = state.drop;
     const K = state.drop, steps = [], p = plan(profile, name, state.strategy, K / L, state.seed, steps);
-    const fate = i => FATES.find(f => f !== "frozen" && p[f].includes(i)) || "frozen";
+    const role = i => ROLES.find(f => f !== "frozen" && p[f].includes(i)) || "frozen";
     much.textContent = `${K} of ${L} layers, ratio ${(K / L).toFixed(3)}` + (K === max ? state.strategy.startsWith("sleb") ? " (as far as SLEB was searched)" : " (as many as this strategy can)" : "");
     drop.setAttribute("aria-valuetext", much.textContent);
     says.textContent = `${state.strategy}: ${SAYS[state.strategy]}.`;
     summary.textContent = K ? `Dropped: ${listed(p.drop)}. Tuned: ${listed(p.tune)}. Held as anchors: ${listed(p.anchor)}. The other ${L - p.drop.length - p.tune.length - p.anchor.length} layers stay frozen.` : `Nothing is dropped: the dense model with its ${L} layers.`;
     strip.style.setProperty("--n", L);
-    strip.replaceChildren(...span(0, L).map(i => el("li", { class: `x-cell x-${fate(i)}`, title: `layer ${i}: ${fate(i)}` }, el("span", { class: "x-number" }, String(i)), el("span", { "aria-hidden": "true" }, LETTER[fate(i)] || "·"), el("span", { class: "x-hidden" }, ` ${fate(i)}`))));
-    plot(m, p, steps, fate);
+    strip.replaceChildren(...span(0, L).map(i => el("li", { class: `x-cell x-${role(i)}`, title: `layer ${i}: ${role(i)}` }, el("span", { class: "x-number" }, String(i)), el("span", { "aria-hidden": "true" }, LETTER[role(i)] || "·"), el("span", { class: "x-hidden" }, ` ${role(i)}`))));
+    plot(m, p, steps, role);
     whyTitle.hidden = why.hidden = !steps.length;
     why.replaceChildren(...steps.map(s => el("li", { class: s.taken ? "" : "x-skipped" }, told(s, m))));
-    values.replaceChildren(...span(0, L).map(i => el("tr", {}, el("th", { scope: "row" }, String(i)), ...[1, 2, 3].map(k => el("td", {}, i < m.similarity[k].length ? digits(m.similarity[k][i]) : "–")), el("td", {}, fate(i)))));
+    values.replaceChildren(...span(0, L).map(i => el("tr", {}, el("th", { scope: "row" }, String(i)), ...[1, 2, 3].map(k => el("td", {}, i < m.similarity[k].length ? digits(m.similarity[k][i]) : "–")), el("td", {}, role(i)))));
     text.textContent = json(p);
     copied.textContent = "";
     history.replaceState(null, "", "#" + new URLSearchParams({ model: state.model, strategy: state.strategy, drop: K, ...(state.strategy === "random" ? { seed: state.seed } : {}) }));
@@ -197,12 +197,12 @@
     const layers = s.span === 1 ? `Layer ${s.window}` : `Layers ${span(s.window, s.span).join(", ")}`;
     const head = `${layers}: S${"₁₂₃"[s.span - 1]} = ${digits(s.value)}. `;
     if (s.block) return `${head}The highest of all; the block is ${s.block[0]} to ${s.block[1]}.`;
-    if (!s.taken) return head + (s.held.length ? `Passed over: ${s.held.length > 1 ? "layers" : "layer"} ${s.held.join(", ")} ${s.held.length > 1 ? "have" : "has"} a fate already.` : "Passed over: no layer follows that could be tuned.");
+    if (!s.taken) return head + (s.held.length ? `Passed over: ${s.held.length > 1 ? "layers" : "layer"} ${s.held.join(", ")} ${s.held.length > 1 ? "have" : "has"} a role already.` : "Passed over: no layer follows that could be tuned.");
     if (s.span === 1 || state.strategy === "interlace-oa") return `${head}Drop ${s.drop}, tune ${s.tune}${s.anchor === null ? "" : `, hold ${s.anchor}`}.`;
     return `${head}Drop ${s.drop} (S₁ = ${digits(m.similarity[1][s.drop])}), tune ${s.tune} (S₁ = ${digits(m.similarity[1][s.tune])})${s.anchor === null ? "; a pair, without an anchor" : `, hold ${s.anchor}`}.`;
   }
 
-  function plot(m, p, steps, fate) {
+  function plot(m, p, steps, role) {
     const narrow = root.clientWidth < 600, W = narrow ? 440 : 800, H = narrow ? 300 : 260, left = 48, right = 8, top = 10, bottom = 34, L = m.n_layers;
     const all = [1, 2, 3].flatMap(k => m.similarity[k]), near = v => -Math.log10(Math.max(1 - v, 1e-6));
     const lo = near(Math.min(...all)) - .15, hi = near(Math.max(...all)) + .15;
@@ -214,7 +214,7 @@
     for (let i = 0; i < L; i += 5) picture.append(svg("text", { class: "x-tick", x: x(i), y: H - bottom + 16, "text-anchor": "middle" }, String(i)));
     picture.append(svg("text", { class: "x-tick", x: (W + left) / 2, y: H - 3, "text-anchor": "middle" }, "first layer of the window"));
     for (const k of [1, 2, 3]) picture.append(svg("polyline", { class: `x-line x-s${k}`, points: m.similarity[k].map((v, i) => `${x(i).toFixed(1)},${y(v).toFixed(1)}`).join(" ") }));
-    m.similarity[1].forEach((v, i) => { if (fate(i) !== "frozen") picture.append(svg("circle", { class: `x-dot x-${fate(i)}`, cx: x(i), cy: y(v), r: 4 })); });
+    m.similarity[1].forEach((v, i) => { if (role(i) !== "frozen") picture.append(svg("circle", { class: `x-dot x-${role(i)}`, cx: x(i), cy: y(v), r: 4 })); });
     const cursor = svg("line", { class: "x-cursor", y1: top, y2: H - bottom, x1: 0, x2: 0 });
     picture.append(cursor);
     const key = svg("g");
@@ -225,7 +225,7 @@
     const read = i => {
       state.at = i = Math.max(0, Math.min(L - 1, i));
       cursor.setAttribute("x1", x(i)); cursor.setAttribute("x2", x(i));
-      const said = `layer ${i} (${fate(i)}): ` + [1, 2, 3].map(k => `S${"₁₂₃"[k - 1]} ${i < m.similarity[k].length ? digits(m.similarity[k][i]) : "–"}`).join(", ");
+      const said = `layer ${i} (${role(i)}): ` + [1, 2, 3].map(k => `S${"₁₂₃"[k - 1]} ${i < m.similarity[k].length ? digits(m.similarity[k][i]) : "–"}`).join(", ");
       readout.textContent = said;
       chart.setAttribute("aria-valuenow", i);
       chart.setAttribute("aria-valuetext", said);

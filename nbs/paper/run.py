@@ -152,8 +152,9 @@ def become(argv, folder, environment, fds):
 class Server:
     "Forks a process for every request, until its own parent process is gone"
 
+    # connection -> pid
     def __init__(self, where):
-        self.parent, self.running = os.getppid(), {}  # connection -> pid
+        self.parent, self.running = os.getppid(), {}
         # a kernel ends with its parent; ipykernel reads this while loading
         os.environ["JPY_PARENT_PID"] = str(os.getpid())
         # the backend of a kernel; matplotlib reads this while loading
@@ -245,10 +246,10 @@ def serve(where):
 
 
 @contextlib.contextmanager
+    # no GPU requested, none available, or already chosen by the caller
 def gpus_of_its_own(n):
     "Reserve `n` of the machine's GPUs (INTERLACE_GPUS is their number) while the block runs"
     there = int(os.environ.get("INTERLACE_GPUS", 0))
-    # no GPU requested, none available, or already chosen by the caller
     if not n or not there or "CUDA_VISIBLE_DEVICES" in os.environ:
         yield
         return
