@@ -10,7 +10,7 @@ _PUBLIC = {
     "method.similarity": ("LayerScores", "score_layers"),
     "method.selection": ("Plan", "make_plan", "add_strategy"),
     "method.surgery": ("prune", "pruned_by", "freeze_for", "tuned_layers"),
-    "nano.world": ("scene", "conversation"),
+    "nano.samples": ("scene", "conversation"),
     "nano.benchmarks": ("ask", "write_nano_benchmarks", "write_nano_data"),
     "data.conversations": ("Collator", "calibration_batches", "fitting", "load_samples"),
     "method.finetuning": ("finetune", "finetune_on", "train", "save"),

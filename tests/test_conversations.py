@@ -17,7 +17,7 @@ from interlace.data.conversations import (
     to_messages,
 )
 from interlace.nano.model import TEMPLATE, nano_processor, nano_tokenizer
-from interlace.nano.world import conversation
+from interlace.nano.samples import conversation
 
 TURNS = [
     dict(user="What is this?", assistant="red circle"),

@@ -15,7 +15,7 @@ from interlace.evaluation.harness import ADDED
 from interlace.method.selection import RULES, STRATEGIES
 from interlace.method.similarity import LayerScores
 from interlace.nano.benchmarks import _png, _write_parquet
-from interlace.nano.world import scene
+from interlace.nano.samples import scene
 from interlace.reproduction.pipeline import TEXT_SETS, check_names, extensions_of, stages
 
 RULE = """import interlace as il

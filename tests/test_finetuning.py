@@ -30,7 +30,7 @@ from interlace.method.finetuning import (
 from interlace.method.selection import Plan
 from interlace.method.surgery import freeze_for, prune
 from interlace.nano.model import Muon, nano_config, nano_model, nano_processor
-from interlace.nano.world import conversation
+from interlace.nano.samples import conversation
 
 PLAN = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=0.25)
 QUICK = dict(
@@ -150,7 +150,7 @@ import sys, torch
 torch.set_num_threads(1)
 from interlace.method.finetuning import finetune
 from interlace.nano.model import nano_model, nano_processor
-from interlace.nano.world import conversation
+from interlace.nano.samples import conversation
 from interlace.method.selection import Plan
 from interlace.method.surgery import prune
 plan = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)

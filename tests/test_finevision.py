@@ -366,8 +366,9 @@ def test_rows_are_written_as_they_come(like, tmp_path, monkeypatch):
             yield ("f.parquet", i), dict(r, images=images)
 
     monkeypatch.setattr(finevision, "rows_of", many)
-    job = finevision._Job(
-        repository(like), "street", tmp_path / "many.parquet", 400, "first", 42, 3, 5, 10
+    settings = finevision.DrawSettings(order="first", buffer=10)
+    job = finevision._SubsetJob(
+        repository(like), "street", tmp_path / "many.parquet", 400, settings
     )
     assert (
         finevision._write_subset(job)["count"]["taken"] == 400

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from interlace.core.project import read_json
-from interlace.evaluation.harness import (
+from interlace.evaluation.harness import evaluate, in_memory
+from interlace.evaluation.metrics import (
     chance,
     contains,
-    evaluate,
     exact,
     form,
-    in_memory,
     mean_and_error,
     question_scores,
     relaxed,

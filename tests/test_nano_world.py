@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from interlace.core.project import BadInput
-from interlace.evaluation.harness import METRICS, chance
+from interlace.evaluation.metrics import METRICS, chance
 from interlace.nano.benchmarks import (
     BENCHMARKS,
     DOMAINS,
@@ -17,18 +17,9 @@ from interlace.nano.benchmarks import (
     write_nano_benchmarks,
     write_nano_data,
 )
-from interlace.nano.world import (
-    CANVAS,
-    FAMILIES,
-    PLACES,
-    SIZE,
-    SPLITS,
-    conversation,
-    final_answer,
-    reasoned,
-    scene,
-    split_of,
-)
+from interlace.nano.families import CANVAS, PLACES
+from interlace.nano.samples import FAMILIES, conversation, final_answer, reasoned, scene
+from interlace.nano.world import SIZE, SPLITS, split_of
 
 
 def digest(s):
@@ -47,8 +38,9 @@ def test_same_name_same_picture_in_any_order():
 
 def test_same_in_another_process():
     code = (
-        "import hashlib; from interlace.nano.world import *; print(hashlib.sha256(b''.join(scene(n,"
-        " 'train', 1).draw().tobytes() for n in FAMILIES)).hexdigest())"
+        "import hashlib; from interlace.nano.samples import *;"
+        " images = (scene(n, 'train', 1).draw().tobytes() for n in FAMILIES);"
+        " print(hashlib.sha256(b''.join(images)).hexdigest())"
     )
     here = hashlib.sha256(
         b"".join(scene(n, "train", 1).draw().tobytes() for n in FAMILIES)

@@ -34,7 +34,7 @@ import json, os, sys, torch
 torch.set_num_threads(1)
 from interlace.method.finetuning import finetune
 from interlace.nano.model import nano_model, nano_processor
-from interlace.nano.world import conversation
+from interlace.nano.samples import conversation
 from interlace.method.selection import Plan
 from interlace.method.surgery import prune
 PLAN = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)

@@ -19,7 +19,7 @@ from interlace.method.finetuning import checkpoint_from
 from interlace.method.selection import Plan, n_drops
 from interlace.method.surgery import freeze_for, prune
 from interlace.models.loading import PACKAGED, load_model
-from interlace.nano.world import FAMILIES, conversation
+from interlace.nano.samples import FAMILIES, conversation
 from interlace.reproduction.costs import (
     GPUS,
     Assumptions,

@@ -24,10 +24,11 @@ from interlace.evaluation.benchmarks import (
     prepared_benchmarks,
     real_exams,
     reasoning_request,
-    write_benchmarks_like,
 )
-from interlace.evaluation.harness import evaluate, question_scores
+from interlace.evaluation.harness import evaluate
+from interlace.evaluation.metrics import question_scores
 from interlace.evaluation.uncertainty import figures
+from interlace.testing.benchmarks import write_benchmarks_like
 
 JUDGED = "MIABench"
 
@@ -449,9 +450,9 @@ def broken_copy(folder, tmp_path, name, change):
 def test_broken_pictures_are_named(folder, tmp_path):
     import pyarrow as pa
 
-    from interlace.evaluation.harness import _harness
+    from interlace.evaluation.harness import import_lmms_eval
 
-    _harness()
+    import_lmms_eval()
     assert not ImageFile.LOAD_TRUNCATED_IMAGES  # lmms-eval would fill them with grey
 
     def cut(table):

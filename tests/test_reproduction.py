@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, interlace
 
 from interlace.core.project import load_profile
-from interlace.evaluation.harness import question_scores
+from interlace.evaluation.metrics import question_scores
 from interlace.reproduction import pipeline as reproduction
 from interlace.reproduction.pipeline import stages
 

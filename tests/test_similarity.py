@@ -69,7 +69,7 @@ def test_batch_size_and_padding_do_not_matter():
     "The nano processor pads batches; samples scored one by one have no padding"
     from interlace.data.conversations import calibration_batches
     from interlace.nano.model import nano_model, nano_processor
-    from interlace.nano.world import conversation
+    from interlace.nano.samples import conversation
 
     processor = nano_processor()
     model = nano_model(processor=processor, layers=6).eval()

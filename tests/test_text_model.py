@@ -55,13 +55,13 @@ def naive_order(model, batches, rounds):
     order, layers = [], list(find_decoder(model).layers)
 
     def loss(left):
-        gone = {id(l) for l in layers} - {id(layers[i]) for i in left}
+        gone = {id(layer) for layer in layers} - {id(layers[i]) for i in left}
         handles = [
-            l.register_forward_hook(
+            layer.register_forward_hook(
                 lambda m, args, out: args[0] if torch.is_tensor(out) else (args[0], *out[1:])
             )
-            for l in layers
-            if id(l) in gone
+            for layer in layers
+            if id(layer) in gone
         ]
         try:
             with torch.inference_mode():

@@ -33,12 +33,12 @@ def one(name):
 def test_variants_take_turns_and_the_model_stays_whole():
     model, inputs = one("llama")
     model.train()
-    before = [id(l) for l in find_decoder(model).layers]
+    before = [id(layer) for layer in find_decoder(model).layers]
     got = latency(
         dict(dense=model, pruned=(model, PLAN)), inputs, new_tokens=3, repeats=2, warmup=1
     )
     assert (
-        [id(l) for l in find_decoder(model).layers] == before
+        [id(layer) for layer in find_decoder(model).layers] == before
         and model.training
         and model.config.num_hidden_layers == 8
     )

@@ -1,0 +1,1 @@
+"""Small stand-ins for data sets of the hub, for tests and rehearsals."""
