@@ -5,7 +5,11 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "core.project": ("BadInput", "load_profile", "profiles", "project_root", "provenance", "fingerprint", "seed_everything", "import_extensions"),
+    "core.errors": ("BadInput",),
+    "core.files": ("project_root",),
+    "core.provenance": ("provenance", "fingerprint", "seed_everything"),
+    "core.registry": ("import_extensions",),
+    "core.profiles": ("load_profile", "profiles"),
     "method.decoder": ("Decoder", "find_decoder", "layer_inputs"),
     "method.similarity": ("LayerScores", "score_layers"),
     "method.selection": ("Plan", "make_plan", "add_strategy"),

@@ -16,18 +16,12 @@ import time
 from pathlib import Path
 
 from . import __version__
-from interlace.core.project import (
-    BadInput,
-    check_output,
-    fingerprint,
-    import_extensions,
-    load_profile,
-    measured,
-    profiles,
-    provenance,
-    read_json,
-    write_json,
-)
+from .core.errors import BadInput
+from .core.files import check_output, read_json, write_json
+from .core.machine import measured
+from .core.profiles import load_profile, profiles
+from .core.provenance import fingerprint, provenance
+from .core.registry import import_extensions
 
 # %% ../nbs/cli.ipynb #84058d45
 def _reproduce(a):
@@ -726,7 +720,7 @@ def _run(a):
     return status
 
 # %% ../nbs/cli.ipynb #72997c27
-            # all processes have the same error; the first prints it, its launcher ends the others
+# all processes have the same error; the first prints it, its launcher ends the others
 def _explain(e):
     "The line for an error that the user can remedy; any other error is raised again"
     if isinstance(e, BadInput):

@@ -12,7 +12,7 @@ from torch import nn
 
 from interlace.baselines.sleb import round_losses, sleb_plan, sleb_search
 from interlace.baselines.sparsity import magnitude_, prune_2_4, two_of_four, wanda_
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.method.decoder import find_decoder, places
 from interlace.method.selection import Plan
 from interlace.method.surgery import pruned_by

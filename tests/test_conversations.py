@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.data.conversations import (
     IGNORE,
     Collator,

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from interlace.baselines.sleb import sleb_plan
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.method.selection import STRATEGIES, make_plan
 from interlace.method.similarity import LayerScores
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, command, interlace
 
-from interlace.core import project
-from interlace.core.project import BadInput, import_extensions, load_profile
+from interlace.core import provenance, registry
+from interlace.core.errors import BadInput
+from interlace.core.profiles import load_profile
+from interlace.core.registry import import_extensions
 from interlace.evaluation.harness import ADDED
 from interlace.method.selection import RULES, STRATEGIES
 from interlace.method.similarity import LayerScores
@@ -71,9 +73,9 @@ def own(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("INTERLACE_ROOT", str(tmp_path))
     yield tmp_path
-    for source in list(project._IMPORTED):
-        project._forget(source)
-    project._IMPORTED.clear()
+    for source in list(provenance.IMPORTED):
+        registry._forget(source)
+    provenance.IMPORTED.clear()
     assert not set(ADDED) - set(TEXT_SETS) and tuple(STRATEGIES) == RULES
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen3VLForConditionalGeneration
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.data.conversations import IGNORE, Collator
 from interlace.method.decoder import find_decoder
 from interlace.method.finetuning import (

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.data import finevision
 from interlace.data.conversations import (
     IGNORE,
@@ -677,7 +677,7 @@ def hub(folder):
 CHILD = """
 import json, sys
 from interlace.data.finevision import repository, write_finevision
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 said = []
 for name in ('owner/none', 'owner/gated', 'owner/like@v9'):
     try: repository(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from interlace.core.project import read_json
+from interlace.core.files import read_json
 from interlace.evaluation.harness import evaluate, in_memory
 from interlace.evaluation.metrics import (
     chance,

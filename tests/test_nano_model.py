@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from interlace.core.project import read_json
+from interlace.core.files import read_json
 from interlace.method.decoder import find_decoder
 from interlace.models.loading import load_model, model_folder
 from interlace.nano.model import (

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.evaluation.metrics import METRICS, chance
 from interlace.nano.benchmarks import (
     BENCHMARKS,

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from interlace.core.project import load_profile
+from interlace.core.profiles import load_profile
 from interlace.reproduction.pipeline import stages
 
 PAPER = sorted((ROOT / "nbs" / "paper").glob("*/*.ipynb"))
@@ -56,7 +56,7 @@ def test_the_top_says_which_command_runs_it_and_with_which_parameters(path):
         assert "--only" in said[0] and "profile `smoke`" in top
 
 
-@pytest.mark.parametrize("name", ["core/01_project", "method/03_selection"])
+@pytest.mark.parametrize("name", ["core/02_files", "method/03_selection"])
 def test_a_chapter_runs_from_any_working_folder(name, tmp_path, monkeypatch):
     monkeypatch.delenv("INTERLACE_ROOT", raising=False)
     monkeypatch.setenv("TQDM_DISABLE", "1")

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, command
 from safetensors.torch import load_file
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.data.conversations import calibration_batches
 from interlace.evaluation.harness import evaluate
 from interlace.method.finetuning import configuration, finetune, launch
@@ -323,7 +323,7 @@ def test_the_shipped_configurations_are_read():
 def test_what_cannot_be_laid_out(case, why, tmp_path, monkeypatch):
     import interlace.method.finetuning as f
 
-    monkeypatch.setattr(f, "world", lambda processes=None: (0, 2))
+    monkeypatch.setattr(f, "rank_and_world_size", lambda processes=None: (0, 2))
     monkeypatch.setenv(
         "ACCELERATE_USE_DEEPSPEED" if case == "float32" else "ACCELERATE_USE_FSDP", "true"
     )

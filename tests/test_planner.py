@@ -11,7 +11,8 @@ import torch
 from conftest import command, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
-from interlace.core.project import BadInput, load_profile
+from interlace.core.errors import BadInput
+from interlace.core.profiles import load_profile
 from interlace.data.conversations import calibration_batches
 from interlace.evaluation.latency import PAPER_SHAPES, peak_bytes, peak_of, shaped_config
 from interlace.method.decoder import find_decoder

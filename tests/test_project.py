@@ -13,15 +13,10 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from interlace.core.project import (
-    BadInput,
-    fingerprint,
-    finished,
-    load_profile,
-    profiles,
-    read_json,
-    write_json,
-)
+from interlace.core.errors import BadInput
+from interlace.core.files import finished, read_json, write_json
+from interlace.core.profiles import load_profile, profiles
+from interlace.core.provenance import fingerprint
 from interlace.reproduction.pipeline import code_of, stages
 
 NOTEBOOKS = sorted(

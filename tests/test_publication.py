@@ -38,7 +38,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.method.selection import Plan
 from interlace.method.similarity import LayerScores
 from interlace.method.surgery import prune

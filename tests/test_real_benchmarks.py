@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import ImageFile
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.data.conversations import open_image
 from interlace.evaluation.benchmarks import (
     REAL,

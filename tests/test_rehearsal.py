@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from conftest import interlace
 
-from interlace.core.project import BadInput, load_profile
+from interlace.core.errors import BadInput
+from interlace.core.profiles import load_profile
 from interlace.reproduction.pipeline import stages
 from interlace.reproduction.rehearsal import MARK, rehearsed, short_name, small
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, interlace
 
-from interlace.core.project import load_profile
+from interlace.core.profiles import load_profile
 from interlace.evaluation.metrics import question_scores
 from interlace.reproduction import pipeline as reproduction
 from interlace.reproduction.pipeline import stages

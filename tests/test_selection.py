@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.method.selection import STRATEGIES, Plan, make_plan, n_drops
 from interlace.method.similarity import LayerScores
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import L, tiny
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.method.decoder import decoder_mark, find_decoder, layer_inputs
 from interlace.method.similarity import SPANS, LayerScores, _Windows, n_windows, score_layers
 

@@ -17,7 +17,7 @@ pytest.importorskip("sphinx", reason="the site needs the extra `docs`: pip insta
 from bs4 import BeautifulSoup
 from conftest import ROOT, needed
 
-from interlace.core.project import load_profile
+from interlace.core.profiles import load_profile
 from interlace.reproduction.pipeline import stages
 
 

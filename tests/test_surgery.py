@@ -10,7 +10,7 @@ import torch
 from conftest import TEXT, L, tiny
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.method.decoder import find_decoder, places
 from interlace.method.selection import Plan
 from interlace.method.surgery import freeze_for, prune, pruned_settings

@@ -14,7 +14,8 @@ import torch
 from conftest import ROOT, command, interlace
 
 from interlace.baselines.sleb import sleb_search
-from interlace.core.project import BadInput, load_profile
+from interlace.core.errors import BadInput
+from interlace.core.profiles import load_profile
 from interlace.data.conversations import Collator, calibration_batches, load_samples
 from interlace.evaluation.text import (
     accepted,

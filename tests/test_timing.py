@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny
 
-from interlace.core.project import BadInput
+from interlace.core.errors import BadInput
 from interlace.evaluation.latency import (
     PAPER_SHAPES,
     latency,

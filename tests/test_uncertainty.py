@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from interlace.core.project import BadInput, write_json
+from interlace.core.errors import BadInput
+from interlace.core.files import write_json
 from interlace.evaluation.uncertainty import (
     detectable_difference,
     difference,

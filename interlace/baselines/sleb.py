@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..core.project import BadInput, fingerprint, read_json, write_json
+from ..core.errors import BadInput
+from ..core.files import read_json, write_json
+from ..core.provenance import fingerprint
 from ..method.decoder import Decoder, decoder_mark, find_decoder, on_device
 from ..method.selection import Plan, n_drops
 from ..method.surgery import prune, pruned_by

@@ -11,7 +11,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .sleb import beside, fresh, handing_out
-from ..core.project import BadInput
+from ..core.errors import BadInput
 from ..method.decoder import find_decoder, on_device
 
 # %% ../../nbs/baselines/02_sparsity.ipynb #84ec47b1
@@ -60,7 +60,7 @@ def _run_to_end_of(layer, model, batch, hooks):
 class _LayerByLayer:
     "Calibration batches that go through one decoder layer after the other"
 
-        # for each batch: the outputs of modules outside the decoder, and of the last finished layer
+    # for each batch: the outputs of modules outside the decoder, and of the last finished layer
     def __init__(self, model, batches):
         self.model, self.batches, self.decoder = model, batches, find_decoder(model)
         self.layers = list(self.decoder.layers)

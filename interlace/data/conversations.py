@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from ..core.errors import explain_errors
-from ..core.project import BadInput, quiet_datasets, read_json
+from ..core.errors import BadInput, explain_errors
+from ..core.files import quiet_datasets, read_json
 
 # %% ../../nbs/data/01_conversations.ipynb #67b144be
 def _make_message(role, text, n_images=0):

@@ -24,15 +24,9 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from ..core.errors import explain_errors
-from interlace.core.project import (
-    BadInput,
-    fingerprint,
-    finished,
-    quiet_datasets,
-    writable,
-    write_json,
-)
+from ..core.errors import BadInput, explain_errors
+from ..core.files import finished, quiet_datasets, writable, write_json
+from ..core.provenance import fingerprint
 from .conversations import BadRow, open_image, read_row
 
 # %% ../../nbs/data/02_finevision.ipynb #67311a01

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.errors import explain_errors
-from ..core.project import BadInput, fingerprint, quiet_datasets, read_json, write_json
+from ..core.errors import BadInput, explain_errors
+from ..core.files import quiet_datasets, read_json, write_json
+from ..core.provenance import fingerprint
 from ..data.conversations import open_image
 from .harness import Exam, import_lmms_eval
 from ..nano.benchmarks import BENCHMARKS, write_nano_benchmarks

@@ -27,17 +27,11 @@ from PIL import ImageFile
 from tqdm.auto import tqdm
 
 from ..core.distributed import all_gather_objects, max_across_ranks, rank_and_world_size
-from ..core.errors import explain_errors
-from interlace.core.project import (
-    BadInput,
-    add_to,
-    fingerprint,
-    kept_random_states,
-    measured,
-    provenance,
-    quiet_datasets,
-    read_json,
-)
+from ..core.errors import BadInput, explain_errors
+from ..core.files import quiet_datasets, read_json
+from ..core.machine import measured
+from ..core.provenance import fingerprint, kept_random_states, provenance
+from ..core.registry import add_to
 from ..data.conversations import encode, image_tokens, open_image, render
 from interlace.evaluation.metrics import (
     METRICS,

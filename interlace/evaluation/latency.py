@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 
-from ..core.project import BadInput
+from ..core.errors import BadInput
 from ..method.decoder import find_decoder, on_device
 from ..method.selection import Plan
 from ..method.surgery import pruned_by

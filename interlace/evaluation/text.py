@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..core.errors import explain_errors
-from ..core.project import BadInput, fingerprint, finished, quiet_datasets, write_json
+from ..core.errors import BadInput, explain_errors
+from ..core.files import finished, quiet_datasets, write_json
+from ..core.provenance import fingerprint
 from .harness import ADDED, local_exam
 from ..method.decoder import on_device
 from ..nano.world import rng_for

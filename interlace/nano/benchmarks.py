@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.project import BadInput, fingerprint, finished, quiet_datasets, write_json
+from ..core.errors import BadInput
+from ..core.files import finished, quiet_datasets, write_json
+from ..core.provenance import fingerprint
 from .samples import FAMILIES, conversation, reasoned, scene
 from .world import pick, rng_for
 

@@ -28,7 +28,10 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from ..core.project import BadInput, cores, read_json, seed_everything, write_json
+from ..core.errors import BadInput
+from ..core.files import read_json, write_json
+from ..core.machine import cores
+from ..core.provenance import seed_everything
 from ..method.decoder import find_decoder
 from ..method.finetuning import TrainConfig, train
 from .families import CANVAS

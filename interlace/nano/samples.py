@@ -9,7 +9,7 @@ __all__ = ['FAMILIES', 'COT', 'family', 'scene', 'reasoned', 'final_answer', 'Tu
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..core.project import BadInput
+from ..core.errors import BadInput
 from interlace.nano.documents import (
     chart_bars,
     chart_lines,

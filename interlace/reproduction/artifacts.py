@@ -14,15 +14,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from interlace.core.project import (
-    BadInput,
-    fingerprint,
-    finished,
-    project_root,
-    provenance,
-    read_json,
-    write_json,
-)
+from ..core.errors import BadInput
+from ..core.files import finished, project_root, read_json, write_json
+from ..core.provenance import fingerprint, provenance
 from ..method.selection import ROLES, Plan
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #cffd8622

@@ -9,7 +9,7 @@ __all__ = ['reported', 'paper_table', 'claims']
 import json
 from functools import lru_cache
 
-from ..core.project import package_folder
+from ..core.files import package_folder
 
 # %% ../../nbs/reproduction/01_claims.ipynb #a60a896d
 @lru_cache(maxsize=1)

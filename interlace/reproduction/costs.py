@@ -18,7 +18,9 @@ from typing import NamedTuple
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from ..core.project import BadInput, cores, load_profile, memory
+from ..core.errors import BadInput
+from ..core.machine import cores, memory
+from ..core.profiles import load_profile
 from ..evaluation.latency import PAPER_SHAPES, shaped_config
 from ..evaluation.text import TEXT_SETS, prose_windows, text_questions
 from ..method.decoder import find_decoder
@@ -714,7 +716,7 @@ def _data(stage, w, d):
     )
 
 # %% ../../nbs/reproduction/05_costs.ipynb #6357de00
-    # bytes: stored images take about 0.3 per pixel
+# bytes: stored images take about 0.3 per pixel
 def _benchmarks(stage, w, d):
     every, hub = asked(w.p).values(), w.p["benchmark_data"] != "nano"
     size = sum(rows * pixels * 0.3 for rows, pixels, _ in every)

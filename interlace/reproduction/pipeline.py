@@ -26,18 +26,11 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 import interlace
-from interlace.core.project import (
-    BadInput,
-    cores as available,
-    ends_with_us,
-    extension_adds,
-    extension_files,
-    import_extensions,
-    load_profile,
-    memory as installed,
-    plan_name,
-    project_root,
-)
+from ..core.errors import BadInput
+from ..core.files import project_root
+from ..core.machine import cores as available, ends_with_us, memory as installed
+from ..core.profiles import load_profile, plan_name
+from ..core.registry import extension_adds, extension_files, import_extensions
 from interlace.reproduction.rehearsal import (
     rehearsed,
     short_name as short,

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..core.project import BadInput, fingerprint, finished, read_json, write_json
+from ..core.errors import BadInput
+from ..core.files import finished, read_json, write_json
+from ..core.provenance import fingerprint
 
 # %% ../../nbs/reproduction/03_rehearsal.ipynb #4f99e04f
 MARK = "REHEARSAL"  # in the name of every stand-in model, and therefore in every record

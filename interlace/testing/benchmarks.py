@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from interlace.core.project import BadInput, finished, quiet_datasets
+from interlace.core.errors import BadInput
+from interlace.core.files import finished, quiet_datasets
 from interlace.evaluation.benchmarks import REAL, real_names
 from interlace.nano.benchmarks import ask
 from interlace.nano.world import rng_for

@@ -246,7 +246,7 @@ def serve(where):
 
 
 @contextlib.contextmanager
-    # no GPU requested, none available, or already chosen by the caller
+# no GPU requested, none available, or already chosen by the caller
 def gpus_of_its_own(n):
     "Reserve `n` of the machine's GPUs (INTERLACE_GPUS is their number) while the block runs"
     there = int(os.environ.get("INTERLACE_GPUS", 0))
