@@ -261,25 +261,10 @@ def test_a_nano_model_is_what_its_record_says(name, asked):
         ), b
 
 
-def test_the_nano_models_have_learnt_and_not_all():
-    large, small = (read_json(f"{model_folder(m)}/evaluation.json") for m in ("nano-l", "nano-s"))
-    for b, r in large["benchmarks"].items():
-        for way in (r, large["reasoning_first"]["benchmarks"][b]):
-            assert (
-                way["score"] - way["chance"] >= 0.25 * (100 - way["chance"]) and way["n"] >= 200
-            ), b  # a quarter of the way from chance to 100, reasoning first too
-    assert (
-        70 <= large["average"]["score"] <= 95
-        and small["average"]["score"] <= large["average"]["score"] - 3
-    )
-    assert (
-        sum(large["average"]["score"] - d["score"] for d in large["nine_random_layers_dropped"]) / 3
-        >= 15
-    )  # depth is used
+def test_the_nano_models_are_small_and_deep():
+    "What they have learnt is checked against the criteria in test_nano_model.py"
     for m in ("nano-l", "nano-s"):
-        weights = Path(model_folder(m)) / "model.safetensors"
-        assert (
-            weights.stat().st_size <= 25 * 2**20
-            and read_json(Path(model_folder(m)) / "config.json")["text_config"]["num_hidden_layers"]
-            == 36
-        )
+        folder = Path(model_folder(m))
+        assert (folder / "model.safetensors").stat().st_size <= 25 * 2**20
+        assert read_json(folder / "config.json")["text_config"]["num_hidden_layers"] == 36
+

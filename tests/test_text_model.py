@@ -274,7 +274,7 @@ def test_a_text_profile_asks_nothing_about_pictures(project):
 
 def test_the_matrix_has_every_method_at_every_ratio():
     s = load_profile("smollm2")
-    names = [x.name for x in stages(s) if x.notebook == "evaluate"]
+    names = [x.name for x in stages(s) if x.notebook == "stages/evaluate"]
     for r in (10, 15, 20, 25):
         assert {
             f"{m}-{r}"
