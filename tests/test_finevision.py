@@ -34,18 +34,15 @@ from interlace.data.conversations import (
     train_set,
 )
 from interlace.data.finevision import (
-    FLAWS,
-    LIKE,
-    RATINGS,
     account,
     flaw,
     repository,
     rows_of,
     shuffled,
     write_finevision,
-    write_finevision_like,
 )
 from interlace.nano.model import TEMPLATE, nano_processor
+from interlace.testing.finevision import FLAWS, LIKE, RATINGS, write_finevision_like
 
 TURNS = [
     dict(user="What is this?", assistant="red circle"),
