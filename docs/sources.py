@@ -111,7 +111,7 @@ class Links:
         "Return `text` of the page `at` with links"
         return self.token.sub(lambda m: self._one(m, at), text)
 
-    def _one(self, m, at):
+    def _one(self, m, at):  # noqa: C901, one branch for each kind of text that becomes a link
         up = "../" * at.count("/")
         if m["math"] and m["label"]:
             name = m["label"].strip().strip("()")
@@ -153,7 +153,7 @@ class Links:
         return m[0]
 
 
-def signature(name, obj):
+def signature(name, obj):  # noqa: C901
     """Return a definition for the Python domain of reStructuredText, written in MyST
 
     It consists of the signature, the docstring and a table of the arguments and the result.
@@ -218,15 +218,10 @@ def signature(name, obj):
             for p, d in docments(obj, full=True, returns=True).items():
                 if p in ("self", "cls") or (p == "return" and d.docment is None):
                     continue
-                anno = (
-                    ""
-                    if d.anno is EMPTY or d.anno is None
-                    else (
-                        f"`{cell(getattr(d.anno, '__name__', None) if inspect.isclass(d.anno) else d.anno)}`".replace(
-                            "typing.", ""
-                        ).replace("pathlib.", "")
-                    )
-                )
+                anno = ""
+                if d.anno is not EMPTY and d.anno is not None:
+                    anno = d.anno.__name__ if inspect.isclass(d.anno) else d.anno
+                    anno = f"`{cell(anno)}`".replace("typing.", "").replace("pathlib.", "")
                 default = (
                     ""
                     if p == "return"
@@ -353,7 +348,7 @@ def _part(cells, first, after):
     )
 
 
-def notebook(path, at, links, names, number=None, about="", part=()):
+def notebook(path, at, links, names, number=None, about="", part=()):  # noqa: C901
     "Write one notebook for MyST; return the full names that it documents"
     nb = nbformat.read(path, 4)
     if part:

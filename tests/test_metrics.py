@@ -267,4 +267,3 @@ def test_the_nano_models_are_small_and_deep():
         folder = Path(model_folder(m))
         assert (folder / "model.safetensors").stat().st_size <= 25 * 2**20
         assert read_json(folder / "config.json")["text_config"]["num_hidden_layers"] == 36
-

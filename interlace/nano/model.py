@@ -301,28 +301,29 @@ CURRICULUM = (  # (until this sample, what is drawn, what is said)
     (64_000, MIXTURE | dict(objects=12, diagrams=10), "what lags"),
     (88_000, MIXTURE, "questions and names"),
     (
-        92_000,
+        98_000,
         dict(
-            objects=6,
-            diagrams=4,
+            objects=16,
+            diagrams=5,
             wide=2,
             search=2,
             vast=1,
-            street=1,
-            signs=1,
+            street=2,
+            signs=2,
             text_fields=2,
-            chart_lines=1,
-            chart_pies=1,
+            chart_bars=1,
+            chart_lines=2,
+            chart_pies=2,
             science_magnets=1,
             science_thermometers=1,
             science_solutions=1,
         ),
         "what lags",
     ),
-    (104_000, MIXTURE, "reasoning"),
+    (106_000, MIXTURE | dict(objects=12), "reasoning"),
     (
         None,
-        MIXTURE | dict(objects=12, diagrams=12, chart_lines=5, chart_pies=5),
+        MIXTURE | dict(objects=20, diagrams=12, chart_lines=5, chart_pies=5),
         "reasoning about what lags",
     ),
 )
@@ -364,7 +365,7 @@ _SAID["reasoning"] = _SAID["questions"] | dict(
     first=0.05, last=0.1, cot=0.0, named=0.6, free=0.2, thinking=0.65, turns=10, characters=800
 )
 _SAID["reasoning about what lags"] = _SAID["reasoning"] | dict(
-    thinking=0.75,
+    thinking=0.5,
     kinds=("yes", "no", "check", "list", "turn", "from", "from-open", "to", "largest", "smallest"),
 )
 # consecutive samples with canvases of one size: a batch of large pictures and small ones would be
@@ -432,11 +433,12 @@ class Muon(torch.optim.Optimizer):
         lr=2e-2,
         adam_lr=1e-3,
         momentum=0.95,
-        betas=(0.9, 0.98),
         weight_decay=0.05,
+        offset_decay=0.0,  # of the mean row of each gate projection, in addition
         dtype=torch.float32,
     ):
         self.dtype = dtype
+        self.gates = {id(p) for n, p in model.named_parameters() if "gate_proj" in n}
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
 
         def hidden(n, p):
@@ -447,7 +449,12 @@ class Muon(torch.optim.Optimizer):
                 dict(params=[p for n, p in named if hidden(n, p)], lr=lr, matrix=True),
                 dict(params=[p for n, p in named if not hidden(n, p)], lr=adam_lr, matrix=False),
             ],
-            dict(momentum=momentum, betas=betas, weight_decay=weight_decay),
+            dict(
+                momentum=momentum,
+                betas=(0.9, 0.98),
+                weight_decay=weight_decay,
+                offset_decay=offset_decay,
+            ),
         )
 
     @torch.no_grad()
@@ -479,6 +486,8 @@ class Muon(torch.optim.Optimizer):
                 p.mul_(1 - g["lr"] * g["weight_decay"]).add_(
                     u, alpha=-g["lr"] * max(1, rows / columns) ** 0.5
                 )
+                if g["offset_decay"] and id(p) in self.gates:
+                    p.sub_(p.mean(0, keepdim=True), alpha=g["lr"] * g["offset_decay"])
 
     def _adam(self, g, params):
         for p in params:
@@ -520,11 +529,12 @@ class TrainingRun:
     end: int  # number of the sample after its last
     learning_rate: float  # of the hidden matrices, at its peak; all else takes a twentieth
     schedule: str  # of the learning rate, by transformers' name
+    offset_decay: float = 0.0  # decay of the offset that the rows of a gate projection share
 
 
 RUNS = (
     TrainingRun(0, 88_000, 2e-2, "constant_with_warmup"),
-    TrainingRun(88_000, 112_000, 2e-2, "linear"),
+    TrainingRun(88_000, 114_000, 2e-2, "linear", offset_decay=0.15),
 )
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17
@@ -551,7 +561,13 @@ def _continued(folder):
 
 # %% ../../nbs/nano/07_model.ipynb #7da12311
 def _optimizer(model, run, dtype):
-    return Muon(model, run.learning_rate, run.learning_rate / 20, dtype=dtype)
+    return Muon(
+        model,
+        run.learning_rate,
+        run.learning_rate / 20,
+        offset_decay=run.offset_decay,
+        dtype=dtype,
+    )
 
 # %% ../../nbs/nano/07_model.ipynb #6ac1e8f2
 # processes that draw the stream

@@ -280,7 +280,7 @@ def kept_bytes(
     return norms + heads + 3 * c * M + (entered if tuned else 0)
 
 # %% ../../nbs/reproduction/05_costs.ipynb #d2c5eb14
-def step_memory(
+def step_memory(  # noqa: PLR0913, each changes what is in memory
     s: Sizes,
     b: Batch,
     layers: int,  # number of decoder layers that are left

@@ -115,8 +115,8 @@ def write_stand_ins(
     root: str | Path = ".",  # the project's root folder
 ):
     "Write the stand-ins that `rehearsed` names, unless they exist already"
-    from interlace.data.finevision import write_finevision_like
     from interlace.testing.benchmarks import write_benchmarks_like
+    from interlace.testing.finevision import write_finevision_like
 
     r, done = (
         rehearsed(settings),
