@@ -106,6 +106,47 @@ def _forget(source):
         table.pop(name, None)
 
 # %% ../../nbs/core/06_registry.ipynb #a9e6e1d5
+def _explain(error, name, files):
+    "The message for an error in an extension: its name, the file and line, and what is wrong"
+    frames = traceback.extract_tb(error.__traceback__)
+    here = [(f.filename, f.lineno) for f in frames]
+    if isinstance(error, SyntaxError):
+        here.append((error.filename, error.lineno))
+    own, at = [str(f) for f in files], ""
+    for file, line in here:
+        if file in own:  # the innermost place counts
+            at = f"{'' if file == own[0] else f' ({Path(file).name})'}, line {line}"
+    if isinstance(error, BadInput):
+        return f"{name}{at}: {error}"
+    if isinstance(error, SyntaxError):
+        return f"{name}{at}: not Python ({error.msg}); correct it"
+    text = " ".join(str(error).split())[:200]
+    return f"{name}{at}: {type(error).__name__}: {text}; correct it"
+
+# %% ../../nbs/core/06_registry.ipynb #4e8f93cc
+def _import_one(name, files, source):
+    "Import an extension's first file as a module that nothing else is called like"
+    base, module = files[0].parent, f"extension_{fingerprint(source)}"
+    for m in [m for m in sys.modules if m.split(".")[0] == module]:
+        del sys.modules[m]
+    inside = [str(base)] if files[0].name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(
+        module, files[0], submodule_search_locations=inside
+    )
+    sys.modules[module] = importlib.util.module_from_spec(spec)
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    _READING.append(source)
+    try:
+        spec.loader.exec_module(sys.modules[module])
+    except (Exception, SystemExit) as error:
+        _forget(source)
+        del sys.modules[module]
+        raise BadInput(_explain(error, name, files)) from None
+    finally:
+        _READING.pop()
+        sys.dont_write_bytecode = bytecode
+
+# %% ../../nbs/core/06_registry.ipynb #821aa6b8
 def import_extensions(
     extensions: list,  # paths, as for `extension_files`
 ) -> dict:  # 'strategy', 'benchmark' -> names that the extensions added
@@ -115,54 +156,13 @@ def import_extensions(
     """
     added = dict(strategy=[], benchmark=[])
     for e in extensions:
-        files = extension_files(e)
+        files, name = extension_files(e), _as_named(e)
         source, base = str(files[0].resolve()), files[0].parent
         mark = fingerprint(*(x for f in files for x in (f.relative_to(base).as_posix(), f)))
-        name = _as_named(e)
-        module = f"extension_{fingerprint(source)}"
         if IMPORTED.get(source) != (name, mark):
             _forget(source)
             IMPORTED.pop(source, None)
-            for m in [m for m in sys.modules if m.split(".")[0] == module]:
-                del sys.modules[m]
-            spec = importlib.util.spec_from_file_location(
-                module,
-                files[0],
-                submodule_search_locations=[str(base)] if files[0].name == "__init__.py" else None,
-            )
-            sys.modules[module], bytecode = (
-                importlib.util.module_from_spec(spec),
-                sys.dont_write_bytecode,
-            )
-            sys.dont_write_bytecode = True
-            _READING.append(source)
-            try:
-                spec.loader.exec_module(sys.modules[module])
-            except (Exception, SystemExit) as error:
-                _forget(source)
-                del sys.modules[module]
-                here = [
-                    (f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)
-                ] + ([(error.filename, error.lineno)] if isinstance(error, SyntaxError) else [])
-                at = next(
-                    (
-                        f"{'' if f == str(files[0]) else f' ({Path(f).name})'}, line {n}"
-                        for f, n in reversed(here)
-                        if f in map(str, files)
-                    ),
-                    "",
-                )
-                if isinstance(error, BadInput):
-                    said = str(error)
-                elif isinstance(error, SyntaxError):
-                    said = f"not Python ({error.msg}); correct it"
-                else:
-                    text = " ".join(str(error).split())[:200]
-                    said = f"{type(error).__name__}: {text}; correct it"
-                raise BadInput(f"{name}{at}: {said}") from None
-            finally:
-                _READING.pop()
-                sys.dont_write_bytecode = bytecode
+            _import_one(name, files, source)
             IMPORTED[source] = name, mark
         for what, _, n in _ADDED.get(source, []):
             added.setdefault(what, []).append(n)

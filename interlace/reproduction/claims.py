@@ -28,96 +28,79 @@ def paper_table(
     return pd.DataFrame(t["rows"], columns=t["columns"]).set_index(t["columns"][0])
 
 # %% ../../nbs/reproduction/01_claims.ipynb #c378f868
+def _value(id, text, paper, unit, **about):
+    "A claim about one value"
+    return dict(id=id, kind="value", text=text, paper=paper, unit=unit) | about
+
+# %% ../../nbs/reproduction/01_claims.ipynb #a14dacf3
+def _from_abstract():
+    "The claims of the abstract"
+    for c in reported()["abstract_claims"]:
+        yield _value(f"abstract/{c['id']}", c["text"], c["value"], c["unit"])
+
+# %% ../../nbs/reproduction/01_claims.ipynb #a1af39e8
+def _from_comparison():
+    "The comparison of methods at 25%"
+    units = dict(average="points", relative="%", ttft_speedup="x")
+    for method, row in paper_table("comparison_8b_25").iterrows():
+        for column, unit in units.items():
+            text = f"{method} at {row['sparsity']}%: {column.replace('_', ' ')} (Qwen3-VL-8B)"
+            name = f"comparison/{method}/{column}"
+            yield _value(name, text, row[column], unit, method=method, column=column)
+
+# %% ../../nbs/reproduction/01_claims.ipynb #c9d58391
+def _from_ratios():
+    "What is left at each drop ratio"
+    what = "dropped, relative to the dense model, both with chain of thought"
+    for model, row in paper_table("drop_ratio_relative_cot").iterrows():
+        for ratio, v in row.items():
+            name, text = f"ratios/{model}/{ratio}", f"{model}, {ratio} {what}"
+            share = float(ratio.rstrip("%")) / 100
+            yield _value(name, text, v, "%", model=model, ratio=share)
+
+# %% ../../nbs/reproduction/01_claims.ipynb #97a0a209
+def _from_ablation():
+    "The ablation of the selection rule"
+    what = "relative to INTERLACE, average over the benchmarks (Qwen3-VL-8B, 25%)"
+    for strategy, row in paper_table("ablation_relative_to_interlace").iterrows():
+        name, text = f"ablation/{strategy}", f"{strategy} {what}"
+        yield _value(name, text, row["average"], "%", strategy=strategy.lower())
+
+# %% ../../nbs/reproduction/01_claims.ipynb #341f394e
+def _ordered(family, names, values, what):
+    "One claim for each pair of neighbours in the order of their values"
+    pairs = sorted(zip(names, values, strict=True), key=lambda p: -p[1])
+    return [
+        dict(
+            id=f"order/{family}/{a} > {b}",
+            kind="ordering",
+            text=f"{a} above {b} ({what})",
+            paper=(x, y),
+            unit="%",
+            above=a,
+            below=b,
+        )
+        for (a, x), (b, y) in zip(pairs, pairs[1:], strict=False)
+    ]
+
+# %% ../../nbs/reproduction/01_claims.ipynb #70f21192
+def _orders():
+    "The orders between methods, rules and ratios"
+    table, ablation = paper_table("comparison_8b_25"), paper_table("ablation_relative_to_interlace")
+    rules, averages = ["INTERLACE", *ablation.index], [100.0, *ablation["average"]]
+    what = "relative performance at 25%"
+    found = _ordered("comparison", table.index, table["relative"], what)
+    found += _ordered("ablation", rules, averages, "average at 25%")
+    for model, row in paper_table("drop_ratio_relative_cot").iterrows():
+        found += _ordered(f"ratios/{model}", row.index, row, f"layers dropped of {model}")
+    return found
+
+# %% ../../nbs/reproduction/01_claims.ipynb #6ef29266
 def claims() -> list:
     """Return every checkable statement of the paper
 
     Each one has `id`, `kind` ('value' or 'ordering'), `text`, `paper` (the value, or the two
     values), `unit` and the names that it is about.
     """
-    out = []
-    for c in reported()["abstract_claims"]:
-        out.append(
-            dict(
-                id=f"abstract/{c['id']}",
-                kind="value",
-                text=c["text"],
-                paper=c["value"],
-                unit=c["unit"],
-            )
-        )
-    table = paper_table("comparison_8b_25")
-    for method, row in table.iterrows():
-        for column in ("average", "relative", "ttft_speedup"):
-            out.append(
-                dict(
-                    id=f"comparison/{method}/{column}",
-                    kind="value",
-                    text=(
-                        f"{method} at {row['sparsity']}%: {column.replace('_', ' ')} (Qwen3-VL-8B)"
-                    ),
-                    paper=row[column],
-                    unit=(
-                        "x"
-                        if column == "ttft_speedup"
-                        else "%"
-                        if column == "relative"
-                        else "points"
-                    ),
-                    method=method,
-                    column=column,
-                )
-            )
-    for model, row in paper_table("drop_ratio_relative_cot").iterrows():
-        for ratio, v in row.items():
-            out.append(
-                dict(
-                    id=f"ratios/{model}/{ratio}",
-                    kind="value",
-                    text=(
-                        f"{model}, {ratio} dropped, relative to the dense model, both with chain of"
-                        " thought"
-                    ),
-                    paper=v,
-                    unit="%",
-                    model=model,
-                    ratio=float(ratio.rstrip("%")) / 100,
-                )
-            )
-    for strategy, row in paper_table("ablation_relative_to_interlace").iterrows():
-        out.append(
-            dict(
-                id=f"ablation/{strategy}",
-                kind="value",
-                text=(
-                    f"{strategy} relative to INTERLACE, average over the benchmarks (Qwen3-VL-8B,"
-                    " 25%)"
-                ),
-                paper=row["average"],
-                unit="%",
-                strategy=strategy.lower(),
-            )
-        )
-
-    def ordered(family, names, values, what):
-        pairs = sorted(zip(names, values, strict=True), key=lambda p: -p[1])
-        return [
-            dict(
-                id=f"order/{family}/{a} > {b}",
-                kind="ordering",
-                text=f"{a} above {b} ({what})",
-                paper=(x, y),
-                unit="%",
-                above=a,
-                below=b,
-            )
-            for (a, x), (b, y) in zip(pairs, pairs[1:], strict=False)
-        ]
-
-    out += ordered("comparison", table.index, table["relative"], "relative performance at 25%")
-    ablation = paper_table("ablation_relative_to_interlace")
-    out += ordered(
-        "ablation", ["INTERLACE", *ablation.index], [100.0, *ablation["average"]], "average at 25%"
-    )
-    for model, row in paper_table("drop_ratio_relative_cot").iterrows():
-        out += ordered(f"ratios/{model}", row.index, row, f"layers dropped of {model}")
-    return out
+    values = [*_from_abstract(), *_from_comparison(), *_from_ratios(), *_from_ablation()]
+    return values + _orders()

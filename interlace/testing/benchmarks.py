@@ -138,16 +138,19 @@ def stand_in(benchmark, number, rng):
 
 
 def ai2d(q):
+    "A question in the columns of AI2D"
     row = dict(question=q.prompt, options=q.options, answer=str(q.right), image=q.image)
     return [row]
 
 
 def chartqa(q):
+    "A question in the columns of ChartQA"
     asked, answer = q.asked["question"], q.asked["answer"]
     return [dict(type=q.subset, question=asked, answer=answer, image=q.image)]
 
 
 def ocrbench(q):
+    "A question in the columns of OCRBench"
     row = dict(
         dataset="HME100k" if q.subset == HANDWRITTEN else "nano",
         question=q.prompt,
@@ -159,6 +162,7 @@ def ocrbench(q):
 
 
 def textvqa(q):
+    "A question in the columns of TextVQA"
     row = dict(
         image_id=f"{q.number:016x}",
         question_id=q.number,
@@ -178,6 +182,7 @@ def textvqa(q):
 
 
 def mmbench(q):
+    "A question in the columns of MMBench"
     return [
         {
             "index": q.number + 10**6 * r,
@@ -197,6 +202,7 @@ def mmbench(q):
 
 
 def pope(q):
+    "A question in the columns of POPE"
     row = dict(
         id=str(q.number),
         question_id=str(q.number),
@@ -210,6 +216,7 @@ def pope(q):
 
 
 def realworldqa(q):
+    "A question in the columns of RealWorldQA"
     if q.number % 3:
         options = q.lettered("\n{letter}. {option}")
         short = (
@@ -240,6 +247,7 @@ def hrbench(q):
 
 
 def vstar(q):
+    "A question in the columns of V*Bench"
     options = q.lettered("\n({letter}) {option}")
     short = "Answer with the option's letter from the given choices directly."
     row = dict(
@@ -253,6 +261,7 @@ def vstar(q):
 
 
 def mia_bench(q):
+    "A question in the columns of MIA-Bench"
     row = dict(
         image=q.image,
         instruction=q.asked["question"],
@@ -266,6 +275,7 @@ def mia_bench(q):
 
 
 def scienceqa(q):
+    "A question in the columns of ScienceQA"
     row = dict(
         image=q.image,
         question=q.prompt,
