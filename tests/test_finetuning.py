@@ -229,7 +229,7 @@ def test_other_data_or_weights_start_anew(other, processor, tmp_path):
             finetune(
                 model,
                 PLAN,
-                [*data(n), dict(data(1)[0], images=[dict(bytes=b"no picture", path=None)])],
+                [*data(n), dict(data(1)[0], images=[dict(bytes=b"no image", path=None)])],
                 processor,
                 tmp_path / "m",
                 **QUICK,
@@ -467,7 +467,7 @@ def test_bad_input(case, why, processor, tmp_path):
         model = nano_model(processor=processor, layers=8)
     if case == "corrupt":
         samples[2] = dict(
-            samples[2], images=[dict(bytes=b"no picture", path=None)], id="objects/train/2"
+            samples[2], images=[dict(bytes=b"no image", path=None)], id="objects/train/2"
         )
     with pytest.raises(BadInput, match=why):
         finetune(model, plan, samples, processor, tmp_path / "m", **QUICK)

@@ -142,8 +142,8 @@ def test_broken_rows_are_listed_and_not_replaced(like, tmp_path):
         for f in ("broken", "missing", "silent", "unanswered")
     ]
     assert [b["reason"].split(" (")[0] for b in m["broken"]] == [
-        "picture 1: the image cannot be decoded",
-        "picture 1 is missing",
+        "image 1: the image cannot be decoded",
+        "image 1 is missing",
         "no conversation",
         "turn 1: the assistant says nothing",
     ]
@@ -160,7 +160,7 @@ def test_a_path_in_the_data_is_not_opened(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"")
     assert (
         flaw(dict(images=[dict(bytes=None, path=str(tmp_path / "secret.png"))], texts=TURNS))
-        == "picture 1 is missing"
+        == "image 1 is missing"
         == flaw(dict(images=[None], texts=TURNS))
     )
 
@@ -488,7 +488,7 @@ def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path, proc
         )
     with pytest.raises(
         BadInput,
-        match=f"sample {left_out[0]} of .* tokens has its pictures and no answer within it",
+        match=f"sample {left_out[0]} of .* tokens has its images and no answer within it",
     ):
         collate([s for s in d if s["id"] == left_out[0]])
     assert fitting(fit, processor, 5, 512) == (fit, [])

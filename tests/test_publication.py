@@ -471,7 +471,7 @@ def test_calibration_sets_that_are_refused(work, tmp_path):
         work / "llama",
         "--calibration",
         work / "data",
-        why="objects/calibration.parquet: row 0 has a picture, and this is a text model",
+        why="objects/calibration.parquet: row 0 has an image, and this is a text model",
     )
     (tmp_path / "empty").mkdir()
     prune_with(
@@ -496,7 +496,7 @@ def test_calibration_sets_that_are_refused(work, tmp_path):
         work / "qwen3-vl",
         "--calibration",
         tmp_path / "many.parquet",
-        why="no calibration sample (those with more than 3 pictures are skipped)",
+        why="no calibration sample (those with more than 3 images are skipped)",
     )
     shutil.copytree(work / "llama", tmp_path / "base")
     (tmp_path / "base" / "chat_template.jinja").unlink()

@@ -265,7 +265,7 @@ def test_a_text_profile_asks_nothing_about_pictures(project):
     done = interlace("reproduce", "--profile", "pictures", "--dry-run", root=project)
     assert (
         done.returncode == 2
-        and "AI2D asks about pictures" in done.stderr
+        and "AI2D asks about images" in done.stderr
         and done.stderr.count("\n") == 1
     )
     done = interlace("reproduce", "--profile", "smollm2", "--rehearse", root=project)
