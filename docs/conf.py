@@ -4,10 +4,10 @@ Neither building nor reading the site fetches anything from a network.
 """
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import sphinx.pycode
 import yaml
 
 HERE = Path(__file__).resolve().parent
@@ -15,11 +15,14 @@ SOURCE = Path(os.environ.get("SITE_SOURCE", HERE.parent / "_docs" / "source"))
 # the package contains MathJax; its Sphinx extension does not build in parallel
 MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static"
 CFF = yaml.safe_load((HERE.parent / "CITATION.cff").read_text())
+sys.path.insert(0, str(HERE))  # for site_sources
 
 project, author, version = "INTERLACE Companion", CFF["authors"][0]["name"], CFF["version"]
 copyright = f"{author}, {CFF['license']}"
 extensions = [
     "myst_nb",
+    "sphinx.ext.autodoc",
+    "site_sources.api",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinxcontrib.bibtex",
@@ -27,6 +30,8 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["files"]
+autodoc_preserve_defaults = True  # as in the source: `SPANS`, not its value
+autodoc_member_order = "bysource"
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_render_markdown_format = "gfm"  # tables that come from a result's own Markdown representation
@@ -55,40 +60,31 @@ python_display_short_literal_types = True
 toc_object_entries = False
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
+# what the theme writes and what a screen reader needs
+ACCESSIBLE = {
+    '<p class="caption" role="heading">': '<p class="caption">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer': '<aside aria-label="On this page" class="toc-drawer',
+    '<summary aria-label="Toggle hidden content">': "<summary>",
+    'role="doc-biblioentry"': 'role="listitem"',
+}
+SEARCH = {'id="furo-main-content">': 'id="furo-main-content"><h1>Search</h1>'}
 
-def source_of(app, module):
-    "Return a module's text and where its names are defined, without importing it"
-    path = HERE.parent / Path(*module.split(".")).with_suffix(".py")
-    code = path.read_text()
-    return code, sphinx.pycode.ModuleAnalyzer.for_string(code, module).find_tags()
 
-
-def accessible(app, failed):
+def make_accessible(app, failed):
     """Fix the theme's pages for screen readers
 
     The two sidebars get names, and elements with a wrong role get the right one.
     """
-    for path in (
-        Path(app.outdir).rglob("*.html") if not failed and app.builder.name == "html" else ()
-    ):
-        old = text = path.read_text()
-        for a, b in (
-            ('<p class="caption" role="heading">', '<p class="caption">'),
-            (
-                '<aside class="sidebar-drawer">',
-                '<aside class="sidebar-drawer" aria-label="All pages">',
-            ),
-            ('<aside class="toc-drawer', '<aside aria-label="On this page" class="toc-drawer'),
-            ('<summary aria-label="Toggle hidden content">', "<summary>"),
-            ('role="doc-biblioentry"', 'role="listitem"'),
-        ):
-            text = text.replace(a, b)
-        if path.name == "search.html":
-            text = text.replace('id="furo-main-content">', 'id="furo-main-content"><h1>Search</h1>')
-        if text != old:
+    if failed or app.builder.name != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        before = text = path.read_text()
+        for wrong, right in (ACCESSIBLE | (SEARCH if path.name == "search.html" else {})).items():
+            text = text.replace(wrong, right)
+        if text != before:
             path.write_text(text)
 
 
 def setup(app):
-    app.connect("viewcode-find-source", source_of)
-    app.connect("build-finished", accessible)
+    app.connect("build-finished", make_accessible)

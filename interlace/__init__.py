@@ -26,7 +26,7 @@ _PUBLIC = {
     "data.finevision": ("write_finevision",),
     "evaluation.benchmarks": ("real_exams", "prepare_benchmarks"),
     "reproduction.pipeline": ("reproduce",),
-    "reproduction.costs": ("plan_run",),
+    "reproduction.run_plan": ("plan_run",),
     "baselines.sleb": ("sleb_search", "sleb_plan"),
     "baselines.sparsity": ("prune_2_4", "wanda_", "magnitude_"),
     "evaluation.latency": ("latency",),

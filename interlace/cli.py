@@ -41,7 +41,7 @@ def _profiles(a):
 
 # %% ../nbs/cli.ipynb #155fd5ab
 def _plan_run(a):
-    from interlace.reproduction.costs import plan_run
+    from interlace.reproduction.run_plan import plan_run
 
     print(plan_run(load_profile(a.profile), a.gpu, a.gpus))
 
@@ -263,7 +263,7 @@ def _tasks(a, text):
     own = [n for n in ADDED if n not in TEXT_SETS]
     if text and (seen := [t for t in a.tasks or () if t not in ADDED]):
         raise BadInput(
-            f"{a.model}: a text model, and {seen[0]} asks about pictures; ask"
+            f"{a.model}: a text model, and {seen[0]} asks about images; ask"
             f" {' and '.join(TEXT_SETS)}, or a benchmark of your own"
         )
     if text or a.benchmarks == "nano":

@@ -87,10 +87,10 @@ def test_time_to_first_token_by_cuda_events():
 
 def test_a_fine_tuning_step_and_its_memory():
     "Only the tuned layers get gradients, and the peak memory is what the planner predicts"
-    from interlace.reproduction.costs import Batch, sizes, step_memory
+    from interlace.reproduction.costs import Batch, Tuning, sizes, step_memory
 
     model, inputs = mid()
-    layers, plan = LAYERS, Plan((4, 7), (5, 8), (6, 9), LAYERS, "by hand", 2 / LAYERS)
+    plan = Plan((4, 7), (5, 8), (6, 9), LAYERS, "by hand", 2 / LAYERS)
     shape = sizes(model.config)
     freeze_for(prune(model, plan), plan).train()
     for p in model.parameters():
@@ -118,5 +118,5 @@ def test_a_fine_tuning_step_and_its_memory():
         n.split("layers.")[1].split(".")[0] for n, p in model.named_parameters() if p.requires_grad
     } == {"4", "6"}
     assert torch.cuda.max_memory_allocated() == pytest.approx(
-        sum(step_memory(shape, Batch.of(batch), layers - 2, 2, 4).values()), rel=0.15
+        sum(step_memory(shape.pruned(2), Batch.of(batch), Tuning(2, 4)).values()), rel=0.15
     )

@@ -22,25 +22,27 @@ from interlace.method.surgery import freeze_for, prune
 from interlace.models.loading import PACKAGED, load_model
 from interlace.nano.samples import FAMILIES, conversation
 from interlace.reproduction.costs import (
-    GPUS,
-    Assumptions,
     Batch,
-    asked,
+    Tuning,
     cache_bytes,
-    card,
     config_of,
     forward_flops,
-    kept_bytes,
     on_meta,
     passing_bytes,
-    plan_run,
-    resources,
     sizes,
     step_flops,
     step_memory,
 )
 from interlace.reproduction.pipeline import stages
 from interlace.reproduction.rehearsal import small
+from interlace.reproduction.run_plan import (
+    GPUS,
+    Assumptions,
+    benchmark_sizes,
+    find_device,
+    plan_run,
+    resources,
+)
 
 PAPER = {"Qwen3-VL-8B": 8.77, "Qwen3-VL-4B": 4.44, "Qwen3-VL-2B": 2.13}
 
@@ -63,12 +65,12 @@ def test_parameters_are_exact(name):
     config = shaped_config(name) if name in PAPER_SHAPES else config_of(name)
     s = sizes(config)
     if name in PAPER:
-        assert round(s.parameters()[0] / 1e9, 2) == PAPER[name]
+        assert round(s.parameters / 1e9, 2) == PAPER[name]
     for ratio in (0.1, 0.25):
         model, k = on_meta(config), n_drops(s.layers, ratio)
         plan = alternating(s.layers, k)
         freeze_for(prune(model, plan), plan)
-        assert s.parameters(k, k) == (
+        assert (s.pruned(k).parameters, k * s.layer) == (
             sum(p.numel() for p in model.parameters()),
             sum(p.numel() for p in model.parameters() if p.requires_grad),
         )
@@ -81,9 +83,8 @@ def test_parameters_of_every_family(family):
     except BadInput as e:
         assert "differ in size" in str(e) and family == "qwen3-vl-moe"
     else:
-        assert s.parameters()[0] == sum(p.numel() for p in model.parameters()) and s.layers == len(
-            find_decoder(model)
-        )
+        assert s.parameters == sum(p.numel() for p in model.parameters())
+        assert s.layers == len(find_decoder(model))
 
 
 def midsize(attention, dtype=torch.bfloat16):
@@ -189,8 +190,8 @@ def test_a_fine_tuning_step(attention, dtype, again):
         step()
     model.zero_grad()
     peak = peak_of(step, known)
-    flops = step_flops(s, b, 6, 2, first, again, attention)
-    parts = step_memory(s, b, 6, 2, first, dtype, attention=attention, checkpointing=again)
+    tuning = Tuning(2, first, dtype, attention=attention, checkpointing=again)
+    flops, parts = step_flops(s.pruned(2), b, tuning), step_memory(s.pruned(2), b, tuning)
     if attention == "eager":
         assert (
             abs(flops / counter.get_total_flops() - 1) < 0.15
@@ -202,19 +203,19 @@ def test_a_fine_tuning_step(attention, dtype, again):
 
 def test_the_lowest_tuned_layer_decides_and_sharding_divides():
     s = sizes(shaped_config("Qwen3-VL-8B"))
-    b = Batch(4, 1024, 4, 196)
+    b, left = Batch(4, 1024, 4, 196), s.pruned(9)
     assert (
-        step_flops(s, b, 27, 9, 18)
-        < step_flops(s, b, 27, 9, 2)
-        < step_flops(s, b, 27, 9, 2, checkpointing=True)
+        step_flops(left, b, Tuning(9, 18))
+        < step_flops(left, b, Tuning(9, 2))
+        < step_flops(left, b, Tuning(9, 2, checkpointing=True))
     )
-    low, high = (step_memory(s, b, 27, 9, f) for f in (2, 18))
+    low, high = (step_memory(left, b, Tuning(9, f)) for f in (2, 18))
     assert (
         high["activations"] < low["activations"]
         and high["optimizer"] == low["optimizer"] == 8 * 9 * s.layer
     )
     one, four, zero = (
-        step_memory(s, b, 36, 36, accumulation=2, processes=g, sharding=how)
+        step_memory(s, b, Tuning(36, accumulation=2, processes=g, sharding=how))
         for g, how in ((1, "ddp"), (4, "fsdp2"), (4, "zero3"))
     )
     assert (
@@ -224,15 +225,16 @@ def test_the_lowest_tuned_layer_decides_and_sharding_divides():
     )
     assert (
         zero["weights"] - four["weights"] == 2 * 36 * s.layer / 4
-        and step_memory(s, b, 36, 36, processes=4)["weights"] == one["weights"]
+        and step_memory(s, b, Tuning(36, processes=4))["weights"] == one["weights"]
     )
     assert sum(one.values()) > 80 * 2**30 > sum(four.values())  # Dense-FT of 8B
-    assert step_memory(s, b, 27, 9, checkpointing=True)["activations"] < one["activations"] / 3
-    assert (
-        kept_bytes(s, 1024, attention="eager")
-        > kept_bytes(s, 1024)
-        > kept_bytes(s, 1024, attention="flash_attention_2")
+    again = step_memory(left, b, Tuning(9, checkpointing=True))
+    assert again["activations"] < one["activations"] / 3
+    eager, fused, flash = (
+        step_memory(left, b, Tuning(9, attention=how))["activations"]
+        for how in ("eager", "sdpa", "flash_attention_2")
     )
+    assert eager > fused > flash
 
 
 def test_a_forward_pass_and_a_generation_of_nano():
@@ -275,8 +277,8 @@ def test_every_stage_has_its_plan(profile):
         all(
             f"{n:,}" in text
             for m in plan.models
-            for _, _, total, trainable in m["rows"]
-            for n in (total, trainable)
+            for r in m.rows
+            for n in (r.parameters, r.trainable)
         )
         and "mfu" in text
     )
@@ -339,8 +341,10 @@ def test_assumptions_are_arguments_and_are_printed():
         slow.stage("train-interlace-25").minutes > usual.stage("train-interlace-25").minutes
         and slow.stage("train-interlace-25").flops == usual.stage("train-interlace-25").flops
     )
-    assert "mfu 0.1" in str(slow) and asked(settings | dict(questions=0))["POPE"][0] == 9000
-    assert GPUS["H200"].memory_mib > GPUS["H100"].memory_mib and card("rtx 4090")[0] == "RTX4090"
+    assert "mfu 0.1" in str(slow)
+    assert benchmark_sizes(settings | dict(questions=0))["POPE"].rows == 9000
+    assert GPUS["H200"].memory_mib > GPUS["H100"].memory_mib
+    assert find_device("rtx 4090") is GPUS["RTX4090"]
 
 
 def test_bad_input(tmp_path):
@@ -359,7 +363,7 @@ def test_a_folder_is_planned_by_its_config(tmp_path):
     model, _ = tiny("smolvlm")
     model.config.save_pretrained(tmp_path)
     plan = plan_run(load_profile("smoke") | dict(models=[str(tmp_path)], data="nano"), "L40S")
-    assert plan.models[0]["rows"][0][2] == sum(p.numel() for p in model.parameters())
+    assert plan.models[0].rows[0].parameters == sum(p.numel() for p in model.parameters())
 
 
 def test_the_command():

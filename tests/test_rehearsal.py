@@ -200,7 +200,7 @@ def test_what_a_scheduler_is_asked_for(project):
     "Each stage requests the GPUs, memory and minutes that the planner computes"
     import re
 
-    from interlace.reproduction.costs import plan_run, resources
+    from interlace.reproduction.run_plan import plan_run, resources
 
     settings = load_profile(PROFILE)
     out = subprocess.run(

@@ -16,8 +16,10 @@ import pytest
 pytest.importorskip("sphinx", reason="the site needs the extra `docs`: pip install -e .[docs]")
 from bs4 import BeautifulSoup
 from conftest import ROOT, needed
+from fastcore.docments import docments
 
 from interlace.core.profiles import load_profile
+from interlace.method.selection import make_plan
 from interlace.reproduction.pipeline import stages
 
 
@@ -178,6 +180,19 @@ def test_each_definition_has_a_source_link(soups):
     assert len(defined) > 150 and not without, without[:20]
 
 
+def test_definitions_show_their_arguments(soups):
+    "A definition has a signature and a table of the comments beside its parameters"
+    soup = soups["method/03_selection.html"]
+    name = soup.find(id="interlace.method.selection.make_plan")
+    arguments = docments(make_plan)
+    parameters = [e.get_text().partition(":")[0] for e in name.select("em.sig-param")]
+    assert parameters == [n for n in arguments if n != "return"]
+    meanings = [row.find_all("td")[-1].get_text() for row in name.parent.select("tbody tr")]
+    comments = [comment for comment in arguments.values() if comment]
+    # the site has typographic quotes and no backticks
+    assert [re.findall(r"\w+", m) for m in meanings] == [re.findall(r"\w+", c) for c in comments]
+
+
 def test_figures_and_tables_have_their_pages(site, soups):
     "Each artefact's page has its image or table, record, files, notebook and an existing command"
     for folder in ("figures", "tables"):
@@ -232,7 +247,7 @@ def test_every_page_in_a_browser(site, soups, browser, axe):
             "() => [...document.images].filter(i => !i.naturalWidth && i.loading !== 'lazy').map(i"
             " => i.src)"
         ):
-            wrong.append(f"{page}: pictures missing: {bad}")
+            wrong.append(f"{page}: images missing: {bad}")
         tab.evaluate(axe)
         for v in tab.evaluate(
             "() => axe.run({ preload: false, resultTypes: ['violations'], runOnly: ['wcag2a',"

@@ -332,7 +332,7 @@ def _cut(batch, samples, n):
         b = answered.index(False)
         raise _TooLong(
             f"max_length {n}: {_name_sample(samples[b], b)} of"
-            f" {int(batch['attention_mask'][b].sum())} tokens has its pictures and no answer"
+            f" {int(batch['attention_mask'][b].sum())} tokens has its images and no answer"
             " within it; raise max_length, lower max_pixels, or take only what fits"
             " (interlace.data.conversations.fitting)"
         )

@@ -252,10 +252,10 @@ def flaw(
         return str(e)
     for k, im in enumerate(row["images"] or [], 1):
         if not im or im.get("bytes") is None:
-            return f"picture {k} is missing"
+            return f"image {k} is missing"
         try:
             with warnings.catch_warnings(action="ignore"):
-                open_image(im, f"picture {k}")
+                open_image(im, f"image {k}")
         except BadInput as e:
             return str(e).rpartition(";")[0]
 

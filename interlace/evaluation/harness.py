@@ -391,7 +391,7 @@ def _count_questions(path):
     if missing := [c for c in ("question", "answer") if c not in columns]:
         raise BadInput(
             f"{path}: column '{missing[0]}' is missing; a benchmark has question and answer,"
-            " and image where there are pictures"
+            " and image where there are images"
         )
     if not rows:
         raise BadInput(f"{path}: no questions in it; write it again")

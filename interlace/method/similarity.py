@@ -207,6 +207,22 @@ class _Windows:
             for s, v in self.out.items()
         }
 
+# %% ../../nbs/method/02_similarity.ipynb #d3fce87f
+def _score_batch(model, batch, last):
+    "Similarities of all windows for the samples of one batch: span -> `B windows`"
+    base = model.base_model  # without the head, because its logits are not needed
+    batch = {k: v for k, v in on_device(batch, model).items() if k != "labels"}
+    tokens = batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]
+    mask = batch.get("attention_mask")
+    mask = torch.ones(tokens.shape[:2]) if mask is None else mask
+    see = _Windows(mask, len(find_decoder(model)), last)
+    takes = inspect.signature(base.forward).parameters
+    if "use_cache" in takes or any(p.kind == p.VAR_KEYWORD for p in takes.values()):
+        batch["use_cache"] = False
+    with torch.inference_mode(), layer_inputs(model, see):
+        base(**batch)
+    return see.arrays()
+
 # %% ../../nbs/method/02_similarity.ipynb #33f76f31
 def score_layers(
     model: torch.nn.Module,  # any transformers model with a decoder
@@ -226,36 +242,15 @@ def score_layers(
     With several processes, each gets the scores of all samples. An empty calibration set raises
     `BadInput`.
     """
-    n, parts, (rank, processes) = len(find_decoder(model)), [], rank_and_world_size()
-    base = model.base_model  # without the head, because its logits are not needed
-    takes = inspect.signature(base.forward).parameters
+    parts, (rank, processes) = [], rank_and_world_size()
+    mine = batches if shared else itertools.islice(batches, rank, None, processes)
+    steps = total and -(-total // processes)
     was_training = model.training
     model.eval()
     try:
-        for batch in tqdm(
-            batches if shared else itertools.islice(batches, rank, None, processes),
-            desc="scoring",
-            total=total and -(-total // processes),
-            disable=not progress or rank > 0,
-        ):
-            batch = {k: v for k, v in on_device(batch, model).items() if k != "labels"}
-            shape = (batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]).shape[
-                :2
-            ]
-            mask = batch.get("attention_mask")
-            mask = torch.ones(shape) if mask is None else mask
-            see = _Windows(mask, n, last)
-            with torch.inference_mode(), layer_inputs(model, see):
-                base(
-                    **batch,
-                    **(
-                        {"use_cache": False}
-                        if "use_cache" in takes
-                        or any(p.kind == p.VAR_KEYWORD for p in takes.values())
-                        else {}
-                    ),
-                )
-            parts.append(see.arrays())
+        hidden = not progress or rank > 0
+        for batch in tqdm(mine, desc="scoring", total=steps, disable=hidden):
+            parts.append(_score_batch(model, batch, last))
     finally:
         model.train(was_training)
     # put the processes' parts back into the order of the samples
@@ -264,7 +259,7 @@ def score_layers(
         raise BadInput("no calibration batch: the calibration set is empty; take a larger fraction")
     return LayerScores(
         {s: np.round(np.concatenate([p[s] for p in parts]), 7) for s in SPANS},
-        n,
+        len(find_decoder(model)),
         last,
         dict(decoder=decoder_mark(model)) | about,
     )

@@ -61,7 +61,7 @@ def _check_without_images(files, parts):
         for i in range(len(samples)):
             if samples[i].get("images") or samples[i].get("image"):
                 raise BadInput(
-                    f"{file}: row {i} has a picture, and this is a text model; give conversations"
+                    f"{file}: row {i} has an image, and this is a text model; give conversations"
                     " without pictures"
                 )
 
@@ -83,7 +83,7 @@ def calibration_set(
     samples = _Joined([load_samples(f, max_images) for f in files])
     if not len(samples):
         raise BadInput(
-            f"{path}: no calibration sample (those with more than {max_images} pictures are"
+            f"{path}: no calibration sample (those with more than {max_images} images are"
             " skipped); give a larger set"
         )
     if processor is None:

@@ -208,7 +208,7 @@ def check_names(
         seen := [b for b in settings["benchmarks"] if b in TWELVE] + settings["domains"]
     ):
         raise BadInput(
-            f"{where}: {seen[0]} asks about pictures, and data = {settings['data']} means a text"
+            f"{where}: {seen[0]} asks about images, and data = {settings['data']} means a text"
             f" model; ask {' and '.join(TEXT_SETS)}, and no domains"
         )
     if unasked := [d for d in settings["domains"] if d not in settings["benchmarks"]]:

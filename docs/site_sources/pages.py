@@ -1,0 +1,139 @@
+"""The pages that are not notebooks: Jinja templates, filled in."""
+
+import json
+import re
+from itertools import groupby
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from .artifacts import claims_about, stored_artifact
+from .chapters import PACKAGES, ROOT
+from .links import table_cell
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader([ROOT / "docs", ROOT / "docs" / "templates"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def artifact_page(artifact, links):
+    "Return the page of a figure or a table"
+    values = dict(
+        artifact=artifact,
+        links=lambda text: links(text, artifact.page),
+        claims=claims_about(artifact),
+        orders=None,
+        pretrained=(),
+    )
+    if artifact.name == "comparison":
+        values["orders"] = stored_artifact(f"figures/{artifact.profile}/orders.json")
+    if (artifact.profile, artifact.name) == ("nano", "comparison"):
+        values["pretrained"] = pretrained_artifacts()
+    return TEMPLATES.get_template("artifact.md.jinja").render(values)
+
+
+def pretrained_artifacts():
+    "Return the artifacts of the pretrained decoder; none if one of them is missing"
+    paths = dict(
+        table="tables/smollm2/pretrained.json",
+        figure="figures/smollm2/profiles.json",
+        methods="tables/smollm2/methods.json",
+    )
+    found = {name: stored_artifact(path) for name, path in paths.items()}
+    return found if all(found.values()) else {}
+
+
+def artifact_index(artifacts):
+    "Return the page that lists the figures and tables of each profile"
+    by_profile = groupby(artifacts, key=lambda artifact: artifact.profile)
+    return TEMPLATES.get_template("artifact_index.md.jinja").render(
+        profiles={profile: list(group) for profile, group in by_profile},
+        pages=[artifact.page for artifact in artifacts],
+    )
+
+
+def paper_index(chapters):
+    "Return the page that lists the notebooks that papermill runs"
+    return TEMPLATES.get_template("paper_index.md.jinja").render(chapters=chapters)
+
+
+def page(name, links, **values):
+    "Return a page of docs/, which is a template too"
+    text = TEMPLATES.get_template(name).render(values)
+    return links(text, name.removesuffix(".md"))
+
+
+def tables_of_contents(chapters, guides, cards):
+    "Return the pages of each part of the sidebar, by the part's title"
+    packages = {PACKAGES[name]: [c.page for c in inside] for name, inside in chapters.items()}
+    packages["Nano"] += cards
+    return {
+        "Start": ["overview", "explorer", "glossary"],
+        "Guides": [guide.page for guide in guides],
+        "Results": ["results/index"],
+        **packages,
+        "Experiments": ["paper/index"],
+        "About": ["cite", "references", "changelog"],
+    }
+
+
+def abstract_claims():
+    "Return the statements of the paper's abstract"
+    reported = json.loads((ROOT / "interlace" / "reported.json").read_text())
+    return [claim["text"] for claim in reported["abstract_claims"]]
+
+
+def card_text(path):
+    "Return a model card without its header for the model hub"
+    return re.sub(r"\A---\n.*?\n---\n", "", path.read_text(), flags=re.S)
+
+
+def cite_page():
+    "Return the page on how to cite, made from CITATION.cff"
+    software = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = software["preferred-citation"]
+    ids = [i["value"] for i in paper["identifiers"]]
+    return TEMPLATES.get_template("cite.md.jinja").render(
+        software=software,
+        year=str(software.get("date-released", paper["year"]))[:4],
+        paper=paper,
+        arxiv=next(i.removeprefix("arXiv:") for i in ids if i.startswith("arXiv:")),
+    )
+
+
+def bibtex_authors(authors):
+    "Return authors as BibTeX wants them; a group's name is in braces"
+    people = [
+        f"{a['family-names']}, {a['given-names']}" if "family-names" in a else f"{{{a['name']}}}"
+        for a in authors
+    ]
+    return " and ".join(people)
+
+
+def plain_authors(authors):
+    "Return authors with initials"
+    people = [
+        f"{a['family-names']}, {a['given-names'][0]}." if "family-names" in a else a["name"]
+        for a in authors
+    ]
+    return ", ".join(people)
+
+
+def format_value(value, unit=""):
+    "Format a value of the comparison: percentages and points to a tenth, ratios to a hundredth"
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if unit == "x":
+        return f"{number:.2f}"
+    return f"{number:.1f}%" if unit == "%" else f"{number:.1f}"
+
+
+TEMPLATES.filters |= dict(
+    bibtex=bibtex_authors, plain=plain_authors, value=format_value, cell=table_cell
+)
