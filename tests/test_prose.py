@@ -1,5 +1,6 @@
 """Everything that the notebooks' text refers to exists: chapters, equations, papers and names."""
 
+import ast
 import re
 import sys
 
@@ -97,3 +98,31 @@ def test_names_of_the_library_that_prose_mentions_exist():
                 or (ROOT / "interlace" / name).is_dir()
                 or name in ("json", "cli")
             ), f"{path.name}: {name}"
+
+
+# words that a native reader would stumble over, and what the field calls otherwise
+STILTED = re.compile(
+    r"\b(anew|one's own|beside|whoever|nobody|is got|asks of|lies? in|fates?|pictures?)\b"
+)
+
+
+def written(path):
+    "What a notebook or page says: its text, and the docstrings and comments of its code"
+    if path.suffix == ".md":
+        yield path.read_text()
+        return
+    for c in nbformat.read(path, 4).cells:
+        if c.cell_type == "markdown":
+            yield c.source
+        elif c.cell_type == "code":
+            code = "\n".join(line for line in c.source.splitlines() if line[:1] not in "%!")
+            kinds = (ast.FunctionDef, ast.ClassDef)
+            for node in (n for n in ast.walk(ast.parse(code)) if isinstance(n, kinds)):
+                yield ast.get_docstring(node) or ""
+            yield from re.findall(r"#\s(.*)", code)
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda p: p.stem)
+def test_plain_idiomatic_words(path):
+    said = " ".join(re.sub(r"`[^`]*`", "", text) for text in written(path))
+    assert not STILTED.findall(said)
