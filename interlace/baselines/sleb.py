@@ -38,7 +38,7 @@ def _returns(outputs):
     following = iter(outputs)
     return lambda *args, **kwargs: fresh(next(following))
 
-
+# %% ../../nbs/baselines/01_sleb.ipynb #21064d6e
 @contextlib.contextmanager
 def handing_out(
     outputs: dict,  # module -> list of outputs

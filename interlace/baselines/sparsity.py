@@ -36,7 +36,7 @@ def two_of_four(
 class _Done(Exception):
     "Raised once the layer has run, because the rest of the pass is not needed"
 
-
+# %% ../../nbs/baselines/02_sparsity.ipynb #3724f47d
 def _run_to_end_of(layer, model, batch, hooks):
     "Run a batch until a layer has run; return its output. The hooks are removed afterwards"
     gave = []
@@ -94,7 +94,7 @@ class _LayerByLayer:
 def _linears(layer):
     return {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
 
-
+# %% ../../nbs/baselines/02_sparsity.ipynb #19a97a78
 def _input_squares(passes, i):
     "For each linear module of layer i: the sum of squares of each input over all tokens, `in`"
     linears = _linears(passes.layers[i])
@@ -125,7 +125,7 @@ def _thin(linear, score):
     "Set the two weights with the lower scores in every four to zero"
     linear.weight.mul_(two_of_four(score))
 
-
+# %% ../../nbs/baselines/02_sparsity.ipynb #084e8ef4
 def _wanda(model, batches, progress):
     "Thin out layer by layer; every layer is measured on what the thinned layers below give it"
     passes, was_training = _LayerByLayer(model, batches), model.training

@@ -118,7 +118,7 @@ def _is_profile(name):
     settings = project_root() / "settings.ini"
     return settings.is_file() and f"[{name}]" in settings.read_text().splitlines()
 
-
+# %% ../../nbs/core/02_files.ipynb #18f53a8a
 def missing(
     path: str | Path,  # a file that does not exist
 ) -> str:

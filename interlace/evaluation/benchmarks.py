@@ -506,7 +506,7 @@ def _image_file(real, image):
     "Return the image of a row as the content of an image file, as `open_image` takes it"
     return image if real.schema["image"][0] == "picture" else base64.b64decode(image)
 
-
+# %% ../../nbs/evaluation/03_benchmarks.ipynb #d743d59e
 def _images(real, doc):
     "Return a list with the image of a question, if it has one"
     if doc["image"] is None:

@@ -219,7 +219,7 @@ def _question(doc, cot, reasoning):
         return doc["question"]
     return doc["cot_question"] if "cot_question" in doc else f"{doc['question']}\n{reasoning}"
 
-
+# %% ../../nbs/evaluation/02_harness.ipynb #94f2f85f
 def _images(doc, file):
     "Return a list with the image of a question, if it has one"
     if doc.get("image") is None:
@@ -407,11 +407,11 @@ def _response(sample, cot):
 def _kind(sample):
     return sample["doc"].get("kind") or ""
 
-
+# %% ../../nbs/evaluation/02_harness.ipynb #e2f75f6a
 def _group(sample):
     return sample["doc"].get("group", sample["doc_id"])
 
-
+# %% ../../nbs/evaluation/02_harness.ipynb #895372fb
 def _guess(samples, metric):
     "Return the level of chance of a file of questions"
     docs = [s["doc"] for s in samples]
@@ -611,7 +611,7 @@ def _resolve(task, cot):
 def _because(left_out):
     return "".join(f"; {name}: {why}" for name, why in left_out.items())
 
-
+# %% ../../nbs/evaluation/02_harness.ipynb #66071ebf
 def _nano_and_exams(tasks, settings):
     """Return the names of the nano benchmarks, and the other benchmarks as name -> exam.
 

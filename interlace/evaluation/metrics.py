@@ -27,7 +27,7 @@ def _chosen_letters(answer, options):
     first = re.match(r"\(?([A-Z])\)?(?:[.:)]|\s|$)", answer.strip())
     return letters or ([first[1]] if first else [])
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #d93c56e4
 def exact(answer: str, reference: str, options: tuple = ()) -> float:
     """Return 1 if the answer is the reference, else 0.
 
@@ -45,7 +45,7 @@ def _number(text):
     except ValueError:
         return None
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #9b4c82db
 def relaxed(answer: str, reference: str, options: tuple = (), tolerance: float = 0.05) -> float:
     "Return 1 if a number is within `tolerance` of the reference or another answer equals it"
     answer, reference = _normalize(answer), _normalize(reference)
@@ -69,11 +69,11 @@ def yesno(answer: str, reference: str, options: tuple = ()) -> float:
 def _words(text):
     return re.findall(r"\w+", text)
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #7e7c8a9b
 def _separators(text):
     return re.sub(r"\w+", "", text.strip())
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #00cac013
 def form(answer: str, reference: str, options: tuple = ()) -> float:
     """Return a quarter for each: the same words, their order, their case and their separators.
 
@@ -160,7 +160,7 @@ def _mean_of_benchmarks(benchmarks):
     error = np.sqrt(np.sum([e**2 for e in errors])) / len(benchmarks)
     return dict(score=float(np.mean(scores)), stderr=float(error))
 
-
+# %% ../../nbs/evaluation/01_metrics.ipynb #78c9cacc
 def summary(
     benchmarks: dict,  # name -> dict with `score`, `stderr`, `category`
 ) -> dict:

@@ -98,7 +98,7 @@ def _cut(paragraph):
         return [paragraph]
     return re.findall(rf"(?s).{{1,{_WINDOW}}}(?=\s|$)", paragraph)
 
-
+# %% ../../nbs/evaluation/04_text.ipynb #f724d32b
 def _windows(paragraphs: list) -> list:  # texts
     """Join paragraphs, in order, into windows of at most `_WINDOW` characters.
 
@@ -427,7 +427,7 @@ TEXT_SETS = ("Facts", "Forms")
 def _folder():
     return tempfile.TemporaryDirectory(prefix="interlace-")
 
-
+# %% ../../nbs/evaluation/04_text.ipynb #4c94c4b5
 def _text_exam(
     name: str,  # 'Facts' or 'Forms'
 ):  # function of `cot`, as returned by `local_exam`

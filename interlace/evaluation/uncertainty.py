@@ -101,7 +101,7 @@ def _check_same_questions(record, reference):
                 f"{name}: the records answer {n} and {m} questions; evaluate both on the same"
             )
 
-
+# %% ../../nbs/evaluation/05_uncertainty.ipynb #e5f46a18
 def _relative_draws(records, reference, n):
     "Return the draws of each benchmark in per cent of the reference's; NaN where that scores 0"
     out, below = draws(records, n), draws(reference, n)

@@ -140,7 +140,7 @@ def _png(image):
 def _hash(data):
     return hashlib.sha256(data).hexdigest()
 
-
+# %% ../../nbs/nano/06_benchmarks.ipynb #b07864bb
 def _write_parquet(rows, path, image_columns):
     "Write rows with images as a parquet file; returns a fingerprint of the content"
     from datasets import Dataset, Image, List

@@ -284,7 +284,7 @@ def _random_number(rng):
     digits = int(rng.integers(2, 5))
     return str(int(rng.integers(10, 10**digits)))
 
-
+# %% ../../nbs/nano/03_documents.ipynb #4a9934b0
 def text_numbers(rng, split):
     "One or two printed numbers"
     lines = [_random_number(rng) for _ in range(int(rng.integers(1, 3)))]

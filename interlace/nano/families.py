@@ -217,7 +217,7 @@ def _random_object(rng, colour, shape, cell):
     x, y = place_in_third(rng, cell % 3), place_in_third(rng, cell // 3)
     return dict(colour=colour, shape=shape, cell=cell, x=x, y=y, r=uniform(rng, 5.5, 7.5))
 
-
+# %% ../../nbs/nano/02_families.ipynb #39626620
 def objects(rng, split):
     "Two to five coloured shapes on a grid of three by three places"
     n = int(rng.integers(2, 6))
@@ -379,7 +379,7 @@ def _random_street_object(rng, kind, slot):
     colour, x = pick(rng, COLOURS), place_in_third(rng, side)
     return dict(kind=kind, colour=colour, depth=depth, side=side, x=x, y=jitter(rng, 0.8))
 
-
+# %% ../../nbs/nano/02_families.ipynb #9d92ff9c
 def street(rng, split):
     "Two to four things on a road, far or near, left, middle or right"
     n = int(rng.integers(2, 5))

@@ -97,7 +97,7 @@ PATCH, MERGE = 8, 2
 
 # pixel counts
 def nano_processor(tokenizer=None) -> Qwen3VLProcessor:
-    "A stock Qwen3-VL processor for small pictures"
+    "A stock Qwen3-VL processor for small images"
     size = dict(shortest_edge=(2 * PATCH * MERGE) ** 2, longest_edge=256**2)
     kw = dict(patch_size=PATCH, merge_size=MERGE, temporal_patch_size=2, size=size)
     return Qwen3VLProcessor(
@@ -368,7 +368,7 @@ _SAID["reasoning about what lags"] = _SAID["reasoning"] | dict(
     thinking=0.5,
     kinds=("yes", "no", "check", "list", "turn", "from", "from-open", "to", "largest", "smallest"),
 )
-# consecutive samples with canvases of one size: a batch of large pictures and small ones would be
+# consecutive samples with canvases of one size: a batch of large images and small ones would be
 # mostly padding
 BLOCK = 32
 

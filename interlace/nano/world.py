@@ -150,7 +150,7 @@ def _scaled(point):
     "Image pixels -> drawn pixels"
     return tuple(v * _SCALE for v in point)
 
-
+# %% ../../nbs/nano/01_world.ipynb #bae2b9c1
 class Canvas:
     "A supersampled drawing surface; coordinates are image pixels (floats)"
 

@@ -69,7 +69,7 @@ GPUS = {
 def _plain(name):
     return "".join(c for c in name.lower() if c.isalnum())
 
-
+# %% ../../nbs/reproduction/06_run_plan.ipynb #44b125ec
 def find_device(
     name: str,  # a key of `GPUS`, in any spelling: 'RTX 4090', 'h100'
 ) -> Device:
