@@ -720,11 +720,11 @@ def _run(a):
     return status
 
 # %% ../nbs/cli.ipynb #72997c27
-# all processes have the same error; the first prints it, its launcher ends the others
 def _explain(e):
     "The line for an error that the user can remedy; any other error is raised again"
     if isinstance(e, BadInput):
         if os.environ.get("RANK", "0") != "0":
+            # all processes have the same error; the first prints it, its launcher ends the others
             time.sleep(3)
         return str(e)
     from interlace.models.loading import shortage

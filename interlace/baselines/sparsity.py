@@ -60,10 +60,10 @@ def _run_to_end_of(layer, model, batch, hooks):
 class _LayerByLayer:
     "Calibration batches that go through one decoder layer after the other"
 
-    # for each batch: the outputs of modules outside the decoder, and of the last finished layer
     def __init__(self, model, batches):
         self.model, self.batches, self.decoder = model, batches, find_decoder(model)
         self.layers = list(self.decoder.layers)
+        # for each batch: the outputs of modules outside the decoder, and of the last finished layer
         self.around, self.entering = [None] * len(batches), [None] * len(batches)
 
     def run(self, i, k):

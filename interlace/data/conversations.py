@@ -150,9 +150,9 @@ def _open_lazily(image):
     return image if isinstance(image, Image.Image) else Image.open(image)
 
 # %% ../../nbs/data/01_conversations.ipynb #c5adde7a
-# the message has no memory addresses, so it is the same on every machine
 def _decoding_error(where, error):
     "A `BadInput` for an image that cannot be decoded"
+    # the message has no memory addresses, so it is the same on every machine
     reason = re.sub(" ?<[^>]*>", "", str(error))
     return BadInput(f"{where}: the image cannot be decoded ({reason}); repair or remove that row")
 
@@ -170,7 +170,6 @@ def _rescale_to_8_bits(image):
     return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
 
 # %% ../../nbs/data/01_conversations.ipynb #b19fb858
-# transformers would use it even in RGB
 def _convert_to_rgb(image):
     "Convert an image of any mode to what a viewer shows: upright, on white, 8 bits per channel"
     image = _rescale_to_8_bits(ImageOps.exif_transpose(image))
@@ -178,6 +177,7 @@ def _convert_to_rgb(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
+    # transformers would use it even in RGB
     image.info.pop("transparency", None)
     return image
 

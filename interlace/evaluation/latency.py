@@ -74,10 +74,10 @@ class _Allocated(TorchDispatchMode):
     def _gone(self, n):
         self.now -= n
 
-    # a view shares the storage of its source, which counts once
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for storage in (t.untyped_storage() for t in tree_leaves(out) if torch.is_tensor(t)):
+            # a view shares the storage of its source, which counts once
             if storage not in self.seen:
                 self.seen.add(storage)
                 self.now += storage.nbytes()

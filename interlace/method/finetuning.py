@@ -361,7 +361,6 @@ def _without_cache(model):
             c.use_cache = value
 
 # %% ../../nbs/method/05_finetuning.ipynb #bb6845f2
-# tied weights stay one tensor
 def _whole(trainer, same, before):
     "Gather the weights of a sharded model on rank 0, each in its own precision"
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -370,6 +369,7 @@ def _whole(trainer, same, before):
     out = {}
     for names in same.values():
         found = next(state[n] for n in names if n in state)
+        # tied weights stay one tensor
         out |= dict.fromkeys(names, found.to(before.get(names[0], found.dtype)))
     return out
 

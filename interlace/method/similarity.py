@@ -178,9 +178,9 @@ class LayerScores:
 class _Windows:
     "Receives x[0], x[1], … of one batch and computes the similarities as they arrive"
 
-    # i -> (x[i], its norms); at most four entries
     def __init__(self, mask, n_layers, last):
         self.mask, self.n_layers, self.last = mask, n_layers, last
+        # i -> (x[i], its norms); at most four entries
         self.alive = {}
         self.out = {s: [] for s in SPANS}  # span -> list over windows, each of shape `B`
 

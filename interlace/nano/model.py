@@ -95,9 +95,9 @@ def nano_tokenizer(
 PATCH, MERGE = 8, 2
 
 
-# pixel counts
 def nano_processor(tokenizer=None) -> Qwen3VLProcessor:
     "A stock Qwen3-VL processor for small images"
+    # pixel counts
     size = dict(shortest_edge=(2 * PATCH * MERGE) ** 2, longest_edge=256**2)
     kw = dict(patch_size=PATCH, merge_size=MERGE, temporal_patch_size=2, size=size)
     return Qwen3VLProcessor(
@@ -545,9 +545,9 @@ def _chosen_dtype(file):
     return getattr(torch, read_json(file))
 
 # %% ../../nbs/nano/07_model.ipynb #4e70a9cd
-# of one function, and all layers share theirs
 def compile_layers(model):
     "Compile each decoder layer in place: one graph for all, whatever the batch"
+    # of one function, and all layers share theirs
     torch._dynamo.config.recompile_limit = 64
     for layer in find_decoder(model).layers:
         layer.compile(dynamic=True)
@@ -570,9 +570,9 @@ def _optimizer(model, run, dtype):
     )
 
 # %% ../../nbs/nano/07_model.ipynb #6ac1e8f2
-# processes that draw the stream
 def _run_config(run, last, dtype, batch_size, seed, settings):
     "The hyperparameters of one run"
+    # processes that draw the stream
     drawing = cores() if torch.cuda.is_available() else 0
     usual = dict(log_steps=50, checkpoint_steps=100, parts=2, workers=drawing) | settings
     return TrainConfig(

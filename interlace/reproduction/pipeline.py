@@ -415,7 +415,6 @@ def _sleb_stages(at, model, every):
     yield Stage(name, "stages/sleb", parameters, inputs, made, gpus=at.gpus)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #6a13e9d4
-# MiB, measured
 def _train_stage(at, model, v):
     "The fine-tuning of a variant"
     plan, data = at.plan_of(model, v), f"{at.data}/{v.domain}" if v.domain else at.data
@@ -424,6 +423,7 @@ def _train_stage(at, model, v):
     parameters = at.take(*LOADING, *TRAINING) | together
     parameters |= dict(model=model, variant=v.name, plan=plan, seed=v.seed, data=data, out=out)
     inputs = [f"{data}/manifest.json", *at.weights(model), *filter(None, [plan])]
+    # MiB, measured
     pruned, whole = (3900, 6600) if at.text else (3200, 4500)
     return Stage(
         "train-" + at.stage(v.name, model, v.seed),
