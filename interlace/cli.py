@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from . import __version__
-from .core.errors import BadInput
+from .core.errors import BadInput, shortage
 from .core.files import check_output, read_json, write_json
 from .core.machine import measured
 from .core.profiles import load_profile, profiles
@@ -721,17 +721,15 @@ def _run(a):
 
 # %% ../nbs/cli.ipynb #72997c27
 def _explain(e):
-    "The line for an error that the user can remedy; any other error is raised again"
+    "The line for an error that the user can remedy; None for any other"
     if isinstance(e, BadInput):
         if os.environ.get("RANK", "0") != "0":
             # all processes have the same error; the first prints it, its launcher ends the others
             time.sleep(3)
         return str(e)
-    from interlace.models.loading import shortage
-
     lack = shortage(e)
     if not lack:
-        raise e
+        return None
     cause = " ".join(str(e).split())[:120] or type(e).__name__
     return f"not enough {lack} ({cause}); {_LOWER[lack]}; nothing half-written is left"
 
@@ -761,6 +759,8 @@ def main(
         return 130
     except Exception as e:
         line = _explain(e)
+        if line is None:
+            raise
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)

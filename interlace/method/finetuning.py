@@ -69,10 +69,9 @@ class _Clock(TrainerCallback):
     def seconds(self):
         return self.base + time.perf_counter() - self.start
 
-        # `gathered` waits until every process has written its part
-
     def on_save(self, args, state, control, **kwargs):
         self.before[state.global_step] = round(self.seconds(), 1)
+        # gathering waits until every process has written its part
         if all(all_gather_objects(True)) and rank_and_world_size()[0] == 0:
             write_json(self.file, self.before)
 
@@ -401,11 +400,12 @@ def _check_training(model, dataset, config, sharding):
 def _checkpoint_to_resume(checkpoints, mark):
     "Claim the folder of checkpoints; the newest checkpoint that every process finished, or None"
     (rank, processes), timed = rank_and_world_size(), checkpoints / "seconds.json"
-    found = None
+    found, steps = None, None
     if rank == 0:
         _claim_checkpoints(checkpoints, mark)
-        finished_steps = map(int, read_json(timed)) if timed.exists() else ()
-        found = last_checkpoint(checkpoints, None if processes == 1 else finished_steps)
+        if processes > 1:  # only of steps that all of them have timed
+            steps = map(int, read_json(timed)) if timed.exists() else ()
+        found = last_checkpoint(checkpoints, steps)
     return all_gather_objects(found)[0]
 
 # %% ../../nbs/method/05_finetuning.ipynb #3b1d56c3

@@ -231,8 +231,7 @@ def score_layers(
     last: bool = False,  # also score the windows that end at x[L]
     total: int | None = None,  # number of batches, for the progress bar
     # whether `batches` holds only this process's share (see `shard_batches`); otherwise each
-    # process takes
-    # every n-th batch
+    # process takes every n-th batch
     shared: bool = False,
     progress: bool = True,  # show a progress bar
     **about,  # stored with the scores, e.g. data=…, seed=…

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
-from ..core.errors import BadInput, explain_errors, shortage  # noqa: F401 (for the command line)
+from ..core.errors import BadInput, explain_errors
 from ..core.files import finished, package_folder, project_root
 from ..core.provenance import fingerprint
 

@@ -510,7 +510,6 @@ def _chosen(at, every):
         dense=at.record(at.first, "dense"),
         tuned=at.record(at.first, "dense-ft"),
         learnt=[at.record(m, v.name, v.seed) for m, v in every if v.tune],
-        all=[at.record(m, v.name, v.seed) for m, v in every],
     )
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #c75a696d
