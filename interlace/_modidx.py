@@ -1176,6 +1176,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'interlace/nano/families.py'),
                                          'interlace.nano.families._ask_if_there': ( 'nano/families.html#_ask_if_there',
                                                                                     'interlace/nano/families.py'),
+                                         'interlace.nano.families._ask_inventory': ( 'nano/families.html#_ask_inventory',
+                                                                                     'interlace/nano/families.py'),
                                          'interlace.nano.families._ask_which': ( 'nano/families.html#_ask_which',
                                                                                  'interlace/nano/families.py'),
                                          'interlace.nano.families._ask_which_is_closer': ( 'nano/families.html#_ask_which_is_closer',

@@ -126,6 +126,21 @@ def _ask_which(rng, things, near, far):
         why="; ".join(f"{c} {s}" for c, s in there),
     )
 
+# %% ../../nbs/nano/02_families.ipynb #b7314e0c
+def _ask_inventory(rng, things, near, far):
+    "Which of these colours, shapes and objects are there? At most fifteen, about half of them"
+    there = [(t["colour"], t["shape"]) for t in things]
+    colours, shapes = pick(rng, COLOURS, 3), pick(rng, _SHAPES, 3)
+    kinds = pick(rng, there, 4) + pick(rng, near, 3) + pick(rng, far, 2)
+    kinds = pick(rng, kinds, len(kinds))
+    present = {word for kind in there for word in kind} | {" ".join(kind) for kind in there}
+    words = [*colours, *shapes, *(" ".join(kind) for kind in kinds)]
+    return Question(
+        f"Which are there: {', '.join(words)}?",
+        ", ".join(f"{word} {'yes' if word in present else 'no'}" for word in words),
+        "inventory",
+    )
+
 # %% ../../nbs/nano/02_families.ipynb #d05f83b1
 def _ask_if_there(things, colour, shape):
     "Is there such an object? The reasoning lists the objects of this shape"
@@ -226,7 +241,9 @@ def objects(rng, split):
     things = [_random_object(rng, *kind, cell) for kind, cell in zip(kinds, cells, strict=True)]
     spec = dict(family="objects", background=tint(rng), things=things)
     captions = _describe_objects(rng, things)
-    return Scene(spec, partial(_draw_objects, spec), *captions, _ask_about_objects(rng, things))
+    questions = _ask_about_objects(rng, things)
+    inventory = _ask_inventory(rng, things, *_absent(things))
+    return Scene(spec, partial(_draw_objects, spec), *captions, questions, inventory)
 
 # %% ../../nbs/nano/02_families.ipynb #6d08b4f3
 def _draw_wheels(c, x, y, s):

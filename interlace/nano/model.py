@@ -300,8 +300,9 @@ CURRICULUM = (  # (until this sample, what is drawn, what is said)
     ),
     (64_000, MIXTURE | dict(objects=12, diagrams=10), "what lags"),
     (88_000, MIXTURE, "questions and names"),
+    (94_000, MIXTURE | dict(objects=80), "inventory"),
     (
-        98_000,
+        104_000,
         dict(
             objects=16,
             diagrams=5,
@@ -318,9 +319,9 @@ CURRICULUM = (  # (until this sample, what is drawn, what is said)
             science_thermometers=1,
             science_solutions=1,
         ),
-        "what lags",
+        "what lags, inventory",
     ),
-    (106_000, MIXTURE | dict(objects=12), "reasoning"),
+    (112_000, MIXTURE | dict(objects=12), "reasoning"),
     (
         None,
         MIXTURE | dict(objects=20, diagrams=12, chart_lines=5, chart_pies=5),
@@ -361,6 +362,17 @@ _SAID["what lags"] = _SAID["questions and names"] | dict(
         "least",
     ),
 )
+_SAID["inventory"] = dict(
+    turns=6,
+    characters=450,
+    first=0.4,
+    last=0.4,
+    free=0.1,
+    named=0.2,
+    inventory=0.7,
+    kinds=("yes", "no", "check"),
+)
+_SAID["what lags, inventory"] = _SAID["what lags"] | dict(inventory=0.2)
 _SAID["reasoning"] = _SAID["questions"] | dict(
     first=0.05, last=0.1, cot=0.0, named=0.6, free=0.2, thinking=0.65, turns=10, characters=800
 )
@@ -534,7 +546,7 @@ class TrainingRun:
 
 RUNS = (
     TrainingRun(0, 88_000, 2e-2, "constant_with_warmup"),
-    TrainingRun(88_000, 114_000, 2e-2, "linear", offset_decay=0.15),
+    TrainingRun(88_000, 120_000, 2e-2, "linear", offset_decay=0.15),
 )
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17

@@ -119,6 +119,8 @@ class TurnMix:
     cot: float = 0.2
     free: float = 0.0  # probability that a caption is in random order
     named: float = 0.0  # probability that a caption describes each object by name instead
+    # probability that a caption answers the scene's inventory instead, if it has one
+    inventory: float = 0.0
     # question kinds to use if the scene has any of them; all by default
     kinds: tuple = ()
     thinking: float = 0.0  # probability that any other answer has its reasoning first
@@ -130,11 +132,13 @@ _DESCRIBE_NAMED = "Describe each thing by its name."
 
 # %% ../../nbs/nano/05_samples.ipynb #4be7a905
 def _caption_turn(s, form, mix):
-    "The turn that describes a scene; `form`, 0 to 1, selects one of the three captions"
+    "The turn that describes a scene; `form`, 0 to 1, selects one of the four ways"
     if form < mix.named:
         return dict(user=_DESCRIBE_NAMED, assistant=s.named)
     if form < mix.named + mix.free:
         return dict(user=_DESCRIBE_FREELY, assistant=s.free)
+    if s.inventory and form >= 1 - mix.inventory:
+        return dict(user=s.inventory.text(), assistant=s.inventory.answer)
     return dict(user=_DESCRIBE, assistant=s.caption)
 
 # %% ../../nbs/nano/05_samples.ipynb #a03f9d6c

@@ -117,6 +117,7 @@ class Scene:
     free: str  # the same content in random order
     named: str  # description of each object by its name
     questions: list  # every `Question` that can be asked about it
+    inventory: Question | None = None  # asks of many things at once whether they are there
 
     @property
     def key(self) -> str:
