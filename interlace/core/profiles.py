@@ -6,13 +6,11 @@
 __all__ = ['SETTINGS', 'profiles', 'load_profile', 'plan_name']
 
 # %% ../../nbs/core/07_profiles.ipynb #c0re0c02
-import configparser
 import difflib
-import re
 from pathlib import Path
 
 from .errors import BadInput
-from .files import project_root
+from .files import project_root, read_sections
 
 # %% ../../nbs/core/07_profiles.ipynb #a7739e2d
 _OVER, _SHARE, _ANY = (
@@ -122,32 +120,12 @@ def _value(name, text, where):
         raise BadInput(f"{where}: {name} {text.strip()}: give each value once, at least one")
     return values if several else values[0]
 
-# %% ../../nbs/core/07_profiles.ipynb #a403bc92
-def _sections(path):
-    "Read `settings.ini` as {section: {name: text}}"
-    ini = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
-    try:
-        ini.read_string(Path(path).read_text())
-    except OSError as e:
-        raise BadInput(
-            f"{path}: cannot be read ({e.strerror}); it comes with the project"
-        ) from None
-    except configparser.Error as e:
-        raise BadInput(f"{path}: {' '.join(str(e).split())}; correct that line") from None
-    for s in ini.sections():  # files, stages and shell commands contain the name
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", s, re.A):
-            raise BadInput(
-                f"{path}: profile '{s}': a name has letters, digits, '.', '_' and '-' only; rename"
-                " that section"
-            )
-    return {s: dict(ini[s]) for s in ini.sections()}
-
 # %% ../../nbs/core/07_profiles.ipynb #bc8cd4f6
 def profiles(
     settings: str | Path | None = None,  # the settings file; the project's by default
 ) -> list:
     "The names of all profiles"
-    return list(_sections(settings or project_root() / "settings.ini"))
+    return list(read_sections(settings or project_root() / "settings.ini"))
 
 # %% ../../nbs/core/07_profiles.ipynb #bb04e673
 def load_profile(
@@ -156,7 +134,7 @@ def load_profile(
 ) -> dict:
     "All settings of a profile, including those of the profiles that it extends"
     settings = Path(settings or project_root() / "settings.ini")
-    sections, chain = _sections(settings), []
+    sections, chain = read_sections(settings), []
     while name:
         if name not in sections:
             raise BadInput(f"{settings.name}: no profile '{name}'; there are {', '.join(sections)}")

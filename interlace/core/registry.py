@@ -13,7 +13,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from .errors import BadInput
+from .errors import BadInput, check_name
 from .files import project_root
 from .provenance import IMPORTED, fingerprint
 
@@ -34,11 +34,7 @@ def add_to(
 
     A name that a notebook registered may be registered again, by the notebook or by a file.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.A):
-        raise BadInput(
-            f"{what} '{name}': a name has letters, digits, '.', '_' and '-' only, for files are"
-            " called by it; choose another"
-        )
+    check_name(name, what, "files are called by it, choose another")
     loose = _ADDED.setdefault("", [])
     tried = [(w, t, n) for w, t, n in loose if t is table and n == name]
     if not tried and name.lower() in {n.lower() for n in (*table, *taken)}:

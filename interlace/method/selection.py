@@ -9,15 +9,21 @@ __all__ = ['ROLES', 'STRATEGIES', 'RULES', 'Plan', 'n_drops', 'make_plan', 'add_
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from ..core.errors import BadInput, is_whole
-from ..core.files import check_kind, read_json, write_json
+from ..core.files import read_kind, write_json
 from ..core.registry import add_to
 from .similarity import LayerScores
+
+# %% ../../nbs/method/03_selection.ipynb #4e7b90d2
+def _is_ratio(value):
+    "Whether a value is a number in [0, 1)"
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return number and 0 <= value < 1
 
 # %% ../../nbs/method/03_selection.ipynb #d11584d8
 # role -> colour: the paper's red, cyan and blue, and grey for the rest
@@ -42,11 +48,7 @@ class Plan:
             )
         if not isinstance(self.strategy, str):
             raise BadInput(f"plan: strategy {self.strategy!r}; it must be a name")
-        if (
-            isinstance(self.ratio, bool)
-            or not isinstance(self.ratio, (int, float, np.number))
-            or not 0 <= self.ratio < 1
-        ):
+        if not _is_ratio(self.ratio):
             raise BadInput(f"plan: ratio {self.ratio!r}; it must be a number in [0, 1)")
         for name in ("drop", "tune", "anchor"):
             if wrong := [i for i in getattr(self, name) if not is_whole(i)]:
@@ -116,23 +118,12 @@ class Plan:
         source: str | Path,  # a file's path, or JSON text
     ) -> "Plan":
         "Read a plan; raises `BadInput` for anything but a plan file"
-        text = isinstance(source, str) and source.lstrip().startswith("{")
-        data, where = (json.loads(source), "plan") if text else (read_json(source), source)
-        check_kind(data, "plan", where, "make one with interlace plan or make_plan")
-        try:
-            return cls(
-                *(tuple(data[k]) for k in ("drop", "tune", "anchor")),
-                data["n_layers"],
-                data["strategy"],
-                data["ratio"],
-            )
-        except BadInput as e:
-            raise BadInput(str(e) if text else f"{where}: {e}") from None
-        except (KeyError, TypeError, ValueError) as e:
-            raise BadInput(
-                f"{where}: not a plan file ({type(e).__name__}: {e}); make one with interlace plan"
-                " or make_plan"
-            ) from None
+        return read_kind(
+            source,
+            "plan",
+            lambda d: cls(*(d[f.name] for f in fields(cls))),
+            "make one with interlace plan or make_plan",
+        )
 
     def _repr_svg_(self):
         w, h, n = 18, 22, self.n_layers
@@ -162,11 +153,7 @@ def n_drops(
     ratio: float,  # the share to drop, in [0, 1)
 ) -> int:  # floor(ratio L), corrected for floating-point rounding
     "K, the number of layers to drop; raises `BadInput` for a ratio outside [0, 1)"
-    if (
-        isinstance(ratio, bool)
-        or not isinstance(ratio, (int, float, np.number))
-        or not 0 <= ratio < 1
-    ):
+    if not _is_ratio(ratio):
         raise BadInput(
             f"ratio {ratio}: it must lie in [0, 1); give the share of layers to drop, as 0.25"
         )

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ..core.distributed import all_gather_objects, rank_and_world_size
 from ..core.errors import BadInput, is_whole
-from ..core.files import check_kind, read_json, write_json
+from ..core.files import read_kind, write_json
 from .decoder import decoder_mark, find_decoder, layer_inputs, on_device
 
 # %% ../../nbs/method/02_similarity.ipynb #933eabaf
@@ -161,18 +161,12 @@ class LayerScores:
         source: str | Path,  # a file's path, or JSON text
     ) -> "LayerScores":
         "Read scores; raises `BadInput` for anything but a scores file"
-        text = isinstance(source, str) and source.lstrip().startswith("{")
-        data, where = (json.loads(source), "scores") if text else (read_json(source), source)
-        check_kind(data, "scores", where, "make one with interlace scores or score_layers")
-        try:
-            return cls(data["per_sample"], data["n_layers"], data["last"], data["about"])
-        except BadInput as e:
-            raise BadInput(str(e) if text else f"{where}: {e}") from None
-        except (KeyError, TypeError, AttributeError, ValueError) as e:
-            raise BadInput(
-                f"{where}: not a scores file ({type(e).__name__}: {e}); make one with interlace"
-                " plan or score_layers"
-            ) from None
+        return read_kind(
+            source,
+            "scores",
+            lambda d: cls(d["per_sample"], d["n_layers"], d["last"], d["about"]),
+            "make one with interlace scores or score_layers",
+        )
 
 # %% ../../nbs/method/02_similarity.ipynb #421c4235
 class _Windows:
