@@ -62,7 +62,7 @@ docs: setup
 
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/lab:$(JUPYTER_CONFIG_PATH)
 lab: setup
-	@find nbs runs -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -not -name '*.part.ipynb' -print0 2>/dev/null | xargs -0 $(BIN)/jupyter trust > /dev/null
+	@git ls-files -z 'nbs/*.ipynb' | xargs -0 $(BIN)/jupyter trust > /dev/null   # and no notebook that is not part of the project
 	$(BIN)/jupyter lab nbs/index.ipynb
 
 bench: setup

@@ -7,6 +7,7 @@ __all__ = ['main']
 
 # %% ../nbs/cli.ipynb #8531074e
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from . import __version__
 from .core.errors import BadInput, shortage
-from .core.files import check_output, read_json, write_json
+from .core.files import check_output, locked, read_json, write_json
 from .core.machine import measured
 from .core.profiles import load_profile, profiles
 from .core.provenance import fingerprint, provenance
@@ -60,7 +61,9 @@ READ = (
 
 
 def _claim_output(a):
-    "Check that the command may write to its output, before any work"
+    "Check that the command may write to its output, before any work; returns the output's lock"
+    if not getattr(a, "out", None):
+        return contextlib.nullcontext()
     from interlace.models.loading import model_folder
 
     named = {
@@ -75,12 +78,16 @@ def _claim_output(a):
     }
     inputs["model"] = model_folder(a.model)  # a nano model is a folder, too
     check_output(a.out, inputs, a.command in ("prune", "finetune"), a.overwrite)
+    # of several processes, the first holds the lock for all
+    return locked(a.out) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
 
 # %% ../nbs/cli.ipynb #20b8d662
 def _model(a):
-    if a.out:
-        _claim_output(a)
     import_extensions(getattr(a, "extension", []))
+    if getattr(a, "images_from", None):
+        from interlace.data.conversations import allow_images_from
+
+        allow_images_from(a.images_from)
     from interlace.core.distributed import rank_and_world_size
 
     if not hasattr(a, "processes") and rank_and_world_size()[1] > 1:
@@ -406,6 +413,14 @@ def _add_processes(c):
         ),
     )
 
+# %% ../nbs/cli.ipynb #5b7c2fd1
+def _add_images(c):
+    c.add_argument(
+        "--images-from",
+        metavar="DIR",
+        help="allow rows that name images by their paths, in this folder (default: none)",
+    )
+
 # %% ../nbs/cli.ipynb #86f0f0ed
 def _add_extension(c):
     c.add_argument(
@@ -464,6 +479,7 @@ def _add_selection(c):
             " files; needed if there are no scores"
         ),
     )
+    _add_images(c)
 
 # %% ../nbs/cli.ipynb #f6758476
 def _add_reproduce(c):
@@ -518,6 +534,7 @@ def _add_scores(c):
     _add_model(c)
     _add_processes(c)
     c.add_argument("--calibration", required=True, help="a parquet file of calibration samples")
+    _add_images(c)
     _add_output(c, "scores file")
 
 # %% ../nbs/cli.ipynb #9739664a
@@ -552,6 +569,7 @@ def _add_finetune(c):
         ),
     )
     c.add_argument("--data", required=True, help="a parquet file in FineVision's schema")
+    _add_images(c)
     _add_output(c, "folder")
     for name, kind, default in (
         ("learning-rate", float, 1e-5),
@@ -714,7 +732,8 @@ def _terminated(*_):
 # %% ../nbs/cli.ipynb #8dfd0906
 def _run(a):
     "Run a command; its exit status"
-    status = a.run(a) or 0
+    with _claim_output(a):
+        status = a.run(a) or 0
     if "torch" in sys.modules and (dist := sys.modules["torch"].distributed).is_initialized():
         dist.destroy_process_group()
     return status
@@ -764,6 +783,8 @@ def main(
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+    # a name in it may come from a file and hold anything
+    line = "".join(c if c.isprintable() else " " for c in line)
     print(f"interlace: {line}", file=sys.stderr, flush=True)
     return 2
 

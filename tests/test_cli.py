@@ -9,6 +9,7 @@ import shutil
 import pytest
 from conftest import ROOT, command, interlace
 
+from interlace.core.files import locked
 from interlace.method.finetuning import save
 from interlace.method.selection import Plan
 from interlace.nano.benchmarks import write_nano_benchmarks, write_nano_data
@@ -388,6 +389,78 @@ def test_corrupt_image(work, tmp_path):
         why="cannot be decoded",
     )
     assert rows[3]["id"] in line
+
+
+def test_an_image_by_its_path(work, tmp_path):
+    "A row may name a file only in a folder that the user allows"
+    from datasets import Dataset, List, Value
+
+    rows = (
+        Dataset.from_parquet(str(work / "data" / "calibration.parquet"))
+        .cast_column("images", List({"bytes": Value("binary"), "path": Value("string")}))
+        .to_list()
+    )
+    inside, outside = tmp_path / "mine" / "a.png", tmp_path / "other.png"
+    inside.parent.mkdir()
+    for file in (inside, outside):
+        file.write_bytes(rows[0]["images"][0]["bytes"])
+    args = ("scores", "--model", work / "model", "--out", tmp_path / "s.json")
+    args += ("--calibration", tmp_path / "named.parquet")
+
+    def name(path):
+        rows[0]["images"][0] = dict(bytes=None, path=str(path))
+        Dataset.from_list(rows).to_parquet(str(tmp_path / "named.parquet"))
+
+    name("a.png")
+    line = refused(*args, why="--images-from")
+    assert rows[0]["id"] in line and "'a.png'" in line
+    refused(*args, "--images-from", tmp_path / "none", why="no such folder")
+    for path in (outside, "../other.png", "http://localhost/a.png"):
+        name(path)
+        refused(*args, "--images-from", inside.parent, why="--images-from")
+    for path in (inside, "a.png"):
+        name(path)
+        ok(*args, "--images-from", inside.parent, "--overwrite")
+    named = json.loads((tmp_path / "s.json").read_text())["per_sample"]
+    ok(
+        "scores",
+        "--model",
+        work / "model",
+        "--out",
+        tmp_path / "t.json",
+        "--calibration",
+        work / "data" / "calibration.parquet",
+    )
+    assert named == json.loads((tmp_path / "t.json").read_text())["per_sample"]
+
+
+def test_weights_outside_the_folder(work, tmp_path):
+    "An index of shards may name the files of its own folder only"
+    shutil.copytree(work / "model", tmp_path / "m")
+    index = dict(weight_map={"lm_head.weight": "../../model/model.safetensors"})
+    (tmp_path / "m" / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(
+        "latency",
+        "--model",
+        tmp_path / "m",
+        why="names the weights '../../model/model.safetensors'",
+    )
+
+
+def test_two_commands_never_write_to_one_place(work, tmp_path):
+    "The second is refused while the first runs; the lock is gone with the first"
+    args = ("scores", "--model", work / "model", "--out", tmp_path / "s.json")
+    args += ("--calibration", work / "data" / "calibration.parquet")
+    with locked(tmp_path / "s.json"):
+        refused(*args, why="another command is writing there")
+    ok(*args)
+    assert [f.name for f in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_a_line_stays_a_line(work, tmp_path):
+    "Control characters in a name are not sent to the terminal"
+    line = refused("latency", "--model", f"{tmp_path}/no\x1b[2J\nmodel", why="no such model folder")
+    assert line.isprintable()
 
 
 def test_broken_parquet(work, tmp_path):

@@ -5,6 +5,7 @@ weights. The folder is written completely or not at all. The tests also cover th
 naming, loading and uploading.
 """
 
+import ast
 import contextlib
 import errno
 import io
@@ -50,7 +51,7 @@ from interlace.models.loading import (
     model_source,
     weights_mark,
 )
-from interlace.models.publication import push_to_hub
+from interlace.models.publication import model_card, push_to_hub
 from interlace.nano.benchmarks import write_nano_data
 from interlace.nano.model import nano_model
 
@@ -396,6 +397,21 @@ def test_card_after_training_and_evaluation(work, pruned):
         why="the evaluation is of another model (tuned)",
     )
     refused("card", work / "qwen3-vl", why="no interlace.json there")
+
+
+def test_a_card_holds_no_markup_of_a_file(pruned):
+    "Names come from files and folders of anyone; in the card they are text"
+    made = json.loads((pruned("qwen3-vl") / "interlace.json").read_text())
+    evil = 'x```\n# Bought <script>alert(1)</script> [a](http://b) | "; import os #'
+    made["base"] |= dict(name=evil, on_hub=False)
+    made["scores"]["about"]["calibration"] = dict(name=evil, fingerprint=evil)
+    card = model_card(made, evil)
+    before, rest = card.split("---\n", 2)[2].split("```python\n")
+    code, after = rest.split("```", 1)
+    bad = ("<script", "\n# Bought", "](http://b", "x`")
+    assert not any(b in before + after for b in bad)
+    folder = next(n for n in ast.parse(code).body if isinstance(n, ast.Assign))
+    assert ast.literal_eval(folder.value) == evil
 
 
 def test_killed_while_writing(work, pruned, monkeypatch):

@@ -8,6 +8,7 @@ __all__ = ['project_root', 'finished', 'write_json', 'missing', 'read_json', 'qu
 # %% ../../nbs/core/02_files.ipynb #c0re0f02
 import configparser
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -249,6 +250,33 @@ def check_output(
             " another place"
         )
     return out
+
+# %% ../../nbs/core/02_files.ipynb #e1a95f38
+@contextlib.contextmanager
+def locked(
+    path: str | Path,  # the file or folder to write
+):
+    "Hold the lock of an output during the block; if another process holds it, raise a `BadInput`"
+    path = writable(path)
+    file = path.with_name(f".{path.name}.lock")
+    with contextlib.ExitStack() as held:
+        while True:
+            handle = held.enter_context(open(file, "w"))
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(
+                    f"{path}: another command is writing there; wait until it ends, or choose"
+                    " another place"
+                ) from None
+            # the holder before us may have deleted the file after we opened it
+            if file.exists() and os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+                break
+            handle.close()
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 # %% ../../nbs/core/02_files.ipynb #3ed4b25c
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from ..core.errors import BadInput, explain_errors
-from ..core.files import finished, package_folder, project_root
+from ..core.files import finished, package_folder, project_root, read_kind
 from ..core.provenance import fingerprint
 
 # %% ../../nbs/models/01_loading.ipynb #66d5dd42
@@ -327,6 +327,19 @@ def _check_stored_types(name, folder):
                         " neither scored nor trained: take the model in floating point"
                     )
 
+# %% ../../nbs/models/01_loading.ipynb #6a2fe07b
+def _check_shards(name, folder):
+    "Raise a `BadInput` for an index of weight files that names one outside its folder"
+    for index in sorted(Path(folder).glob("*.index.json")):
+        for shard in read_kind(
+            index, "index", lambda d: set(d["weight_map"].values()), "download the folder again"
+        ):
+            if not isinstance(shard, str) or Path(shard).name != shard:
+                raise BadInput(
+                    f"{name}: {index.name} names the weights {shard!r}, which are not in this"
+                    " folder; download it again from a source you trust"
+                )
+
 # %% ../../nbs/models/01_loading.ipynb #85583fd8
 def _check_names(name, info):
     "Raise a `BadInput` for weights that are missing, or that have no place in the model"
@@ -358,6 +371,7 @@ def _read_model(name, source, loader, dtype, attention):
     where, revision = source
     remedy = "the folder is incomplete or damaged: make or download it again"
     with _explain_loading(name, source, "its weights cannot be read", remedy):
+        _check_shards(name, where)
         _check_stored_types(name, where)
         model, info = loader.from_pretrained(
             where,

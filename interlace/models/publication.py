@@ -9,6 +9,7 @@ __all__ = ['calibration_set', 'base_of', 'model_card', 'publish', 'publish_train
 import contextlib
 import json
 import re
+import shlex
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
+from markupsafe import Markup
 
 from ..core.errors import BadInput, explain_errors
 from ..core.files import finished, package_folder, read_json, writable, write_json
@@ -246,6 +248,21 @@ def _join_lines(text):
     "A paragraph as one line"
     return " ".join(text.strip().splitlines()) + "\n"
 
+# %% ../../nbs/models/02_publication.ipynb #1b8f3c70
+_UNSAFE = {ord(a): b for a, b in zip("`<>[]|", "'()()/", strict=True)}
+
+
+def _clean(value):
+    "A value from a record as one line of text without Markdown or HTML; template output stays"
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(c if c.isprintable() else " " for c in value).translate(_UNSAFE)
+
+# %% ../../nbs/models/02_publication.ipynb #a7d4926c
+def _literal(text):
+    "A string literal of Python that cannot end the block of code around it"
+    return Markup(json.dumps(text).replace("`", "\\u0060"))
+
 # %% ../../nbs/models/02_publication.ipynb #d9b81fbf
 def _load_template():
     "The template of the model card; a value that is missing in a record is an error"
@@ -254,6 +271,7 @@ def _load_template():
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_clean,
     )
     environment.filters |= dict(
         count=_format_count,
@@ -262,6 +280,8 @@ def _load_template():
         chance=_format_chance,
         formatted=format,
         one_line=_join_lines,
+        quoted=shlex.quote,
+        literal=_literal,
     )
     return environment.get_template("model_card.md")
 
@@ -293,7 +313,7 @@ def model_card(
     marks = dict.fromkeys(plan.drop, "x") | dict.fromkeys(plan.tune, "T")
     marks |= dict.fromkeys(plan.anchor, "a")
     return _load_template().render(
-        card_data=_front_matter(made, name, training, evaluation),
+        card_data=Markup(_front_matter(made, name, training, evaluation)),
         name=name,
         made=made,
         plan=plan,
