@@ -924,6 +924,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'interlace/method/similarity.py'),
                                              'interlace.method.similarity._Windows.arrays': ( 'method/similarity.html#_windows.arrays',
                                                                                               'interlace/method/similarity.py'),
+                                             'interlace.method.similarity._check_range': ( 'method/similarity.html#_check_range',
+                                                                                           'interlace/method/similarity.py'),
                                              'interlace.method.similarity._numbers': ( 'method/similarity.html#_numbers',
                                                                                        'interlace/method/similarity.py'),
                                              'interlace.method.similarity._score_batch': ( 'method/similarity.html#_score_batch',

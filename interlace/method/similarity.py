@@ -40,6 +40,19 @@ def _numbers(values, span):
         raise BadInput(f"scores: span {span} holds values that are no numbers")
     return a.astype(np.float64)
 
+# %% ../../nbs/method/02_similarity.ipynb #90d3be17
+def _check_range(scores):
+    "The scores, if all of them can be cosine similarities; rounding may add a little to 1"
+    for span, values in scores.per_sample.items():
+        wrong = np.argwhere(~(np.abs(values) <= 1.01))  # NaN, too
+        if len(wrong):
+            sample, window = wrong[0]
+            raise BadInput(
+                f"span {span}, sample {sample}, window {window} is {values[sample, window]}; a"
+                " similarity lies in [-1, 1]: score again, in float32 if the model gives NaN"
+            )
+    return scores
+
 # %% ../../nbs/method/02_similarity.ipynb #372bcd2c
 class LayerScores:
     "Similarities of all windows of span 1, 2 and 3, for each calibration sample"
@@ -164,7 +177,7 @@ class LayerScores:
         return read_kind(
             source,
             "scores",
-            lambda d: cls(d["per_sample"], d["n_layers"], d["last"], d["about"]),
+            lambda d: _check_range(cls(d["per_sample"], d["n_layers"], d["last"], d["about"])),
             "make one with interlace scores or score_layers",
         )
 
