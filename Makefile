@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe docs lab bench budget shapes nano-l nano-s outputs readme lock clean
+.PHONY: help setup reproduce test lint axe docs lab bench budget shapes nano-l nano-s outputs readme citation lock clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -23,6 +23,7 @@ help:
 	@echo "make nano-l, make nano-s       train a nano model from nothing"
 	@echo "make outputs                   run the library notebooks and store their outputs"
 	@echo "make readme                    write README.md from nbs/index.ipynb"
+	@echo "make citation                  write codemeta.json and .zenodo.json from CITATION.cff"
 	@echo "make lock                      resolve requirements.lock anew"
 	@echo "make clean                     remove runs and the environment"
 
@@ -86,6 +87,9 @@ nano-l nano-s: setup
 outputs: setup
 	TQDM_DISABLE=1 HF_HUB_OFFLINE=1 $(BIN)/nbdev-test --n-workers 1 --save
 	$(BIN)/nbdev-clean
+
+citation: setup
+	$(BIN)/python docs/citation.py
 
 readme: setup
 	$(BIN)/python nbs/readme.py

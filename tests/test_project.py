@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from interlace.reproduction.pipeline import code_of, stages
 NOTEBOOKS = sorted(
     p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
 )
+CITATION = runpy.run_path(str(ROOT / "docs" / "citation.py"))
 LIBRARY = [p for p in NOTEBOOKS if "paper" not in p.parts]
 PACKAGES = (
     "core",
@@ -300,3 +302,11 @@ def test_a_profile_says_everything(tmp_path):
     (tmp_path / "settings.ini").write_text("[alone]\nmodels = nano-l\n")
     with pytest.raises(BadInput, match="'dtype' is not set"):
         load_profile("alone", tmp_path / "settings.ini")
+
+
+@pytest.mark.parametrize("name", sorted(CITATION["FILES"]))
+def test_metadata_for_archives_says_what_the_citation_says(name):
+    "make citation writes them; authors and the paper are those of CITATION.cff"
+    assert (ROOT / name).read_text() == CITATION["text"](name)
+    for word in (CITATION["codemeta"]()["version"], "INTERLACE Companion", "2511.19676"):
+        assert word in (ROOT / name).read_text()

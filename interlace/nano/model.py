@@ -303,9 +303,9 @@ CURRICULUM = (  # (until this sample, what is drawn, what is said)
     ),
     (64_000, MIXTURE | dict(objects=12, diagrams=10), "what lags"),
     (88_000, MIXTURE, "questions and names"),
-    (94_000, MIXTURE | dict(objects=80), "inventory"),
+    (97_000, MIXTURE | dict(objects=400), "inventory"),
     (
-        104_000,
+        107_000,
         dict(
             objects=16,
             diagrams=5,
@@ -324,7 +324,7 @@ CURRICULUM = (  # (until this sample, what is drawn, what is said)
         ),
         "what lags, inventory",
     ),
-    (112_000, MIXTURE | dict(objects=12), "reasoning"),
+    (115_000, MIXTURE | dict(objects=12), "reasoning"),
     (
         None,
         MIXTURE | dict(objects=20, diagrams=12, chart_lines=5, chart_pies=5),
@@ -370,11 +370,11 @@ _SAID["what lags"] = _SAID["questions and names"] | dict(
 _SAID["inventory"] = dict(
     turns=6,
     characters=450,
-    first=0.4,
-    last=0.4,
-    free=0.1,
-    named=0.2,
-    inventory=0.7,
+    first=0.45,
+    last=0.45,
+    free=0.05,
+    named=0.1,
+    inventory=0.85,
     kinds=("yes", "no", "check"),
 )
 _SAID["what lags, inventory"] = _SAID["what lags"] | dict(inventory=0.2)
@@ -553,7 +553,7 @@ class TrainingRun:
 
 RUNS = (
     TrainingRun(0, 88_000, 2e-2, "constant_with_warmup"),
-    TrainingRun(88_000, 120_000, 2e-2, "linear", offset_decay=0.15),
+    TrainingRun(88_000, 123_000, 2e-2, "linear", offset_decay=0.15),
 )
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17
