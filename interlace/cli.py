@@ -12,13 +12,14 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 from . import __version__
 from .core.errors import BadInput, shortage
-from .core.files import check_output, locked, read_json, write_json
+from .core.files import check_output, locked, read_json, strict_json, write_json
 from .core.machine import measured
 from .core.profiles import load_profile, profiles
 from .core.provenance import fingerprint, provenance
@@ -32,6 +33,9 @@ def _reproduce(a):
 
 # %% ../nbs/cli.ipynb #9ee7093c
 def _profiles(a):
+    if a.json:
+        print(strict_json({name: load_profile(name) for name in profiles()}, indent=1))
+        return
     for name in profiles():
         p = load_profile(name)
         print(
@@ -301,6 +305,32 @@ def _print_scores(record):
     for name, why in record["left_out"].items():
         print(f"{name:12} left out: {why}")
     print(f"{'average':12} {pm(record['average'])}")
+    if held_out := record.get("held_out_loss"):
+        loss, n = held_out["loss"], held_out["samples"]
+        print(f"{'loss':12} {loss:.4f} nats per answered token, n = {n}")
+
+# %% ../nbs/cli.ipynb #64c0e9ab
+def _evaluate_conversations(a, model, processor, chosen):
+    "Exact match on the first question of each conversation of a file, and the loss on all answers"
+    from interlace.data.conversations import fitting, load_samples, say_left_out
+    from interlace.evaluation.harness import evaluate, local_exam, write_first_questions
+    from interlace.evaluation.metrics import METRICS
+    from interlace.method.finetuning import held_out_loss
+
+    if a.tasks:
+        raise BadInput(f"--tasks with --data {a.data}: a file of conversations is one benchmark")
+    samples, left_out = fitting(load_samples(a.data), processor)
+    with tempfile.TemporaryDirectory() as d:
+        file = Path(d, Path(a.data).name)
+        several = write_first_questions(samples, file)
+        exam = local_exam(file, METRICS["exact"], a.max_new_tokens or 24)(a.cot)
+        record = evaluate(model, processor, [exam], **chosen)
+    loss = held_out_loss(model, samples, processor, a.batch_size, bfloat16=a.dtype == "bfloat16")
+    if a.first:
+        say_left_out(a.data, left_out)
+        if several:
+            print(f"{a.data}: {several} samples with several images are in the loss only")
+    return record | dict(held_out_loss=dict(loss=loss, samples=len(samples)))
 
 # %% ../nbs/cli.ipynb #8294c600
 def _evaluate(a):
@@ -308,26 +338,31 @@ def _evaluate(a):
     from interlace.models.loading import weights_mark
 
     model, processor = _model(a)
-    tasks, left_out = _tasks(a, text=not hasattr(processor, "tokenizer"))
-    record = evaluate(
-        model,
-        processor,
-        tasks,
-        a.data,
+    chosen = dict(
         questions=a.questions or 200,
         batch_size=a.batch_size,
         max_new_tokens=a.max_new_tokens,
         cot=a.cot,
         temperature=a.temperature,
         seed=a.seed,
-        left_out=left_out,
     )
+    if str(a.data).endswith(".parquet"):
+        record = _evaluate_conversations(a, model, processor, chosen)
+    else:
+        tasks, left_out = _tasks(a, text=not hasattr(processor, "tokenizer"))
+        record = evaluate(model, processor, tasks, a.data, **chosen, left_out=left_out)
     if not a.first:
         return
     if a.out:
         # before printing, which fails if the reader of the output is gone
         write_json(a.out, record | dict(model=a.model, weights=weights_mark(a.model)))
-    _print_scores(record)
+    if a.json:
+        print(strict_json({k: v for k, v in record.items() if k != "answers"}))
+    else:
+        _print_scores(record)
+
+# %% ../nbs/cli.ipynb #83f0d7b1
+_PROMPT = " ".join(["What does a decoder layer of a language model do?"] * 8)  # for a text model
 
 # %% ../nbs/cli.ipynb #1bf5adf4
 def _latency(a):
@@ -337,7 +372,10 @@ def _latency(a):
     from interlace.nano.samples import conversation
 
     model, processor = _model(a)
-    inputs = next(calibration_batches([conversation("wide", "calibration", 0)], processor))
+    prompt = conversation("wide", "calibration", 0)
+    if not hasattr(processor, "tokenizer"):  # a text model
+        prompt = dict(images=[], texts=[dict(user=_PROMPT, assistant="It changes the stream.")])
+    inputs = next(calibration_batches([prompt], processor))
     plans = {}
     for f in a.plan or []:
         # a second plan of the same name gets its path as its name
@@ -356,6 +394,9 @@ def _latency(a):
                 provenance=provenance(model=a.model, tokens=a.tokens, turns=a.turns),
             ),
         )
+    if a.json:
+        print(strict_json(dict(variants=timed, tokens=inputs["input_ids"].shape[1])))
+        return
     for name, v in timed.items():
         print(
             f"{name:16} {v['layers']} layers, first token {quartiles(v['ttft_s'], 1000)} ms, then"
@@ -420,6 +461,10 @@ def _add_images(c):
         metavar="DIR",
         help="allow rows that name images by their paths, in this folder (default: none)",
     )
+
+# %% ../nbs/cli.ipynb #f19ac603
+def _add_json(c):
+    c.add_argument("--json", action="store_true", help="print JSON, for a script")
 
 # %% ../nbs/cli.ipynb #86f0f0ed
 def _add_extension(c):
@@ -625,7 +670,14 @@ def _add_evaluate(c):
             " questions)"
         ),
     )
-    c.add_argument("--data", help="folder with the nano benchmarks' files (default: drawn anew)")
+    c.add_argument(
+        "--data",
+        help=(
+            "folder with the nano benchmarks' files (default: drawn anew), or a parquet file of"
+            " conversations: exact match on their first questions, and the loss on all answers"
+        ),
+    )
+    _add_images(c)
     c.add_argument(
         "--questions",
         type=_count,
@@ -646,6 +698,7 @@ def _add_evaluate(c):
         "--cot", action="store_true", help="chain of thought: ask for the reasoning first"
     )
     _add_output(c, "record file", required=False)
+    _add_json(c)
 
 # %% ../nbs/cli.ipynb #b9e9461c
 def _add_latency(c):
@@ -660,11 +713,12 @@ def _add_latency(c):
     )
     c.add_argument("--turns", type=_count, default=20, help="turns that count (default: 20)")
     _add_output(c, "record file", required=False)
+    _add_json(c)
 
 # %% ../nbs/cli.ipynb #4b740527
 COMMANDS = {  # name -> what runs it, what adds its options, its description
     "reproduce": (_reproduce, _add_reproduce, "regenerate the figures and tables of a profile"),
-    "profiles": (_profiles, lambda c: None, "list the profiles of settings.ini"),
+    "profiles": (_profiles, _add_json, "list the profiles of settings.ini"),
     "plan-run": (
         _plan_run,
         _add_plan_run,

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, command, interlace
 
 from interlace.core.files import locked
+from interlace.core.profiles import load_profile
 from interlace.method.finetuning import save
 from interlace.method.selection import Plan
 from interlace.nano.benchmarks import write_nano_benchmarks, write_nano_data
@@ -432,6 +433,43 @@ def test_an_image_by_its_path(work, tmp_path):
         work / "data" / "calibration.parquet",
     )
     assert named == json.loads((tmp_path / "t.json").read_text())["per_sample"]
+
+
+def test_evaluate_held_out_conversations(work, tmp_path):
+    "A file in the schema of the training data: exact match, and the loss that training lowers"
+    from interlace.data.conversations import load_samples
+    from interlace.method.finetuning import held_out_loss
+    from interlace.models.loading import load_model
+
+    held_out = work / "data" / "calibration.parquet"
+    said = ok("evaluate", "--model", work / "model", "--data", held_out, "--out", tmp_path / "r")
+    record = json.loads((tmp_path / "r").read_text())
+    model, processor = load_model(str(work / "model"), "float32")
+    samples = load_samples(held_out)
+    answers = record["answers"]["calibration"]
+    assert [a["reference"] for a in answers] == [s["texts"][0]["assistant"] for s in samples]
+    assert (
+        record["held_out_loss"]["samples"]
+        == len(samples)
+        == record["benchmarks"]["calibration"]["n"]
+    )
+    loss = held_out_loss(model, samples, processor, bfloat16=False)
+    assert record["held_out_loss"]["loss"] == pytest.approx(loss, abs=1e-5)
+    assert f"{loss:.4f} nats" in said
+    refused(
+        "evaluate", "--model", work / "model", "--data", held_out, "--tasks", "POPE", why="--tasks"
+    )
+
+
+def test_json_for_scripts(work):
+    "--json prints one JSON value and nothing else, without NaN"
+    said = json.loads(ok("profiles", "--json"))
+    assert said["nano"]["ratios"] == load_profile("nano")["ratios"]
+    args = ("--model", work / "model", "--json")
+    record = json.loads(ok("evaluate", *args, "--tasks", "POPE", "--data", work / "questions"))
+    assert record["benchmarks"]["POPE"]["n"] == 4 and "answers" not in record
+    timed = json.loads(ok("latency", *args, "--turns", 1, "--tokens", 2))
+    assert timed["variants"]["model"]["ttft_s"]["n"] == 1
 
 
 def test_weights_outside_the_folder(work, tmp_path):

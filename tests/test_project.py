@@ -310,3 +310,9 @@ def test_metadata_for_archives_says_what_the_citation_says(name):
     assert (ROOT / name).read_text() == CITATION["text"](name)
     for word in (CITATION["codemeta"]()["version"], "INTERLACE Companion", "2511.19676"):
         assert word in (ROOT / name).read_text()
+
+
+def test_records_are_strict_json(tmp_path):
+    "JSON has no NaN: other readers than Python's stop at it"
+    write_json(tmp_path / "a.json", dict(a=float("nan"), b=[1.5, float("inf"), (2, None)]))
+    assert json.loads((tmp_path / "a.json").read_text()) == dict(a=None, b=[1.5, None, [2, None]])

@@ -414,6 +414,10 @@ def test_a_card_holds_no_markup_of_a_file(pruned):
     assert ast.literal_eval(folder.value) == evil
 
 
+def test_a_text_model_is_timed(work):
+    assert "first token" in ok("latency", "--model", work / "llama", "--turns", 1, "--tokens", 2)
+
+
 def test_killed_while_writing(work, pruned, monkeypatch):
     "SIGKILL leaves no output folder, SIGTERM leaves no file at all; the same command then works"
     args = (

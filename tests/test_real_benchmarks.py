@@ -337,6 +337,30 @@ def test_mia_bench_with_a_judge_and_with_one_that_fails(folder, monkeypatch):
     )
 
 
+def test_a_judge_that_names_no_total(folder, monkeypatch):
+    "lmms-eval would count it as 0; it is asked once more, then the benchmark is left out"
+    import requests
+
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    said = []
+
+    def post(*a, **k):
+        content = said.pop(0) if said else "score of component 1: 4/5, total score: 9/10"
+        answer = dict(model="judge", choices=[dict(message=dict(content=content))])
+        return SimpleNamespace(raise_for_status=lambda: None, json=lambda: answer)
+
+    monkeypatch.setattr(requests, "post", post)
+    exams, _ = real_exams([JUDGED, "POPE"], source=folder)
+    said[:] = ["I cannot grade this."]
+    r, _ = record(exams, right)
+    assert r["benchmarks"][JUDGED]["score"] == pytest.approx(90) and r["left_out"] == {}
+    said[:] = ["I cannot grade this."] * 50
+    r, _ = record(exams, right)
+    n = r["left_out"][JUDGED].split(" of ")[1].split()[0]
+    assert f"named no total, for {n} of {n} questions" in r["left_out"][JUDGED]
+    assert list(r["benchmarks"]) == ["POPE"] and r["average"]["score"] == 100
+
+
 def test_a_limit_takes_whole_questions_and_a_larger_one_contains_the_smaller(folder):
     for name in ("MMBench", "HRBench4K", "OCRBench"):
         groups = []

@@ -10,6 +10,7 @@ import configparser
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -104,14 +105,32 @@ def finished(
         elif part.exists():
             part.unlink()
 
+# %% ../../nbs/core/02_files.ipynb #4c8ae0f6
+def _strict(value):
+    "A value for JSON, which has no word for NaN and infinity: they become null"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _strict(v) for k, v in value.items()}
+    return [_strict(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+# %% ../../nbs/core/02_files.ipynb #b3d7f105
+def strict_json(
+    data,  # any JSON-serialisable object
+    indent: int | None = None,  # spaces; None: one line
+) -> str:
+    "Encode `data` as JSON; numbers that are not finite become null"
+    return json.dumps(_strict(data), indent=indent, ensure_ascii=False, allow_nan=False)
+
 # %% ../../nbs/core/02_files.ipynb #1c58ef14
 def write_json(
     path: str | Path,  # the file to create
     data,  # any JSON-serialisable object
 ):
-    "Write `data` as indented JSON, all or nothing"
+    "Write `data` as indented JSON, all or nothing; numbers that are not finite become null"
+    text = strict_json(data, indent=1)
     with finished(path) as part:
-        part.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        part.write_text(text + "\n")
 
 # %% ../../nbs/core/02_files.ipynb #a403bc92
 def read_sections(

@@ -32,7 +32,7 @@ from ..core.files import quiet_datasets, read_json
 from ..core.machine import measured
 from ..core.provenance import fingerprint, kept_random_states, provenance
 from ..core.registry import add_to
-from ..data.conversations import encode, image_tokens, open_image, render
+from ..data.conversations import encode, image_tokens, open_image, read_row, render
 from interlace.evaluation.metrics import (
     METRICS,
     chance,
@@ -464,6 +464,29 @@ def local_exam(
 
     return exam
 
+# %% ../../nbs/evaluation/02_harness.ipynb #e06c3a94
+def write_first_questions(
+    samples,  # a sequence of samples with `images` and `texts`
+    path: str | Path,  # parquet file to write, for `local_exam`
+) -> int:  # number of samples left out because they have several images
+    "Write the first question of every sample with at most one image; raises `BadInput` if none has"
+    from datasets import Dataset, Image
+
+    rows = []
+    for sample in map(read_row, samples):
+        if len(sample["images"]) > 1:
+            continue
+        turn, image = sample["texts"][0], None
+        if sample["images"]:
+            open_image(sample["images"][0]).save(file := io.BytesIO(), "PNG")
+            image = dict(bytes=file.getvalue(), path=None)
+        rows.append(dict(question=turn["user"], answer=turn["assistant"], image=image))
+    if not rows:
+        raise BadInput(f"{path}: every sample has several images; give some with one or none")
+    with quiet_datasets():
+        Dataset.from_list(rows).cast_column("image", Image()).to_parquet(str(path))
+    return len(samples) - len(rows)
+
 # %% ../../nbs/evaluation/02_harness.ipynb #0010e3ae
 def _nano_answer(sample, cot):
     "Return what the record keeps of one answer to a nano benchmark"
@@ -511,7 +534,8 @@ def _exam_answers(exam, samples):
     """
     scores, answers = [exam.score(s) for s in samples], []
     if None in scores:
-        raise _Unscored(f"its judge did not answer {scores.count(None)} of {len(scores)} questions")
+        unjudged = f"{scores.count(None)} of {len(scores)} questions"
+        raise _Unscored(f"its judge did not answer, or named no total, for {unjudged}")
     for score, sample in zip(scores, samples, strict=True):
         answer = dict(
             score=float(score),
