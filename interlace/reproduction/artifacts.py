@@ -119,7 +119,7 @@ def similarity_axis(
     ax.set_ylim(low, high)
     ticks = [
         t
-        for t in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
+        for t in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
         if low <= t <= high
     ]
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
@@ -277,6 +277,20 @@ def _latex(table, caption, name):
     ]
     return "\n".join(lines) + "\n"
 
+# %% ../../nbs/reproduction/02_artifacts.ipynb #f7306c2d
+_HEADINGS = dict(
+    fine_tuned="fine-tuned",
+    ttft_speedup="TTFT speed-up",
+    wall_s="time (s)",
+    peak_mib="peak (MiB)",
+    trained="trained parameters",
+)
+
+
+def _heading(column):
+    "The heading of a column, in words"
+    return _HEADINGS.get(column, str(column).replace("_", " "))
+
 # %% ../../nbs/reproduction/02_artifacts.ipynb #b30ffa04
 def save_table(
     numbers: pd.DataFrame,  # plain values for the CSV file
@@ -293,6 +307,7 @@ def save_table(
     caption = _marked(caption + _omitted(inputs), mark)
     if mark:
         numbers = numbers.assign(note=mark)
+    table = table.rename(columns=_heading)
     for suffix, text in (
         ("csv", numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")),
         ("md", _markdown(table) + f"\n{caption}\n"),
