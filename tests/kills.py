@@ -1,4 +1,4 @@
-"""Kills a run of the smoke profile again and again, by hand: `python tests/kills.py CLONE [N] [SEED]`.
+"""Kills a run of the smoke profile again and again: `python tests/kills.py CLONE [N] [SEED]`.
 
 Each time a random process of the run (the front, Snakemake, a stage, its kernel) is killed after a
 random time, with warm or cold stages. Nothing of the run may be left after half a minute, no output

@@ -111,6 +111,7 @@ def test_the_matrix_has_what_the_paper_has():
         "dense-ft",
         "sleb-25",
         "sleb-ft-25",
+        "interlace-25-untuned",
         "wanda-2-4",
         "magnitude-2-4",
         *(f"interlace-{r}" for r in (10, 15, 20, 25)),
@@ -217,12 +218,14 @@ def test_the_table_says_what_the_records_say(ran):
         "SLEB": "sleb-25",
         "SLEB-FT": "sleb-ft-25",
         "INTERLACE": "interlace-25",
+        "INTERLACE, not fine-tuned": "interlace-25-untuned",
     }
     assert list(table["method"]) == list(want) and list(table["sparsity"]) == [
         0,
         0,
         50,
         50,
+        25,
         25,
         25,
         25,

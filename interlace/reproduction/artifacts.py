@@ -34,13 +34,17 @@ LABELS = {
     "random": "Random",
 }
 
+# %% ../../nbs/reproduction/02_artifacts.ipynb #e5f18a2b
+UNTUNED = ", not fine-tuned"  # added to a method's name; SLEB's two forms have names of their own
+
 # %% ../../nbs/reproduction/02_artifacts.ipynb #1824be24
 def label(
     record: dict,  # the record of a variant
 ) -> str:  # e.g. 'INTERLACE', 'Dense-FT'
     "Return the method's name as tables print it; your own strategies keep their names"
     name = record["plan"]["strategy"] if record["method"] == "layers" else record["variant"]
-    return LABELS.get(name, name)
+    layers = record["method"] == "layers" and name not in ("sleb", "sleb-ft")
+    return LABELS.get(name, name) + (UNTUNED if layers and not record["tuned"] else "")
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #34150d65
 def read_runs(

@@ -70,6 +70,19 @@ def _by_plan(strategy, ratio, seed, **more):
     name = plan_name(strategy, ratio)
     return Variant(name, "layers", strategy, ratio, True, seed, **more)
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #2ce86f04
+def untuned(
+    name: str,  # name of a variant that fine-tuning repairs
+) -> str:
+    "The name of the same variant before fine-tuning"
+    return f"{name}-untuned"
+
+# %% ../../nbs/reproduction/04_pipeline.ipynb #d9b017e5
+def _untuned(strategy, ratio, seed):
+    "A variant that a plan prunes and nothing repairs"
+    variant = _by_plan(strategy, ratio, seed)
+    return variant._replace(name=untuned(variant.name), tune=False)
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #cecee8b2
 def _text_variants(settings):
     "Variants of a text model: every method at every ratio, fine-tuned with the first seed"
@@ -81,7 +94,7 @@ def _text_variants(settings):
         Variant("magnitude-2-4", "magnitude", seed=first),
     ]
     for r in settings["ratios"]:
-        found.append(_by_plan("interlace", r, first))
+        found += [_by_plan("interlace", r, first), _untuned("interlace", r, first)]
         for rule in settings["ablation"]:
             found += [_by_plan(rule, r, s) for s in (seeds if rule == "random" else seeds[:1])]
         found += [_by_plan("sleb", r, first)._replace(tune=False), _by_plan("sleb-ft", r, first)]
@@ -105,6 +118,7 @@ def _first_variants(settings):
         found += [_by_plan(rule, top, s) for s in seeds]
     found += [
         _by_plan("sleb", top, first)._replace(tune=False),
+        _untuned("interlace", top, first),
         Variant("wanda-2-4", "wanda", seed=first),
         Variant("magnitude-2-4", "magnitude", seed=first),
     ]
@@ -504,7 +518,7 @@ def _chosen(at, every):
     by_ratio = ["dense", *(plan_name("interlace", r) for r in ratios)]
     domains = [f"{interlace}-{d}" for d in at.settings["domains"]]
     return dict(
-        compared=of(*methods, interlace),
+        compared=of(*methods, interlace, untuned(interlace)),
         ablated=of(interlace, *map(at_top, at.settings["ablation"])),
         dropped=[at.record(m, n) for m in at.models for n in by_ratio],
         domains=of("dense", "dense-ft", interlace, *domains),
