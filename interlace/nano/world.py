@@ -116,7 +116,7 @@ class Scene:
     free: str  # the same content in random order
     named: str  # description of each object by its name
     questions: list  # every `Question` that can be asked about it
-    inventory: Question | None = None  # asks of many things at once whether they are there
+    inventory: Question | None = None  # one question about many things: which of them are there
 
     @property
     def key(self) -> str:
