@@ -292,7 +292,7 @@ def test_the_matrix_has_every_method_at_every_ratio():
             f"random-{r}-s43",
             f"random-{r}-s44",
         ]
-    assert {"dense", "dense-ft", "wanda-2-4", "magnitude-2-4"} <= set(names) and len(names) == 40
+    assert {"dense", "dense-ft", "wanda-2-4", "magnitude-2-4"} <= set(names) and len(names) == 44
     budgets = {
         (
             x.parameters["learning_rate"],
@@ -353,6 +353,7 @@ def test_all_stages_on_a_tiny_text_model(project):
         "Dense",
         "Dense-FT",
         "INTERLACE",
+        "INTERLACE, not fine-tuned",
         "Random",
         "SLEB",
         "SLEB-FT",
