@@ -636,12 +636,12 @@ def test_a_folder_may_have_an_at(tmp_path, monkeypatch):
 
 
 def test_each_revision_is_its_own_model(tmp_path, monkeypatch):
-    large, small = (load_model(n)[0].config.text_config.hidden_size for n in ("nano-l", "nano-s"))
-    assert large > small
     """Configuration, weights and processor all come from the requested commit
 
     The hub cache holds two commits of one repository.
     """
+    large, small = (load_model(n)[0].config.text_config.hidden_size for n in ("nano-l", "nano-s"))
+    assert large > small
     cached = tmp_path / "models--owner--name"
     for commit, nano in (("a" * 40, "nano-l"), ("b" * 40, "nano-s")):
         shutil.copytree(model_folder(nano), cached / "snapshots" / commit)
