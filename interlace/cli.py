@@ -788,6 +788,7 @@ def _run(a):
     "Run a command; its exit status"
     with _claim_output(a):
         status = a.run(a) or 0
+    sys.stdout.flush()  # here, where a reader that is gone is dealt with
     if "torch" in sys.modules and (dist := sys.modules["torch"].distributed).is_initialized():
         dist.destroy_process_group()
     return status
@@ -830,6 +831,9 @@ def main(
             file=sys.stderr,
         )
         return 130
+    except BrokenPipeError:  # the reader of our output has ended, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as e:
         line = _explain(e)
         if line is None:

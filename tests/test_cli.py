@@ -472,6 +472,18 @@ def test_json_for_scripts(work):
     assert timed["variants"]["model"]["ttft_s"]["n"] == 1
 
 
+def test_a_reader_that_ends_early(work):
+    "As with `interlace profiles | head -1`: no traceback, and the status of a broken pipe"
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "interlace.cli", "profiles", "--json"]
+    p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    p.stdout.close()
+    said = p.stderr.read().decode()
+    assert p.wait() == 141 and said == ""
+
+
 def test_weights_outside_the_folder(work, tmp_path):
     "An index of shards may name the files of its own folder only"
     shutil.copytree(work / "model", tmp_path / "m")
