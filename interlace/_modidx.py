@@ -120,6 +120,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'interlace.core.files.check_kind': ('core/files.html#check_kind', 'interlace/core/files.py'),
                                       'interlace.core.files.check_output': ('core/files.html#check_output', 'interlace/core/files.py'),
                                       'interlace.core.files.finished': ('core/files.html#finished', 'interlace/core/files.py'),
+                                      'interlace.core.files.lock_or_refuse': ('core/files.html#lock_or_refuse', 'interlace/core/files.py'),
                                       'interlace.core.files.locked': ('core/files.html#locked', 'interlace/core/files.py'),
                                       'interlace.core.files.missing': ('core/files.html#missing', 'interlace/core/files.py'),
                                       'interlace.core.files.package_folder': ('core/files.html#package_folder', 'interlace/core/files.py'),

@@ -270,6 +270,17 @@ def check_output(
         )
     return out
 
+# %% ../../nbs/core/02_files.ipynb #58e3bd07
+def lock_or_refuse(
+    handle,  # an open file; closing it releases the lock
+    refusal: str,  # what to say if another process holds the lock
+):
+    "Lock a file without waiting; if another process holds its lock, raise a `BadInput`"
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(refusal) from None
+
 # %% ../../nbs/core/02_files.ipynb #e1a95f38
 @contextlib.contextmanager
 def locked(
@@ -281,13 +292,11 @@ def locked(
     with contextlib.ExitStack() as held:
         while True:
             handle = held.enter_context(open(file, "w"))
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput(
-                    f"{path}: another command is writing there; wait until it ends, or choose"
-                    " another place"
-                ) from None
+            lock_or_refuse(
+                handle,
+                f"{path}: another command is writing there; wait until it ends, or choose another"
+                " place",
+            )
             # the holder before us may have deleted the file after we opened it
             if file.exists() and os.path.samestat(os.fstat(handle.fileno()), file.stat()):
                 break

@@ -8,7 +8,6 @@ __all__ = ['RULES', 'Stage', 'variants', 'stages', 'reproduce']
 # %% ../../nbs/reproduction/04_pipeline.ipynb #a57c727f
 import ast
 import contextlib
-import fcntl
 import importlib.util
 import json
 import math
@@ -26,7 +25,7 @@ from tqdm.auto import tqdm
 
 import interlace
 from ..core.errors import BadInput
-from ..core.files import project_root
+from ..core.files import lock_or_refuse, project_root
 from ..core.machine import cores as available, ends_with_us, memory as installed
 from ..core.profiles import load_profile, plan_name
 from ..core.registry import extension_adds, extension_files, import_extensions
@@ -684,13 +683,11 @@ def _hold_lock(path):
     "Hold a lock while a run lasts; the system releases it when the process ends, however it ends"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(
-                f"{path.relative_to(project_root())}: another run is going on in this folder; wait"
-                " for it, or end it"
-            ) from None
+        lock_or_refuse(
+            lock,
+            f"{path.relative_to(project_root())}: another run is going on in this folder; wait for"
+            " it, or end it",
+        )
         yield path
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #4721ebe8
