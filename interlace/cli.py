@@ -329,7 +329,8 @@ def _evaluate_conversations(a, model, processor, chosen):
     if a.first:
         say_left_out(a.data, left_out)
         if several:
-            print(f"{a.data}: {several} samples with several images are in the loss only")
+            said = f"{a.data}: {several} samples with several images are in the loss only"
+            print(said, file=sys.stderr)
     return record | dict(held_out_loss=dict(loss=loss, samples=len(samples)))
 
 # %% ../nbs/cli.ipynb #8294c600
