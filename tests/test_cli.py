@@ -23,7 +23,7 @@ def work(tmp_path_factory):
     d = tmp_path_factory.mktemp("cli")
     processor = nano_processor()
     save(nano_model(processor=processor, layers=12), processor, d / "model")
-    write_nano_data(d / "data", fraction=0.0004)
+    write_nano_data(d / "data", fraction=0.0002)
     write_nano_benchmarks(d / "questions", 4, ["POPE", "AI2D"])
     return d
 

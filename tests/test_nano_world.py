@@ -253,17 +253,17 @@ def test_pope_is_balanced():
 
 
 def test_files_are_equal_when_written_twice(tmp_path):
-    a, b = (write_nano_data(tmp_path / x, fraction=0.0001) for x in "ab")
+    a, b = (write_nano_data(tmp_path / x, fraction=0.00005) for x in "ab")
     assert a == b and a["files"]["train.parquet"]["rows"] == len(FAMILIES)
     assert {f.name for f in (tmp_path / "a").iterdir()} == {
         "train.parquet",
         "calibration.parquet",
         "manifest.json",
     }
-    write_nano_data(tmp_path / "e", fraction=0.0001, domains=["ChartQA"])
+    write_nano_data(tmp_path / "e", fraction=0.00005, domains=["ChartQA"])
     assert write_nano_data(
         tmp_path / "f",
-        fraction=0.0001 * len(FAMILIES) / len(DOMAINS["ChartQA"]),
+        fraction=0.00005 * len(FAMILIES) / len(DOMAINS["ChartQA"]),
         calibration=None,
         subsets=list(DOMAINS["ChartQA"]),
     ) == json.loads((tmp_path / "e" / "ChartQA" / "manifest.json").read_text())

@@ -124,7 +124,7 @@ def work(tmp_path_factory):
     "Calibration sets with and without images, and a model folder for each family"
     d = tmp_path_factory.mktemp("publication")
     for subset in ("objects", "street"):
-        write_nano_data(d / "nano" / subset, fraction=0.0004, subsets=[subset])
+        write_nano_data(d / "nano" / subset, fraction=0.0002, subsets=[subset])
         (d / "data" / subset).mkdir(parents=True)
         shutil.copy(d / "nano" / subset / "calibration.parquet", d / "data" / subset)
     turns = [[dict(user=f"what is {i} + 1?", assistant=str(i + 1))] for i in range(4)]

@@ -178,7 +178,7 @@ def _sample_rows(subsets, split, n):
     return rows
 
 # %% ../../nbs/nano/06_benchmarks.ipynb #3ce816fa
-ROWS = 5_000  # nominal number of rows of every subset of the nano world
+ROWS = 10_000  # nominal number of rows of every subset of the nano world
 
 # %% ../../nbs/nano/06_benchmarks.ipynb #a97d30e5
 def _row_counts(fraction, calibration):
