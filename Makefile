@@ -74,7 +74,7 @@ bench: setup
 budget: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/budget.ipynb runs/bench/budget.ipynb --no-progress-bar
-	@cat tables/nano/budget.md
+	@cat tables/nano/budget.md tables/nano/power.md
 
 shapes: setup
 	mkdir -p runs/bench
@@ -86,6 +86,8 @@ nano-l nano-s: setup
 
 outputs: setup
 	TQDM_DISABLE=1 HF_HUB_OFFLINE=1 $(BIN)/nbdev-test --n-workers 1 --save
+	$(BIN)/interlace reproduce --profile smoke
+	$(BIN)/python nbs/outputs.py
 	$(BIN)/nbdev-clean
 
 citation: setup

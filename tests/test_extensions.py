@@ -18,7 +18,7 @@ from interlace.method.selection import RULES, STRATEGIES
 from interlace.method.similarity import LayerScores
 from interlace.nano.benchmarks import _png, _write_parquet
 from interlace.nano.samples import scene
-from interlace.reproduction.pipeline import TEXT_SETS, check_names, extensions_of, stages
+from interlace.reproduction.pipeline import TEXT_SETS, check_profile, extensions_of, stages
 
 RULE = """import interlace as il
 
@@ -92,7 +92,7 @@ def cells(notebook, parameters):
 
 def test_the_matrix_has_them_where_they_are_needed(own):
     settings = load_profile("own")
-    check_names(settings)
+    check_profile(settings)
     assert extensions_of(settings) == dict(strategy=["mine/rule.py"], benchmark=["mine/counting"])
     matrix = {s.name: s for s in stages(settings)}
     folder = {f"mine/counting/{f}" for f in ("__init__.py", "metrics.py", "questions.parquet")}

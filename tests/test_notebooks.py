@@ -53,7 +53,54 @@ def test_the_top_says_which_command_runs_it_and_with_which_parameters(path):
                 command.split("--only ")[1]
             ] == f"{path.parent.name}/{path.stem}"
     if f"{path.parent.name}/{path.stem}" in {s.notebook for s in MATRIX["smoke"]}:
-        assert "--only" in said[0] and "profile `smoke`" in top
+        shown = "smoke" if path.parent.name == "stages" else "nano"
+        assert "--only" in said[0] and f"profile `{shown}`" in top
+
+
+def parameters_of(notebook):
+    "The values in a notebook's parameters cell"
+    cells, values = json.loads((ROOT / "nbs" / "paper" / f"{notebook}.ipynb").read_text()), {}
+    exec("".join(cells["cells"][1]["source"]), values)
+    return {k: v for k, v in values.items() if k not in ("__builtins__", "v", "seed", "seeds")}
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [s for s in stages(load_profile("nano")) if s.notebook.startswith(("figures/", "tables/"))],
+    ids=lambda s: s.name,
+)
+def test_a_figure_or_table_opens_with_the_parameters_of_the_published_run(stage):
+    here = parameters_of(stage.notebook)
+    assert here.keys() == stage.parameters.keys()
+    for name, value in stage.parameters.items():
+        order = sorted if isinstance(value, list) else str
+        assert order(here[name]) == order(value), name
+
+
+@pytest.mark.parametrize("notebook", ["figures/figure4", "tables/table1", "figures/gallery"])
+def test_without_a_run_the_published_records_give_the_committed_artefact(notebook, tmp_path):
+    "Only the archive is there; the caption, made from every record, is the committed one"
+    kind, name = notebook.split("/")
+    home = tmp_path / "clone"
+    shutil.copytree(ROOT / "tables" / "nano", home / "tables" / "nano")
+    (home / "nbs").mkdir()
+    for file in ("settings.ini", "pyproject.toml"):
+        shutil.copy(ROOT / file, home / file)
+    source = ROOT / "nbs" / "paper" / f"{notebook}.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", source, tmp_path / "out.ipynb", "-p", "out", "made"],
+        env=os.environ | dict(INTERLACE_ROOT=str(home)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = (tmp_path / "out.ipynb").read_text()
+    assert "taken from tables/nano/records.tar.xz" in shown
+    made, committed = (
+        json.loads((folder / f"{name}.json").read_text())
+        for folder in (home / "made", ROOT / kind / "nano")
+    )
+    assert made["caption"] == committed["caption"] and made["inputs"] == committed["inputs"]
 
 
 @pytest.mark.parametrize("name", ["core/02_files", "method/03_selection"])

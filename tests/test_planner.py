@@ -328,6 +328,13 @@ def test_what_does_not_fit_and_its_remedy():
     assert many.stage("train-dense-ft").minutes < worst.minutes
 
 
+def test_questions_without_end_are_refused():
+    "All questions of a nano benchmark: there is no last one"
+    with pytest.raises(BadInput, match="questions 0 asks all of POPE.*give a number"):
+        plan_run(load_profile("nano") | dict(questions=0, benchmarks=["POPE"], domains=[]))
+    assert load_profile("smollm2")["questions"] == 0 and plan_run(load_profile("smollm2")).stages
+
+
 @pytest.mark.parametrize("name", ["qwen3-vl-8b-lite", "qwen3-vl-4b-lite", "qwen3-vl-2b-lite"])
 def test_a_lite_run_takes_about_a_day(name):
     plan = plan_run(load_profile(name), "H100")

@@ -18,7 +18,7 @@ from interlace.core.errors import BadInput
 from interlace.core.files import finished, read_json, write_json
 from interlace.core.profiles import load_profile, profiles
 from interlace.core.provenance import fingerprint
-from interlace.reproduction.pipeline import code_of, stages
+from interlace.reproduction.pipeline import code_hash, code_of, stages
 
 NOTEBOOKS = sorted(
     p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
@@ -152,6 +152,25 @@ def test_a_stage_depends_on_the_code_it_imports():
         and "interlace/evaluation/harness.py" not in code_of("stages/train")
         and "interlace/reproduction/pipeline.py" not in code_of("stages/evaluate")
     )
+
+
+def test_only_the_code_of_a_notebook_repeats_its_stage(tmp_path, monkeypatch):
+    "What JupyterLab stores when a reader runs it, its prose and its defaults do not"
+    monkeypatch.setenv("INTERLACE_ROOT", str(tmp_path))
+    path = tmp_path / "nbs" / "paper" / "stages" / "one.ipynb"
+    path.parent.mkdir(parents=True)
+
+    def hash_of(prose="Why", default="n = 1", code="print(n)", outputs=()):
+        v4 = nbformat.v4
+        cells = [v4.new_markdown_cell(prose), v4.new_code_cell(default), v4.new_code_cell(code)]
+        cells[1].metadata["tags"], cells[2].outputs = ["parameters"], list(outputs)
+        nbformat.write(v4.new_notebook(cells=cells), path)
+        return code_hash.__wrapped__("stages/one")
+
+    first = hash_of()
+    printed = nbformat.v4.new_output("stream", text="1")
+    assert first == hash_of(prose="What") == hash_of(default="n = 2") == hash_of(outputs=[printed])
+    assert first != hash_of(code="print(n + 1)")
 
 
 @pytest.mark.parametrize("notebook", ["stages/train", "stages/evaluate", "tables/comparison"])

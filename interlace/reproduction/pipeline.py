@@ -8,6 +8,7 @@ __all__ = ['RULES', 'Stage', 'variants', 'stages', 'reproduce']
 # %% ../../nbs/reproduction/04_pipeline.ipynb #a57c727f
 import ast
 import contextlib
+import functools
 import importlib.util
 import json
 import math
@@ -28,6 +29,7 @@ from ..core.errors import BadInput
 from ..core.files import lock_or_refuse, project_root
 from ..core.machine import cores as available, ends_with_us, memory as installed
 from ..core.profiles import load_profile, plan_name
+from ..core.provenance import fingerprint
 from ..core.registry import extension_adds, extension_files, import_extensions
 from interlace.reproduction.rehearsal import (
     rehearsed,
@@ -203,10 +205,14 @@ def extensions_of(
     }
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #7d281c54
-def check_names(
+def check_profile(
     settings: dict,  # from `load_profile`
 ):
-    "Import a profile's extensions; raise `BadInput` for an unknown strategy or benchmark"
+    """Import a profile's extensions and check what it names.
+
+    Raises `BadInput` for an unknown strategy or benchmark, or if it asks all questions of a nano
+    benchmark, which has no end.
+    """
     added, where = import_extensions(settings["extensions"]), f"profile '{settings['profile']}'"
     for setting, what, known in (
         ("ablation", "strategy", RULES),
@@ -224,6 +230,13 @@ def check_names(
         raise BadInput(
             f"{where}: {seen[0]} asks about images, and data = {settings['data']} means a text"
             f" model; ask {' and '.join(TEXT_SETS)}, and no domains"
+        )
+    nano = settings["benchmark_data"] == "nano"
+    endless = [b for b in settings["benchmarks"] if nano and b in TWELVE]
+    if endless and not settings["questions"]:
+        raise BadInput(
+            f"{where}: questions 0 asks all of {endless[0]}, but nano benchmarks are generated"
+            " without end; give a number"
         )
     if unasked := [d for d in settings["domains"] if d not in settings["benchmarks"]]:
         raise BadInput(
@@ -533,7 +546,7 @@ def _vision_artifacts(at, every):
     together = list(dict.fromkeys([*r["compared"], *r["ablated"], *r["dropped"]]))
     orders = f"{at.tables}/comparison.csv"
     asks_nano = at.settings["benchmark_data"] == "nano" and {*at.settings["benchmarks"]} & {*TWELVE}
-    gallery = dict(benchmarks=at.questions, record=r["dense"])
+    gallery = dict(record=r["dense"])
     explorer = dict(scores=scores(*at.models), searched=[at.search(at.first)], seeds=at.seeds)
     return [
         ("figure", "figure1", dict(plan=plan, records=r["compared"])),
@@ -588,6 +601,14 @@ def _artifact_stage(at, kind, name, parameters):
     parameters = dict(profile=at.profile) | parameters | dict(out=out)
     return Stage(name, f"{notebooks}/{name}", parameters, inputs, made, 600)
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #2b9d4c71
+def _records_stage(at, artifacts):
+    "The stage that publishes the records from which figures and tables were made"
+    read = {i for s in artifacts for i in s.inputs}
+    records = sorted(i for i in read if i.startswith(f"{at.runs}/") and i.endswith(".json"))
+    parameters, made = dict(records=records, out=at.tables), [f"{at.tables}/records.tar.xz"]
+    return Stage("records", "tables/records", parameters, records, made, 600)
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #f25d8c73
 def _check_stages(at, found):
     "Names must be unique: files and Snakemake's rules are called by them"
@@ -621,7 +642,8 @@ def stages(
     if not at.text:
         found.append(_latency_stage(at))
     artifacts = _text_artifacts if at.text else _vision_artifacts
-    found += [_artifact_stage(at, *row) for row in artifacts(at, every)]
+    made = [_artifact_stage(at, *row) for row in artifacts(at, every)]
+    found += [*made, _records_stage(at, made)]
     _check_stages(at, found)
     return found
 
@@ -654,6 +676,19 @@ def _imported_files(
     }
     return {f for f in files if f.is_file()}
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #8e3f60ad
+def _code_of_cells(path):
+    "The Python of a notebook, without the `parameters` cell, whose values a profile replaces"
+    cells = [
+        "".join(c["source"])
+        for c in json.loads(path.read_text())["cells"]
+        if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])
+    ]
+    lines = [
+        line for cell in cells for line in cell.splitlines() if not line.startswith(("%", "!"))
+    ]
+    return "\n".join(lines)
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #5160290f
 def code_of(
     notebook: str,  # in nbs/paper, folder included, without the suffix
@@ -661,21 +696,23 @@ def code_of(
     "Return a notebook and the library files on which it depends"
     root = project_root()
     path = root / "nbs" / "paper" / f"{notebook}.ipynb"
-    cells = [
-        "".join(c["source"])
-        for c in json.loads(path.read_text())["cells"]
-        if c["cell_type"] == "code"
-    ]
-    lines = [
-        line for cell in cells for line in cell.splitlines() if not line.startswith(("%", "!"))
-    ]
-    todo, seen = _imported_files("\n".join(lines), "", root), set()
+    todo, seen = _imported_files(_code_of_cells(path), "", root), set()
     while todo:
         file = todo.pop()
         seen.add(file)
         package = ".".join(file.relative_to(root).parent.parts)
         todo |= _imported_files(file.read_text(), package, root) - seen
     return [f"nbs/paper/{notebook}.ipynb", *sorted(f.relative_to(root).as_posix() for f in seen)]
+
+# %% ../../nbs/reproduction/04_pipeline.ipynb #71c05be9
+@functools.cache
+def code_hash(
+    notebook: str,  # in nbs/paper, folder included, without the suffix
+) -> str:  # 16 hexadecimal digits
+    "Return a hash of all code on which a notebook depends; Snakemake runs it again if that changes"
+    root = project_root()
+    path, *library = (root / f for f in code_of(notebook))
+    return fingerprint(_code_of_cells(path), *library)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #473a3320
 @contextlib.contextmanager
@@ -973,7 +1010,7 @@ def reproduce(
     root, asked = project_root(), load_profile(profile, project_root() / "settings.ini")
     settings = rehearsed(asked) if rehearse else asked
     place, profile = _place(profile, rehearse, cluster), settings["profile"]
-    check_names(settings)
+    check_profile(settings)
     matrix, runs = stages(settings), root / "runs" / profile
     submit = _cluster_profile(cluster)
     _check_request(matrix, profile, only)

@@ -34,7 +34,7 @@ from interlace.reproduction.costs import (
     step_memory,
     vision_flops,
 )
-from .pipeline import Stage, Variant, stages, variants
+from .pipeline import Stage, Variant, check_profile, stages, variants
 from .rehearsal import short_name, small, textual
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #e11b16ec
@@ -924,7 +924,11 @@ def plan_run(
     gpus: int | None = None,
     assume: Assumptions | None = None,  # assumptions instead of the default ones
 ) -> RunPlan:
-    "Plan the cost of a profile's run, stage by stage, without any download"
+    """Plan the cost of a profile's run, stage by stage, without any download.
+
+    Raises `BadInput` for what `reproduce` would refuse.
+    """
+    check_profile(settings)
     device = find_device(gpu or ("cpu" if small(settings) else "H100"))
     gpus, assume = _enough_gpus(settings, gpus), assume or _default_assumptions(settings)
     job = _Job(settings, _with_known_rows(assume, settings), device)

@@ -1,0 +1,73 @@
+"""Store in the notebooks of nbs/paper the outputs of runs with the parameters that they show.
+
+Figures and tables show profile nano and smollm2, stages show profile smoke, which must have run.
+"""
+
+import sys
+
+import nbformat
+
+from interlace.core.files import project_root
+from interlace.core.profiles import load_profile
+from interlace.reproduction.pipeline import stages
+
+PAPER = project_root() / "nbs" / "paper"
+
+
+def shown(notebook):
+    "The values in a notebook's parameters cell"
+    values = {}
+    exec(notebook.cells[1].source, values)
+    return values
+
+
+def is_shown(stage, values):
+    "Whether a stage has these parameters, in any order"
+    return all(
+        str(sorted(v) if isinstance(v, list) else v)
+        == str(sorted(values[k]) if isinstance(v, list) else values[k])
+        for k, v in stage.parameters.items()
+        if k in ("profile", "variant", "out", "records", "model")
+    )
+
+
+def executed(path, notebook):
+    "The executed notebook of the first stage with the parameters that a notebook shows, or None"
+    name, values = f"{path.parent.name}/{path.stem}", shown(notebook)
+    for profile in ("nano", "smollm2", "smoke"):
+        for stage in stages(load_profile(profile)):
+            if stage.notebook == name and is_shown(stage, values):
+                return project_root() / "runs" / profile / "notebooks" / f"{stage.name}.ipynb"
+    return None
+
+
+def copy_outputs(notebook, run):
+    "Take over the outputs of all cells, without what went to standard error"
+    of = {c["id"]: c.outputs for c in run.cells if c.cell_type == "code"}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell["id"] in of:
+            cell.outputs = [o for o in of[cell["id"]] if o.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = None
+
+
+def main():
+    missing = []
+    for path in sorted(PAPER.glob("*/*.ipynb")):
+        notebook = nbformat.read(path, 4)
+        source = executed(path, notebook)
+        if source is None:
+            continue  # run by a command of its own
+        if not source.is_file():
+            missing.append(f"{path.name}: {source.relative_to(project_root())} is not there")
+            continue
+        copy_outputs(notebook, nbformat.read(source, 4))
+        nbformat.write(notebook, path)
+    for line in missing:
+        print(line, file=sys.stderr)
+    return 2 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
