@@ -50,9 +50,9 @@ def test_the_smaller_model_is_weaker(records):
 def test_all_layers_from_the_first_sample(name):
     last = read_json(f"{model_folder(name)}/training.json")
     runs = [*last["earlier"], last]
-    assert [r["layers"] for r in runs] == [36] * len(RUNS)
+    assert [r["layers"] for r in runs] == [36] * len(RUNS[name])
     assert [(r["first_sample"], r["first_sample"] + r["samples_seen"]) for r in runs] == [
-        (r.start, r.end) for r in RUNS
+        (r.start, r.end) for r in RUNS[name]
     ]
     assert runs[0]["first_sample"] == 0 and all(a["trained"] == a["total"] for a in runs)
 

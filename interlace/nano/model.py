@@ -326,10 +326,14 @@ CURRICULUM = (  # (until this sample, what is drawn, what is said)
     ),
     (115_000, MIXTURE | dict(objects=12), "reasoning"),
     (
-        None,
+        123_000,
         MIXTURE | dict(objects=20, diagrams=12, chart_lines=5, chart_pies=5),
         "reasoning about what lags",
     ),
+    # what follows, only nano-s sees
+    (137_000, MIXTURE | dict(objects=400), "inventory"),
+    (145_000, MIXTURE | dict(objects=16, wide=8, vast=4, search=8), "what lags, inventory"),
+    (None, MIXTURE | dict(objects=12, wide=4, vast=3, search=4), "reasoning"),
 )
 
 # %% ../../nbs/nano/07_model.ipynb #3bd57e7e
@@ -551,10 +555,15 @@ class TrainingRun:
     offset_decay: float = 0.0  # decay of the offset that the rows of a gate projection share
 
 
-RUNS = (
+_BOTH = (
     TrainingRun(0, 88_000, 2e-2, "constant_with_warmup"),
     TrainingRun(88_000, 123_000, 2e-2, "linear", offset_decay=0.15),
 )
+RUNS = {
+    "nano-l": _BOTH,
+    # the narrower model learns more slowly
+    "nano-s": (*_BOTH, TrainingRun(123_000, 160_000, 2e-2, "linear", offset_decay=0.15)),
+}
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17
 def _chosen_dtype(file):
@@ -589,7 +598,7 @@ def _optimizer(model, run, dtype):
     )
 
 # %% ../../nbs/nano/07_model.ipynb #6ac1e8f2
-def _run_config(run, last, dtype, batch_size, seed, settings):
+def _run_config(run, dtype, batch_size, seed, settings):
     "The hyperparameters of one run"
     # processes that draw the stream
     drawing = cores() if torch.cuda.is_available() else 0
@@ -607,14 +616,14 @@ def _run_config(run, last, dtype, batch_size, seed, settings):
         seed=seed,
         shuffle=False,
         bfloat16=dtype == torch.bfloat16,
-        save_dtype=torch.bfloat16 if last else None,
+        save_dtype=torch.bfloat16 if run.start else None,
     )
 
 # %% ../../nbs/nano/07_model.ipynb #8faa8d00
 def train_nano(
     out_dir: str | Path,  # the folder to create
     name: str = "nano-l",  # a key of `SHAPES`
-    runs: tuple = RUNS,  # one after the other
+    runs: tuple | None = None,  # one after the other; by default those of the name in `RUNS`
     batch_size: int = 32,  # conversations per step
     seed: int = 42,  # of the weights before training
     layers: int = LAYERS,  # decoder layers
@@ -622,6 +631,7 @@ def train_nano(
 ) -> dict:  # the last run's training record, the others' in `earlier`
     "Train a nano model from scratch, all layers from the first step; save bfloat16 weights"
     out_dir, processor, compiled = Path(out_dir), nano_processor(), settings.pop("compiled", True)
+    runs = runs or RUNS[name]
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     dtype = _chosen_dtype(out_dir.with_name(f"{out_dir.name}.dtype.json"))
     notes = dict(nano=name, shape=SHAPES[name], layers=layers, curriculum=CURRICULUM)
@@ -634,7 +644,7 @@ def train_nano(
                 model = _continued(folders[k - 1])
             if compiled:
                 compile_layers(model)
-            config = _run_config(run, out == out_dir, dtype, batch_size, seed, settings)
+            config = _run_config(run, dtype, batch_size, seed, settings)
             about = notes | dict(first_sample=run.start)
             if out == out_dir:
                 about["earlier"] = records
