@@ -145,7 +145,7 @@ def _plan_of(a, model, processor):
     n = len(find_decoder(model))
     n_drops(n, a.ratio)  # rejects a wrong ratio before anything is scored
     scores = _scores(a, model, processor)
-    return make_plan(scores, a.ratio, a.strategy, n_layers=n, seed=a.seed), scores
+    return make_plan(scores, a.ratio, a.strategy, n, a.seed, a.protect), scores
 
 # %% ../nbs/cli.ipynb #9f4ceae8
 def _plan(a):
@@ -516,6 +516,12 @@ def _add_selection(c):
             "interlace, interlace-oa, interlace-tn, consecutive, random, or one that an extension"
             " adds (default: interlace)"
         ),
+    )
+    c.add_argument(
+        "--protect",
+        type=int,
+        default=0,
+        help="number of first layers that stay as they are (default: 0)",
     )
     c.add_argument("--scores", help="a scores file of this model")
     c.add_argument(

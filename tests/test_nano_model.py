@@ -19,13 +19,7 @@ from interlace.nano.model import (
 )
 
 NAMES = ("nano-l", "nano-s")
-# strict: as soon as a nano-s of the new recipe is shipped, these tests fail until the mark is
-# taken away
-grown = pytest.mark.xfail(
-    strict=True,
-    reason="nano-s was grown from eight layers; a model of full depth replaces it",
-)
-EACH = pytest.mark.parametrize("name", ["nano-l", pytest.param("nano-s", marks=grown)])
+EACH = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +34,6 @@ def test_every_criterion_is_met(name, records):
     assert not [r for r in rows if not r["met"]]
 
 
-@grown
 def test_the_smaller_model_is_weaker(records):
     (row,) = [r for r in check_criteria(records) if r["criterion"] == "points below nano-l"]
     assert row["met"]
