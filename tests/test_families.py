@@ -122,31 +122,38 @@ def test_features_enter_before_the_same_layer():
 
 
 def test_a_layer_that_others_use_has_to_stay():
-    shared = config_of(
-        "GlmMoeDsaForCausalLM", index_topk=4, indexer_types=["full", "shared", "shared"] * 4
-    )
-    assert off(tiny_model("GlmMoeDsaForCausalLM", shared), plan(4), text_inputs()) < 1e-4
-    model = tiny_model("GlmMoeDsaForCausalLM", shared)
+    name, types = "GlmMoeDsaForCausalLM", ["full", "shared", "shared"] * 4
+
+    def made():
+        return tiny_model(name, config_of(name, index_topk=4, indexer_types=types))
+
+    assert off(made(), plan(4), text_inputs()) < 1e-4
+    model = made()
     before = logits(model, text_inputs())
     with pytest.raises(BadInput, match=r"layer 4 uses what layer 3 computes \(indexer_types\)"):
         prune(model, plan(3))
     assert torch.equal(logits(model, text_inputs()), before)
 
 
-def test_a_tie_that_no_field_shows_is_noticed():
+@pytest.mark.parametrize(
+    "take, said",
+    [
+        (lambda left: left.pop("out"), "without these layers it does not run"),
+        (lambda left: left.pop("out", 0), "with the dropped layers skipped"),
+    ],
+)
+def test_a_tie_that_no_field_shows_is_noticed(take, said):
     "Layer 5 adds what layer 4 left behind; the model is refused and stays whole"
-    model = tiny_model("LlamaForCausalLM")
-    layers, left = find_decoder(model).layers, []
-    layers[4].register_forward_hook(lambda m, a, out: left.append(out))
-    layers[5].register_forward_hook(lambda m, a, out: out + left.pop())
+    model, left = tiny_model("LlamaForCausalLM"), {}
+    layers = find_decoder(model).layers
+    layers[4].register_forward_hook(lambda m, a, out: left.update(out=out))
+    layers[5].register_forward_hook(lambda m, a, out: out + take(left))
     before = logits(model, text_inputs())
-    with pytest.raises(BadInput, match="without these layers it does not run"):
-        prune(model, plan(4))
-    layers[5].register_forward_hook(lambda m, a, out: out / len(layers))
-    left[:] = [before[..., :1]] * 9
-    with pytest.raises(BadInput, match="skipped"):
+    with pytest.raises(BadInput, match=said):
         prune(model, plan(4))
     assert len(find_decoder(model)) == LAYERS == model.config.num_hidden_layers
+    left.clear()
+    assert torch.equal(logits(model, text_inputs()), before)
 
 
 @pytest.mark.parametrize("name", ["MiniMaxForCausalLM", "GPTNeoXJapaneseForCausalLM"])

@@ -139,11 +139,12 @@ def _set(config, values):
 
 
 def _fit_rope(config):
-    "Make the parts of a multimodal rope fill half of the rotated dimensions"
+    "Make the parts of a multimodal rope fill half of the rotated dimensions, also where unnamed"
     rope = getattr(config, "rope_parameters", None)
     for part in [rope, *rope.values()] if isinstance(rope, dict) else []:
-        if isinstance(part, dict) and part.get("mrope_section"):
-            n, half = len(part["mrope_section"]), FIXED["qk_rope_head_dim"]
+        if isinstance(part, dict) and (part.get("mrope_section") or "rope_theta" in part):
+            n = len(part.get("mrope_section") or "thw")  # time, height, width
+            half = FIXED["qk_rope_head_dim"]
             part["mrope_section"] = [half // n + half % n, *[half // n] * (n - 1)]
 
 
@@ -165,7 +166,10 @@ def tiny_config(
     "A configuration of this kind with small sizes"
     base = configuration_auto.CONFIG_MAPPING[kind]()
     text = type(base.get_text_config(decoder=True))
-    return _made_small(base, text)
+    small = _made_small(base, text)
+    if (inner := small.get_text_config(decoder=True)) is not small:
+        _fit_rope(inner)
+    return small
 
 
 def _made_small(config, text):
@@ -179,7 +183,6 @@ def _made_small(config, text):
     except Exception:
         small = copy.deepcopy(config)
     _set(small, new | inner)
-    _fit_rope(small)
     if is_text:
         depth = next((getattr(config, k) for k in DEPTHS if hasattr(config, k)), None)
         _fit_lists(small, depth)
