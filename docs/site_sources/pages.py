@@ -77,7 +77,7 @@ def tables_of_contents(chapters, guides, cards):
         "Results": ["results/index"],
         **packages,
         "Experiments": ["paper/index"],
-        "About": ["cite", "references", "findings", "changelog"],
+        "About": ["fidelity", "cite", "references", "findings", "changelog"],
     }
 
 
