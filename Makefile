@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe docs lab bench budget shapes nano-l nano-s outputs readme citation lock clean
+.PHONY: help setup reproduce test lint axe docs lab bench budget shapes families nano-l nano-s outputs readme citation lock clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -18,6 +18,7 @@ help:
 	@echo "make lab                       read and run the notebooks in JupyterLab"
 	@echo "make docs                      build the site into _docs/html"
 	@echo "make bench                     the shortcuts of this project against the usual way, side by side"
+	@echo "make families                  prune a tiny model of every class of transformers, and compare"
 	@echo "make budget                    choose the fine-tuning budget by held-out loss"
 	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
 	@echo "make nano-l, make nano-s       train a nano model from nothing"
@@ -79,6 +80,11 @@ budget: setup
 shapes: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/shapes.ipynb runs/bench/$(SHAPE).ipynb -p shape $(SHAPE) --no-progress-bar
+
+families: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/extra/families.ipynb runs/bench/families.ipynb --no-progress-bar
+	@tail -1 tables/families/families.md
 
 nano-l nano-s: setup
 	mkdir -p runs/weights

@@ -22,10 +22,12 @@ from site_sources.names import MODULES, exported, split
 from site_sources.notebooks import translate
 
 __all__ = ["explorer_data", "exported"]
-WITHOUT_OUTPUTS = (
-    "It is shown here as it is kept, without outputs: a run keeps its own executed copy, in"
-    " `runs/<profile>/notebooks`."
-)
+OUTPUTS = {  # whether a notebook keeps outputs -> what its page says about them
+    True: "The outputs are those of a run with these parameters. Every run keeps its own executed"
+    " copy, in `runs/<profile>/notebooks`.",
+    False: "It is shown here as it is kept, without outputs: a run keeps its own executed copy, in"
+    " `runs/<profile>/notebooks`.",
+}
 
 
 def main(out):
@@ -62,7 +64,9 @@ def write_notebooks(out, links):
     if undocumented:
         sys.exit(f"not documented by any chapter: {', '.join(sorted(undocumented))}")
     for chapter in paper_chapters():
-        nb, _ = translate(chapter, links, about=WITHOUT_OUTPUTS)
+        kept = nbformat.read(chapter.path, 4).cells
+        about = OUTPUTS[any(c.get("outputs") for c in kept)]
+        nb, _ = translate(chapter, links, about=about)
         write(out, f"{chapter.page}.ipynb", nbformat.writes(nb))
 
 
@@ -89,6 +93,7 @@ def write_pages(out, links, cards, artifacts):
     values = dict(
         figure1_caption=captions["results/figure1"],
         abstract_claims=pages.abstract_claims(),
+        findings=pages.findings(),
         tables_of_contents=pages.tables_of_contents(library_chapters(), guides(), cards),
     )
     for path in sorted((ROOT / "docs").glob("*.md")):

@@ -61,6 +61,8 @@ READ = (
     "settings",
     "benchmarks",
     "extension",
+    "before",
+    "after",
 )
 
 
@@ -80,7 +82,8 @@ def _claim_output(a):
         for name, values in named.items()
         for k, v in enumerate(values)
     }
-    inputs["model"] = model_folder(a.model)  # a nano model is a folder, too
+    if hasattr(a, "model"):
+        inputs["model"] = model_folder(a.model)  # a nano model is a folder, too
     check_output(a.out, inputs, a.command in ("prune", "finetune"), a.overwrite)
     # of several processes, the first holds the lock for all
     return locked(a.out) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
@@ -145,7 +148,7 @@ def _plan_of(a, model, processor):
     n = len(find_decoder(model))
     n_drops(n, a.ratio)  # rejects a wrong ratio before anything is scored
     scores = _scores(a, model, processor)
-    return make_plan(scores, a.ratio, a.strategy, n_layers=n, seed=a.seed), scores
+    return make_plan(scores, a.ratio, a.strategy, n, a.seed, a.protect), scores
 
 # %% ../nbs/cli.ipynb #9f4ceae8
 def _plan(a):
@@ -257,6 +260,16 @@ def _card(a):
 
     write_card(a.folder, read_json(a.evaluation) if a.evaluation else None)
     print(f"{a.folder}/README.md: written from the records")
+
+# %% ../nbs/cli.ipynb #d61c0e7b
+def _report(a):
+    from interlace.reproduction.report import write_report
+
+    if bool(a.before) != bool(a.after):
+        raise BadInput("--before and --after belong together; give both records, or none")
+    compared = (read_json(a.before), read_json(a.after)) if a.before else None
+    file = write_report(a.what, a.out, compared)
+    print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB, without links to other files")
 
 # %% ../nbs/cli.ipynb #0db22e46
 def _push_to_hub(a):
@@ -517,6 +530,12 @@ def _add_selection(c):
             " adds (default: interlace)"
         ),
     )
+    c.add_argument(
+        "--protect",
+        type=int,
+        default=0,
+        help="number of first layers that stay as they are (default: 0)",
+    )
     c.add_argument("--scores", help="a scores file of this model")
     c.add_argument(
         "--calibration",
@@ -644,6 +663,17 @@ def _add_card(c):
         help="a record of this folder, from interlace evaluate --out; a copy is kept there",
     )
 
+# %% ../nbs/cli.ipynb #c30b97de
+def _add_report(c):
+    c.add_argument("what", help="a profile that has run, or a folder that prune or finetune wrote")
+    for when, which in (("before", "whole model"), ("after", "folder's model")):
+        c.add_argument(
+            f"--{when}",
+            metavar="FILE",
+            help=f"a record of the {which}, from interlace evaluate --out, on the same questions",
+        )
+    _add_output(c, "HTML file")
+
 # %% ../nbs/cli.ipynb #d14f3e54
 def _add_push_to_hub(c):
     c.add_argument("folder", help="a folder that prune or finetune wrote")
@@ -739,6 +769,7 @@ COMMANDS = {  # name -> what runs it, what adds its options, its description
     ),
     "finetune": (_finetune, _add_finetune, "train a pruned model's tuned layers"),
     "card": (_card, _add_card, "rewrite a pruned model's card from the records in its folder"),
+    "report": (_report, _add_report, "one HTML page about a run, or about a pruned model"),
     "push-to-hub": (
         _push_to_hub,
         _add_push_to_hub,

@@ -102,6 +102,21 @@ def test_plan_prune_finetune_evaluate(work):
         f"| POPE | {record['benchmarks']['POPE']['score']:.1f} ±"
         in (work / "tuned" / "README.md").read_text()
     )
+    said = ok(
+        "report",
+        work / "tuned",
+        *("--before", work / "record.json", "--after", work / "record.json"),
+        *("--out", work / "report.html"),
+    )
+    page = (work / "report.html").read_text()
+    assert "report.html" in said and "0.0 [0.0, 0.0]" in page, "no difference to itself"
+    for title in ("Plan", "Fine-tuning", "Scores", "Provenance"):
+        assert f">{title}</h2>" in page
+    ok("report", work / "tuned", "--out", work / "report.html", "--overwrite")
+    stored = f"{record['benchmarks']['POPE']['score']:.1f} ±"
+    assert stored in (work / "report.html").read_text()
+    one = ("report", work / "tuned", "--before", work / "record.json", "--out", work / "no.html")
+    refused(*one, why="--before and --after belong together")
     ok(
         "evaluate",
         "--model",
@@ -798,3 +813,15 @@ def test_numbers_that_make_no_sense(work):
         with pytest.raises(SystemExit) as e:
             command("evaluate", "--model", work / "model", *args)
         assert e.value.code == 2
+
+
+def test_report_of_a_run(tmp_path):
+    "One page holds every figure and table of a profile, and needs no other file"
+    ok("report", "nano", "--out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    records = [json.loads(p.read_text()) for p in (ROOT / "tables" / "nano").glob("*.json")]
+    assert all(f">{r['name'].capitalize()}</h2>" in page for r in records if r["kind"] == "table")
+    assert "src=" not in page.replace('src="data:', "") and "<script" not in page
+    line = refused("report", "nana", "--out", tmp_path / "no.html", why="no results there")
+    assert "interlace reproduce --profile nana" in line and not (tmp_path / "no.html").exists()
+    refused("report", "nano", "--out", tmp_path / "report.html", why="already there")

@@ -111,8 +111,11 @@ def test_every_stage_ran_and_every_artefact_is_marked(ran):
         "explorer",
         "losses",
         "orders",
+        "records",
     }
     for s in made:
+        if s.name == "records":  # an archive of them, without a caption
+            continue
         assert json.loads((ran / s.outputs[-1]).read_text())["caption"].startswith(MARK), s.name
         for f in s.outputs:
             if f.endswith((".md", ".tex")):

@@ -299,3 +299,19 @@ def test_selection_does_linear_work(strategy):
             sys.settrace(None)
         counts.append(len(lines))
     assert counts[1] < 12 * max(counts[0], 100)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_protected_layers_stay_as_they_are(strategy):
+    "The rule chooses among the others as if the decoder began there"
+    rng = np.random.default_rng(5)
+    arrays = {s: rng.uniform(0.5, 1, 20 - s) for s in (1, 2, 3)}
+    scores = LayerScores.from_arrays(arrays, 20)
+    plan = make_plan(scores, 0.2, strategy, protect=4)
+    rest = LayerScores.from_arrays({s: a[4:] for s, a in arrays.items()}, 16)
+    same = make_plan(rest, 0.25, strategy)
+    assert plan.drop == tuple(i + 4 for i in same.drop)
+    assert plan.tune == tuple(i + 4 for i in same.tune)
+    for wrong in (-1, 20, 1.5, True):
+        with pytest.raises(BadInput, match="protect"):
+            make_plan(scores, 0.2, strategy, protect=wrong)

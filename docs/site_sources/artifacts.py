@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .chapters import NOTEBOOKS, ROOT, paper_notebook, title
 
+MADE_WITH = {"power": "budget"}  # artifact -> the notebook that makes it besides its own
 PAPER_LABEL = re.compile(r"(Figure|Table) (\d)")
 FORMATS = dict(png="PNG", pdf="PDF", csv="CSV", tex="LaTeX", md="Markdown")
 
@@ -44,8 +45,13 @@ class Artifact:
         return self.record["provenance"]
 
     @property
+    def maker(self):
+        "The name of the notebook that made it"
+        return MADE_WITH.get(self.name, self.name)
+
+    @property
     def notebook_path(self):
-        return paper_notebook(self.name) or paper_notebook(self.profile)
+        return paper_notebook(self.maker) or paper_notebook(self.profile)
 
     @property
     def notebook(self):
@@ -69,6 +75,8 @@ class Artifact:
 
     @property
     def title(self):
+        if self.maker != self.name:
+            return f"{self.heading}: {self.name}"
         if self.profile == "nano":
             return self.heading
         return f"{self.heading} ({self.profile if paper_notebook(self.name) else self.name})"
@@ -89,7 +97,7 @@ class Artifact:
             return f"interlace reproduce --profile {parameters['profile']} --only {self.name}"
         if self.profile == "shapes":
             return f"make shapes SHAPE={parameters['shape']}"
-        return f"make {self.name}"
+        return f"make {self.maker}"
 
     @property
     def downloads(self):

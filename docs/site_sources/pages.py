@@ -77,7 +77,7 @@ def tables_of_contents(chapters, guides, cards):
         "Results": ["results/index"],
         **packages,
         "Experiments": ["paper/index"],
-        "About": ["cite", "references", "changelog"],
+        "About": ["fidelity", "cite", "references", "findings", "changelog"],
     }
 
 
@@ -85,6 +85,17 @@ def abstract_claims():
     "Return the statements of the paper's abstract"
     reported = json.loads((ROOT / "interlace" / "reported.json").read_text())
     return [claim["text"] for claim in reported["abstract_claims"]]
+
+
+def findings():
+    "Return what surprised us: (title, what happens, path of the script), from the scripts' heads"
+    found = []
+    for path in sorted((ROOT / "findings").glob("*.sh")):
+        _, *lines = path.read_text().splitlines()
+        comments = [line.removeprefix("#").strip() for line in lines[: lines.index("set -eu")]]
+        title, _, text = "\n".join(comments).partition("\n\n")
+        found.append((title.rstrip("."), text.strip(), path.relative_to(ROOT).as_posix()))
+    return found
 
 
 def card_text(path):

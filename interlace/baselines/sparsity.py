@@ -139,6 +139,25 @@ def _wanda(model, batches, progress):
     finally:
         model.train(was_training)
 
+# %% ../../nbs/baselines/02_sparsity.ipynb #4c9f12e6
+_NEGLIGIBLE = 0.02  # of a layer's weights: routers, short convolutions
+
+
+def _unreached(layer):
+    "What of a layer's weights is in no linear module, as words; None if it is negligible"
+    linears = _linears(layer)
+    if not linears:
+        return "a decoder layer without linear modules (quantised, or experts in one tensor)"
+    inside = {id(m.weight) for m in linears.values()}
+    other = {
+        n: p.numel() for n, p in layer.named_parameters() if p.dim() > 1 and id(p) not in inside
+    }
+    total = sum(p.numel() for p in layer.parameters())
+    if sum(other.values()) <= _NEGLIGIBLE * total:
+        return None
+    largest = max(other, key=other.get)
+    return f"{largest} holds {other[largest] / total:.0%} of a layer outside its linear modules"
+
 # %% ../../nbs/baselines/02_sparsity.ipynb #1ed81df0
 @torch.inference_mode()
 def prune_2_4(
@@ -151,11 +170,9 @@ def prune_2_4(
     if method not in ("wanda", "magnitude"):
         raise BadInput(f"no method '{method}'; there are wanda, magnitude")
     layers, batches = list(find_decoder(model).layers), list(batches)
-    if any(not _linears(layer) for layer in layers):
-        raise BadInput(
-            f"{type(model).__name__}: a decoder layer without linear modules (quantised, or experts"
-            " in one tensor); it cannot be pruned 2:4 here"
-        )
+    for layer in layers:
+        if missed := _unreached(layer):
+            raise BadInput(f"{type(model).__name__}: {missed}; it cannot be pruned 2:4 here")
     if method == "wanda":
         if not batches:
             raise BadInput("no calibration batch; wanda needs activations to weigh the weights by")

@@ -103,6 +103,19 @@ def decoder_mark(
         ]
     )
 
+# %% ../../nbs/method/01_decoder.ipynb #93d0f7b4
+def _active(decoder, state):
+    "The hidden state `B T D` among what enters or leaves a layer"
+    if state.dim() == 3:
+        return state
+    index = getattr(decoder.config, "altup_active_idx", None)
+    if state.dim() == 4 and index is not None:
+        return state[index]
+    raise BadInput(
+        f"{decoder.path}: states of shape {tuple(state.shape)} enter its layers; hidden states have"
+        " three axes (sample, token, feature)"
+    )
+
 # %% ../../nbs/method/01_decoder.ipynb #5703d70e
 @contextlib.contextmanager
 def layer_inputs(
@@ -110,16 +123,17 @@ def layer_inputs(
     see,  # callback: see(i, x[i]) for i = 0 … L-1, then see(L, x[L]); x has shape `B T D`
 ):
     "Within the block, every forward pass calls `see` with the input of each layer, in order"
-    layers = find_decoder(model).layers
+    decoder = find_decoder(model)
+    layers = decoder.layers
 
     def entrance(i):
         def hook(module, args, kwargs):
-            see(i, (args[0] if args else kwargs["hidden_states"]).detach())
+            see(i, _active(decoder, args[0] if args else kwargs["hidden_states"]).detach())
 
         return hook
 
     def leaving(module, args, out):
-        see(len(layers), (out[0] if isinstance(out, tuple) else out).detach())
+        see(len(layers), _active(decoder, out[0] if isinstance(out, tuple) else out).detach())
 
     hooks = [
         layer.register_forward_pre_hook(entrance(i), with_kwargs=True)

@@ -245,6 +245,8 @@ def make_plan(
     # the model's number of layers, to check that the scores belong to that model
     n_layers: int | None = None,
     seed: int = 42,  # random seed for rules that draw layers, such as 'random'
+    # number of first layers that stay as they are, e.g. those after which image features enter
+    protect: int = 0,
 ) -> Plan:
     """Choose the layers to drop, to tune and to use as anchors
 
@@ -259,6 +261,8 @@ def make_plan(
             f"the scores are of a model with {L} layers and this one has {n_layers}; score this"
             " model"
         )
+    if not is_whole(protect) or not 0 <= protect < L:
+        raise BadInput(f"protect {protect}: it must be a number of layers from 0 to {L - 1}")
     K, S = n_drops(L, ratio), {s: scores.similarity(s) for s in (1, 2, 3)}
     for s, a in S.items():
         if np.isnan(a).any():
@@ -266,7 +270,10 @@ def make_plan(
                 f"scores: S_{s}({int(np.isnan(a).argmax())}) is not a number; the model or a"
                 " calibration sample gives NaN, score again in float32"
             )
-    role = _roles(STRATEGIES[strategy](S, L, K, seed), strategy)
+    # the rule sees a decoder without the protected layers
+    S = {s: a[protect:] for s, a in S.items()}
+    found = _roles(STRATEGIES[strategy](S, L - protect, K, seed), strategy)
+    role = {i + protect: f for i, f in found.items()}
 
     def pick(f):
         return tuple(i for i, v in role.items() if v == f)

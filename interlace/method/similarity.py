@@ -187,11 +187,13 @@ class _Windows:
 
     def __init__(self, mask, n_layers, last):
         self.mask, self.n_layers, self.last = mask, n_layers, last
+        self.seen = []  # numbers of the states that have arrived
         # i -> (x[i], its norms); at most four entries
         self.alive = {}
         self.out = {s: [] for s in SPANS}  # span -> list over windows, each of shape `B`
 
     def __call__(self, i, x):
+        self.seen.append(i)
         if i == self.n_layers and not self.last:
             return
         if i == 0:
@@ -222,12 +224,18 @@ def _score_batch(model, batch, last):
     tokens = batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]
     mask = batch.get("attention_mask")
     mask = torch.ones(tokens.shape[:2]) if mask is None else mask
-    see = _Windows(mask, len(find_decoder(model)), last)
+    decoder = find_decoder(model)
+    see = _Windows(mask, len(decoder), last)
     takes = inspect.signature(base.forward).parameters
     if "use_cache" in takes or any(p.kind == p.VAR_KEYWORD for p in takes.values()):
         batch["use_cache"] = False
     with torch.inference_mode(), layer_inputs(model, see):
         base(**batch)
+    if silent := sorted({*range(len(decoder) + 1)} - {*see.seen}):
+        raise BadInput(
+            f"{type(model).__name__}: layer {silent[0]} does not run on these samples; give samples"
+            " that it reads (with images, if it reads images)"
+        )
     return see.arrays()
 
 # %% ../../nbs/method/02_similarity.ipynb #33f76f31

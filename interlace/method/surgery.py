@@ -9,6 +9,7 @@ __all__ = ['prune', 'pruned_by', 'freeze_for']
 import contextlib
 import copy
 import warnings
+import weakref
 
 import torch
 from torch import nn
@@ -17,33 +18,83 @@ from ..core.errors import BadInput
 from .decoder import find_decoder, places
 from .selection import Plan
 
-# %% ../../nbs/method/04_surgery.ipynb #bc35be9d
+# %% ../../nbs/method/04_surgery.ipynb #0d5b8c1e
 _THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
 
 
+def _are_numbers(values, L):
+    "Whether values can be the numbers of some of L layers, each once"
+    whole = all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < L for v in values)
+    return whole and len(set(values)) == len(values)
+
+# %% ../../nbs/method/04_surgery.ipynb #f3a9e274
+def _pruned_list(name, values, plan):
+    """Renumber a list of layer numbers, or cut a list with one entry per layer.
+
+    Returns None for a list that has nothing to do with layers.
+    """
+    L, kept = plan.n_layers, plan.kept
+    names_layers = "layer" in name or name.endswith("idxs")
+    if names_layers and _are_numbers(values, L) and list(values) == sorted(values):
+        return [kept.index(v) for v in values if v in kept]
+    if len(values) == L and "id" not in name.split("_"):
+        return [values[i] for i in kept]
+    return None
+
+# %% ../../nbs/method/04_surgery.ipynb #6b7d20f5
+def _pruned_keys(values, plan):
+    "Renumber the keys of a dictionary by layer number; None if the keys are no such numbers"
+    numbers = {k: int(k) for k in values if str(k).isdigit()}
+    if len(numbers) < len(values) or not _are_numbers(list(numbers.values()), plan.n_layers):
+        return None
+    kept = plan.kept
+    return {type(k)(kept.index(i)): values[k] for k, i in numbers.items() if i in kept}
+
+# %% ../../nbs/method/04_surgery.ipynb #bc35be9d
 def pruned_settings(
     config,  # a text configuration
     plan: Plan,  # which layers to drop
 ) -> dict:
     "The fields of a text configuration that change when layers are dropped, with new values"
-    L, kept = plan.n_layers, plan.kept
-    new = {"num_hidden_layers": len(kept)}
+    new = {"num_hidden_layers": len(plan.kept)}
     for name, value in config.to_dict().items():
-        if (
-            isinstance(value, (list, tuple))
-            and value
-            and all(isinstance(v, (int, str, float, bool)) for v in value)
-            and "rope" not in name.replace("no_rope", "")
-        ):
-            numbers = all(
-                isinstance(v, int) and not isinstance(v, bool) and 0 <= v < L for v in value
-            ) and len(set(value)) == len(value)
-            if len(value) == L and "id" not in name.split("_"):
-                new[name] = [value[i] for i in kept]
-            elif numbers and ("layer" in name or name.endswith("idxs")):
-                new[name] = [kept.index(v) for v in value if v in kept]
+        if isinstance(value, (list, tuple)) and value:
+            new[name] = _pruned_list(name, value, plan)
+        elif isinstance(value, dict) and value and "layer" in name:
+            new[name] = _pruned_keys(value, plan)
         elif name in _THRESHOLDS and isinstance(value, int):
-            new[name] = sum(i < value for i in kept)
+            new[name] = sum(i < value for i in plan.kept)
+    return {name: value for name, value in new.items() if value is not None}
+
+# %% ../../nbs/method/04_surgery.ipynb #20e6d9f1
+def _next_kept(name, layer, plan):
+    "The new number of a layer, or of the next one that stays"
+    if not any(i >= layer for i in plan.kept):
+        raise BadInput(f"{name}: it names layer {layer}, and no layer from there on would be left")
+    return next(new for new, old in enumerate(plan.kept) if old >= layer)
+
+# %% ../../nbs/method/04_surgery.ipynb #c95a03be
+def _entrances(
+    config,  # the configuration of a whole model
+    plan: Plan,  # which layers to drop
+) -> dict:
+    "The fields outside the text configuration that name layers where features enter, renumbered"
+    new, entered = {}, {}  # new number of a layer -> its old one
+    for name, value in config.to_dict().items():
+        if "layer" not in name or "vision" in name or not isinstance(value, (list, tuple)):
+            continue
+        # a list of layers, or of pairs (layer of the vision tower, layer of the decoder)
+        pairs = [v if isinstance(v, (list, tuple)) else (v,) for v in value]
+        if not value or not all(_are_numbers(p[-1:], plan.n_layers) for p in pairs):
+            continue
+        moved = [(*p[:-1], _next_kept(name, p[-1], plan)) for p in pairs]
+        for old, here in zip(pairs, moved, strict=True):
+            if entered.setdefault(here[-1], old[-1]) != old[-1]:
+                raise BadInput(
+                    f"{name}: the features of layers {entered[here[-1]]} and {old[-1]} would enter"
+                    " at one place; drop others"
+                )
+        new[name] = [p if len(p) > 1 else p[0] for p in moved]
     return new
 
 # %% ../../nbs/method/04_surgery.ipynb #11fd3ca1
@@ -64,29 +115,163 @@ def _traits(layer):
                 out[path, k] = v
     return out | {(n, "shape"): tuple(p.shape) for n, p in layer.named_parameters()}
 
+# %% ../../nbs/method/04_surgery.ipynb #a1d47c63
+def _counters(layers):
+    """The traits that only count layers.
+
+    These are whole numbers that grow evenly from layer to layer, or that hold the depth. Not every
+    layer has them.
+    """
+    values, found = [_traits(layer) for layer in layers], set()
+    for key in {key for of_layer in values for key in of_layer}:
+        of = {i: v[key] for i, v in enumerate(values) if key in v}
+        if not all(isinstance(v, int) and not isinstance(v, bool) for v in of.values()):
+            continue
+        is_depth = "layers" in key[1] and set(of.values()) == {len(layers)}
+        (i, a), (j, b) = min(of.items()), max(of.items())
+        step = (b - a) / max(j - i, 1)
+        if is_depth or step and all(v == a + step * (k - i) for k, v in of.items()):
+            found.add(key)
+    return found
+
 # %% ../../nbs/method/04_surgery.ipynb #c58e8544
-def _without_rebuild(model, decoder, plan, new):
-    "The reason why the rewritten configuration would not rebuild the kept layers, or None"
+def _built(model, settings, entrances):
+    "An empty model of the same class after changes to its text configuration and to the whole one"
     config = copy.deepcopy(model.config)
-    for k, v in new.items():
-        setattr(config.get_text_config(decoder=True), k, v)
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            rebuilt = find_decoder(type(model)._from_config(config)).layers
-    except Exception as e:
-        return (
-            f"its configuration with {len(plan.kept)} layers builds no model ({type(e).__name__}:"
-            f" {' '.join(str(e).split())})"
-        )
+    for owner, new in ((config.get_text_config(decoder=True), settings), (config, entrances)):
+        for k, v in new.items():
+            setattr(owner, k, v)
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return type(model)._from_config(config)
+
+# %% ../../nbs/method/04_surgery.ipynb #e7f2b918
+def _unlike_kept(decoder, built, plan):
+    "The reason why the layers that the new configuration builds are not the kept ones, or None"
+    counters = _counters(decoder.layers)
     for new_i, old_i in enumerate(plan.kept):
-        is_, was = _traits(rebuilt[new_i]), _traits(decoder.layers[old_i])
+        is_, was = _traits(built.layers[new_i]), _traits(decoder.layers[old_i])
         for key in [*was, *is_]:
-            if was.get(key) != is_.get(key):
+            if key not in counters and was.get(key) != is_.get(key):
                 return (
                     f"layer {old_i} would come back as layer {new_i} with {'.'.join(map(str, key))}"
                     f" = {is_.get(key)!r} instead of {was.get(key)!r}"
                 )
+    return None
+
+# %% ../../nbs/method/04_surgery.ipynb #92e6f4d0
+def _slices(old, new, plan):
+    "The dimension of a tensor that holds a slice per layer, and the kept indices; or None"
+    sizes = list(zip(old.shape, new.shape, strict=False))
+    changed = [d for d, (a, b) in enumerate(sizes) if a != b]
+    if old.dim() != new.dim() or len(changed) != 1:
+        return None
+    a, b = sizes[changed[0]]
+    width = a // plan.n_layers
+    if a != width * plan.n_layers or b != width * len(plan.kept):
+        return None
+    return changed[0], torch.cat([torch.arange(width) + i * width for i in plan.kept])
+
+# %% ../../nbs/method/04_surgery.ipynb #0f4ab8c5
+def _cut_tensor(live, path, name, old, new, plan):
+    "The change of one parameter or buffer that depends on the depth"
+    found = _slices(old, new, plan)
+    if found is None:
+        raise BadInput(
+            f"{path}.{name} changes from {tuple(old.shape)} to {tuple(new.shape)} with the number"
+            " of layers, and no slice of it belongs to one layer"
+        )
+    dim, index = found
+    value = getattr(live, name)
+    kept = value.detach().index_select(dim, index.to(value.device))
+    if isinstance(value, nn.Parameter):
+        kept = nn.Parameter(kept, requires_grad=value.requires_grad)
+    return live, name, kept
+
+# %% ../../nbs/method/04_surgery.ipynb #7be3c1d8
+def _plain(module):
+    "The plain attributes of a module: numbers, words, lists of them"
+    kinds = (bool, int, float, str, list, tuple, dict, type(None))
+    return {k: v for k, v in vars(module).items() if not k.startswith("_") and isinstance(v, kinds)}
+
+# %% ../../nbs/method/04_surgery.ipynb #d5a80e4b
+def _depth_changes(model, decoder, plan, whole, built):
+    """What the new depth changes outside the layers: a list of (module, attribute, new value).
+
+    `whole` and `built` are empty models at the old depth and at the new one.
+    """
+    changes, lists = [], [decoder.path]
+    of_built, live = dict(built.named_modules()), dict(model.named_modules())
+    for path, old in whole.named_modules():
+        if any(path == p or path.startswith(f"{p}.") for p in lists) or path not in live:
+            continue
+        if path not in of_built:
+            raise BadInput(f"{path} would be missing in a model with {len(plan.kept)} layers")
+        new, here = of_built[path], live[path]
+        if isinstance(old, nn.ModuleList) and len(old) != len(new):
+            if (len(old), len(new)) != (plan.n_layers, len(plan.kept)):
+                raise BadInput(f"{path} has {len(old)} modules, and would have {len(new)}")
+            parent, _, name = path.rpartition(".")
+            kept = nn.ModuleList([here[i] for i in plan.kept])
+            changes.append((model.get_submodule(parent), name, kept))
+            lists.append(path)
+            continue
+        tensors = [*old._parameters.items(), *old._buffers.items()]
+        for name, tensor in tensors:
+            twin = getattr(new, name, None)
+            if tensor is not None and twin is not None and tensor.shape != twin.shape:
+                changes.append(_cut_tensor(here, path, name, tensor, twin, plan))
+        was, is_ = _plain(old), _plain(new)
+        changes += [(here, k, v) for k, v in is_.items() if k in was and was[k] != v]
+    return changes
+
+# %% ../../nbs/method/04_surgery.ipynb #44b1e6c9
+def _count_changes(decoder, built, plan):
+    "The new values of what only counts the layers"
+    counted = sorted(_counters(decoder.layers))
+    changes = []
+    for new_i, old_i in enumerate(plan.kept):
+        for path, name in counted:
+            if (path, name) in _traits(built.layers[new_i]):
+                twin = built.layers[new_i].get_submodule(path)
+                module = decoder.layers[old_i].get_submodule(path)
+                changes.append((module, name, getattr(twin, name)))
+    return changes
+
+# %% ../../nbs/method/04_surgery.ipynb #8d2c57fe
+def _around(model, decoder, plan):
+    """The changes outside the configuration, found by building the model at both depths.
+
+    Raises `BadInput` if the new configuration would not rebuild the kept layers.
+    """
+    new, is_text = pruned_settings(decoder.config, plan), model.config is decoder.config
+    entrances = {} if is_text else _entrances(model.config, plan)
+    try:
+        built = _built(model, new, entrances)
+        shallow = find_decoder(built)
+    except Exception as e:
+        raise BadInput(
+            f"its configuration with {len(plan.kept)} layers builds no model ({type(e).__name__}:"
+            f" {' '.join(str(e).split())})"
+        ) from e
+    if reason := _unlike_kept(decoder, shallow, plan):
+        raise BadInput(reason)
+    changes = _depth_changes(model, decoder, plan, _built(model, {}, {}), built)
+    return changes + _count_changes(decoder, shallow, plan)
+
+# %% ../../nbs/method/04_surgery.ipynb #1c8e5fb3
+def _orphan(config, plan):
+    "A kept layer that shares what a dropped one computes, as words, or None"
+    for name, values in config.to_dict().items():
+        if not isinstance(values, (list, tuple)) or len(values) != plan.n_layers:
+            continue
+        source = None  # the last layer that computes what "shared" layers after it use
+        for i, value in enumerate(values):
+            if value != "shared":
+                source = i
+            elif source in plan.drop and i in plan.kept:
+                return f"layer {i} uses what layer {source} computes ({name}); keep layer {source}"
+    return None
 
 # %% ../../nbs/method/04_surgery.ipynb #e53937fe
 def _refusal(model, decoder, plan):
@@ -102,6 +287,8 @@ def _refusal(model, decoder, plan):
             "its layers share keys and values across layers (num_kv_shared_layers), so one cannot"
             " go without the other"
         )
+    if orphan := _orphan(config, plan):
+        return orphan
     if getattr(model.config, "quantization_config", None) is not None:
         return "its weights are quantised; prune the unquantised model and quantise afterwards"
     for i, layer in enumerate(decoder.layers):
@@ -127,12 +314,31 @@ def _refusal(model, decoder, plan):
             f"{len(deep)} DeepStack features enter after the first {len(deep)} layers, and only"
             f" {len(plan.kept)} would be left"
         )
-    return _without_rebuild(model, decoder, plan, pruned_settings(config, plan))
+    return None
+
+# %% ../../nbs/method/04_surgery.ipynb #5ac02e98
+def _value(owner, name):
+    "An attribute's value; of a configuration what it saves, because some show views of it instead"
+    saved = owner.to_dict() if hasattr(owner, "to_dict") else {}
+    return copy.deepcopy(saved[name]) if name in saved else getattr(owner, name)
 
 # %% ../../nbs/method/04_surgery.ipynb #aeeaeabc
-def _cut(model, decoder, plan):
-    "Remove the dropped layers; returns a function that restores them"
-    new, whole = pruned_settings(decoder.config, plan), decoder.layers
+def _set_all(changes):
+    "Set attributes; returns a function that restores the old values"
+    before = [(owner, name, _value(owner, name)) for owner, name, _ in changes]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
+
+    def undo():
+        for owner, name, value in reversed(before):
+            setattr(owner, name, value)
+
+    return undo
+
+# %% ../../nbs/method/04_surgery.ipynb #31c7e9fa
+def _config_changes(model, decoder, plan):
+    "The new settings of every configuration object that describes this decoder"
+    new = pruned_settings(decoder.config, plan)
     configs = {
         id(c): c
         for m in [model, *model.modules()]
@@ -141,24 +347,119 @@ def _cut(model, decoder, plan):
         and c.num_hidden_layers == plan.n_layers
     }
     configs[id(decoder.config)] = decoder.config
-    before = [(c, k, copy.copy(getattr(c, k))) for c in configs.values() for k in new]
-    known = [place for layer in whole for place in places(layer)]
-    for c in configs.values():
-        for k, v in new.items():
-            setattr(c, k, copy.copy(v))
-    setattr(decoder.parent, decoder.name, nn.ModuleList([whole[i] for i in plan.kept]))
-    for i, layer in enumerate(decoder.layers):
-        for module, name, _ in places(layer):
-            setattr(module, name, i)
+    changes = [(c, k, copy.copy(v)) for c in configs.values() for k, v in new.items()]
+    if model.config is not decoder.config:
+        changes += [(model.config, k, v) for k, v in _entrances(model.config, plan).items()]
+    return changes
 
-    def undo():
-        setattr(decoder.parent, decoder.name, whole)
-        for c, k, v in before:
-            setattr(c, k, v)
-        for module, name, v in known:
-            setattr(module, name, v)
+# %% ../../nbs/method/04_surgery.ipynb #b20f5d6e
+def _cut(model, decoder, plan, around=()):
+    "Remove the dropped layers, with what changes around them; returns a function that restores all"
+    kept = [decoder.layers[i] for i in plan.kept]
+    changes = [*_config_changes(model, decoder, plan), *around]
+    changes.append((decoder.parent, decoder.name, nn.ModuleList(kept)))
+    for i, layer in enumerate(kept):
+        changes += [(module, name, i) for module, name, _ in places(layer)]
+    return _set_all(changes)
 
-    return undo
+# %% ../../nbs/method/04_surgery.ipynb #6f09d8ab
+@contextlib.contextmanager
+def _skipping(layers):
+    "Within the block, these layers pass on what enters them"
+
+    def pass_on(module, args, kwargs, out):
+        entered = args[0] if args else kwargs["hidden_states"]
+        return (entered, *out[1:]) if isinstance(out, tuple) else entered
+
+    hooks = [layer.register_forward_hook(pass_on, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+# %% ../../nbs/method/04_surgery.ipynb #c2e75b10
+def _short_text(model):
+    "Token ids of a short text without special tokens, `1 T`"
+    configs = {id(c): c for c in (model.config, model.config.get_text_config(decoder=True))}
+    special = {
+        v
+        for c in configs.values()
+        for k, v in c.to_dict().items()
+        if k.endswith(("token_id", "token_index")) and isinstance(v, int)
+    }
+    words = min(model.get_input_embeddings().weight.shape[0], 300)
+    ids = [i for i in range(words // 4, words, max(1, words // 24)) if i not in special]
+    return torch.tensor([ids[:16]], device=model.device)
+
+# %% ../../nbs/method/04_surgery.ipynb #19f6ae3d
+def _answers(model, cached=False):
+    "The logits after each token of a short text; `cached`: the second half from the cache"
+    ids, was_training = _short_text(model), model.training
+    half = ids.shape[1] // 2
+    model.eval()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if not cached:
+                return model(input_ids=ids, use_cache=False).logits.float()
+            first = model(input_ids=ids[:, :half], use_cache=True)
+            rest = model(input_ids=ids[:, half:], past_key_values=first.past_key_values)
+            return torch.cat([first.logits, rest.logits], 1).float()
+    finally:
+        model.train(was_training)
+
+# %% ../../nbs/method/04_surgery.ipynb #a7c41d92
+def _tried(ask, *args, **settings):
+    "The result of a call, or None where the model cannot be asked"
+    try:
+        return ask(*args, **settings)
+    except Exception:
+        return None
+
+# %% ../../nbs/method/04_surgery.ipynb #f50e8b26
+def _agree(a, b, dtype):
+    "Whether two answers are equal up to the rounding of a precision"
+    if a is None or b is None or a.shape != b.shape:
+        return False
+    allowed = max(1e-4, 4 * torch.finfo(dtype).eps)
+    return bool((a - b).abs().max() <= allowed * (1 + a.abs().max()))
+
+# %% ../../nbs/method/04_surgery.ipynb #2ad9036c
+def _reloaded(model):
+    "The model that a saved copy would load as: built from the configuration, with shared weights"
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = type(model)._from_config(copy.deepcopy(model.config))
+    again.load_state_dict(model.state_dict(), strict=False, assign=True)
+    again.tie_weights()
+    return again
+
+# %% ../../nbs/method/04_surgery.ipynb #b3f7c205
+def _unlike_skipping(model, skipped, cached_before):
+    """The reason why a pruned model is not the whole one with layers skipped, or None.
+
+    `skipped` are the answers with the layers skipped. `cached_before` says whether the whole model
+    answers with its cache as without.
+    """
+    try:
+        pruned = _answers(model)
+    except Exception as e:
+        return f"without these layers it does not run ({type(e).__name__}: {e})"
+    dtype = next(model.parameters()).dtype
+    if not _agree(skipped, pruned, dtype):
+        return (
+            "its answers are not those of the whole model with the dropped layers skipped; another"
+            " part reads what they compute, or counts layers; drop others"
+        )
+    if cached_before and not _agree(pruned, _tried(_answers, model, cached=True), dtype):
+        return "with its cache it would answer differently than without; drop others"
+    on_one_device = len({p.device for p in model.parameters()}) == 1
+    if on_one_device and not _agree(pruned, _tried(_answers, _tried(_reloaded, model)), dtype):
+        return "a saved copy would answer differently; drop others"
+    return None
 
 # %% ../../nbs/method/04_surgery.ipynb #274e9019
 def prune(
@@ -170,11 +471,35 @@ def prune(
     If the plan cannot prune the model correctly, this raises `BadInput` with the reason and leaves
     the model unchanged.
     """
-    decoder = find_decoder(model)
+    decoder, kind = find_decoder(model), type(model).__name__
     if reason := _refusal(model, decoder, plan):
-        raise BadInput(f"{type(model).__name__}: {reason}")
-    _cut(model, decoder, plan)
+        raise BadInput(f"{kind}: {reason}")
+    try:
+        around = _around(model, decoder, plan)
+    except BadInput as e:
+        raise BadInput(f"{kind}: {e}") from e
+    skipped, cached = None, False
+    if not any(p.is_meta for p in model.parameters()):
+        with _skipping([decoder.layers[i] for i in plan.drop]):
+            skipped = _tried(_answers, model)
+        cached = _agree(_tried(_answers, model), _tried(_answers, model, cached=True), torch.float)
+    undo = _cut(model, decoder, plan, around)
+    if skipped is not None and (reason := _unlike_skipping(model, skipped, cached)):
+        undo()
+        raise BadInput(f"{kind}: {reason}")
     return model
+
+# %% ../../nbs/method/04_surgery.ipynb #d80b6a4f
+_surrounded = weakref.WeakKeyDictionary()  # model -> whether its depth changes anything around it
+
+
+def _around_again(model, decoder, plan):
+    "The same as `_around`, without building a model whose surroundings are known not to change"
+    if _surrounded.get(model) is False:
+        return []
+    changes = _around(model, decoder, plan)
+    _surrounded[model] = bool(changes)
+    return changes
 
 # %% ../../nbs/method/04_surgery.ipynb #b9b2f94b
 @contextlib.contextmanager
@@ -184,7 +509,7 @@ def pruned_by(
 ):
     "Prune the model within the block and restore it afterwards, for trying many plans"
     decoder = find_decoder(model)
-    undo = _cut(model, decoder, plan)
+    undo = _cut(model, decoder, plan, _around_again(model, decoder, plan))
     try:
         yield model
     finally:

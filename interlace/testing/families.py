@@ -1,0 +1,410 @@
+"""Tiny models of every class that transformers knows, and whether surgery is right on them."""
+
+# A model is built from its class's default configuration with small sizes and random weights. The
+# oracle is the whole model in which the dropped layers pass on what enters them: a pruned model
+# that equals its own reload proves nothing, because both can be wrong in the same way.
+# (A longer docstring would enter the package's own, where nbdev lists such modules.)
+
+import copy
+import inspect
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import tempfile
+import time
+import warnings
+from dataclasses import asdict, dataclass
+
+import torch
+import transformers
+from transformers import PreTrainedConfig
+from transformers.models.auto import configuration_auto, modeling_auto
+
+from interlace.core.errors import BadInput
+from interlace.method.decoder import find_decoder
+from interlace.method.selection import Plan
+from interlace.method.surgery import prune
+
+LAYERS, WIDTH, HEADS, VOCABULARY = 12, 64, 4, 512
+MAPPINGS = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES")
+# names of configuration fields, by what they hold
+HEAD_COUNTS = {
+    *("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads"),
+    *("num_attn_heads", "decoder_attention_heads", "encoder_attention_heads"),
+}
+KEY_HEAD_COUNTS = {
+    *("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
+    *("num_query_groups", "num_global_key_value_heads", "swa_num_key_value_heads"),
+}
+DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
+OTHER_DEPTHS = {"depth", "encoder_layers", "vision_layers", "num_global_layers", *DEPTHS}
+FIXED = {  # field -> value in a tiny configuration
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "model_dim"), WIDTH),
+    **dict.fromkeys(("n_group", "topk_group", "num_expert_groups"), 1),
+    **dict.fromkeys(("head_dim", "attention_head_dim", "kv_channels", "d_kv"), WIDTH // HEADS),
+    **dict.fromkeys(("v_head_dim", "qk_nope_head_dim", "global_head_dim"), WIDTH // HEADS),
+    **dict.fromkeys(("swa_head_dim", "swa_v_head_dim", "index_head_dim"), WIDTH // HEADS),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "lora_rank", "o_lora_rank"), 16),
+    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads"), 4),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 32),
+    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 2),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 16),
+    **dict(projection_dim=16, qk_rope_head_dim=8, qk_head_dim=WIDTH // HEADS + 8),
+    **dict(hidden_size_per_layer_input=8, num_kv_shared_layers=0, mamba_d_ssm=128, image_size=32),
+    **dict(
+        num_position_embeddings=16,
+        mm_tokens_per_image=4,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+}
+OTHERS = dict(  # values that are no whole numbers
+    deepstack_visual_indexes=[0, 1, 2],
+    fullatt_block_indexes=[1],
+    deepstack_layer_map=[[0, 1], [1, 4]],
+    spatial_target_layers=[2, 5, 7, 10],
+    downsample_rate="1/2",
+    image_grid_pinpoints=[[32, 32]],
+    image_size=[32, 32],
+    patch_size=[8, 8],
+)
+INNER = re.compile(r"intermediate|ffn_(dim|hidden)|n_inner|mlp_hidden|d_ff|inner_dim|_inner_size")
+EXPERTS = re.compile(r"(^|_)(num|n)_.*experts$|^num_experts$")
+CHOSEN = re.compile(r"experts_per_tok|^top_k$|moe_topk|moe_k$|num_selected_experts|top_k_experts")
+
+
+def model_classes() -> dict:  # class name -> its kind, a key of transformers' CONFIG_MAPPING
+    "All causal-language and image-text classes of the installed transformers"
+    found = {}
+    for mapping in MAPPINGS:
+        for kind, names in getattr(modeling_auto, mapping).items():
+            for name in names if isinstance(names, (list, tuple)) else [names]:
+                found.setdefault(name, kind)
+    return found
+
+
+def _key_heads(value, heads):
+    "Key heads in the same relation to the query heads: one, all, or some"
+    return 1 if value == 1 else HEADS if heads and value >= heads else 2
+
+
+def _token(name, value):
+    "The number of a special token, inside the small vocabulary"
+    return value if value < VOCABULARY else VOCABULARY - 10 - sum(map(ord, name)) % 90
+
+
+def _small_value(name, value, is_text, heads):
+    "The value of a field in a tiny configuration; None: as it is"
+    if isinstance(value, bool) or not isinstance(value, int):
+        return OTHERS.get(name)
+    rules = (  # the first that fits counts
+        (name in HEAD_COUNTS, HEADS),
+        (name in KEY_HEAD_COUNTS, _key_heads(value, heads)),
+        (is_text and name in DEPTHS, LAYERS),
+        (not is_text and name in OTHER_DEPTHS, 3),
+        (name.removesuffix("_per_layer_input").endswith("vocab_size"), VOCABULARY),
+        (name in FIXED, FIXED.get(name)),
+        (not is_text and name == "patch_size", 8),
+        (not is_text and name in ("out_hidden_size", "projection_size", "output_dim"), WIDTH),
+        (INNER.search(name), WIDTH // 2),
+        (EXPERTS.search(name), max(1, min(4, value))),
+        (CHOSEN.search(name), min(2, value)),
+        (name.endswith(("_token_id", "_token_index")), _token(name, value)),
+    )
+    return next((small for fits, small in rules if fits), None)
+
+
+def _small_values(config, is_text):
+    "The fields of a configuration that become small"
+    plain = {k: v for k, v in config.to_dict().items() if not isinstance(v, dict)}
+    heads = next((plain[k] for k in HEAD_COUNTS if isinstance(plain.get(k), int)), None)
+    new = {k: _small_value(k, v, is_text, heads) for k, v in plain.items()}
+    if "qk_rope_head_dim" in plain and "head_dim" in plain:
+        new["head_dim"] = FIXED["qk_rope_head_dim"]
+    return {k: v for k, v in new.items() if v is not None}
+
+
+def _set(config, values):
+    "Set what a configuration lets itself be set to"
+    for name, value in values.items():
+        try:
+            if getattr(config, name, None) != value:
+                setattr(config, name, value)
+        except Exception:  # it is read-only, or differs from layer to layer
+            continue
+
+
+def _fit_rope(config):
+    "Make the parts of a multimodal rope fill half of the rotated dimensions, also where unnamed"
+    rope = getattr(config, "rope_parameters", None)
+    for part in [rope, *rope.values()] if isinstance(rope, dict) else []:
+        if isinstance(part, dict) and (part.get("mrope_section") or "rope_theta" in part):
+            n = len(part.get("mrope_section") or "thw")  # time, height, width
+            half = FIXED["qk_rope_head_dim"]
+            part["mrope_section"] = [half // n + half % n, *[half // n] * (n - 1)]
+
+
+def _fit_lists(config, depth):
+    "Cut lists with one entry per layer, or with layer numbers, to the small depth"
+    for name, value in list(config.to_dict().items()):
+        if not isinstance(value, (list, tuple)) or not value:
+            continue
+        whole = all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        if depth and len(value) == depth != LAYERS:
+            _set(config, {name: (list(value) * LAYERS)[:LAYERS]})
+        elif whole and len(set(value)) == len(value) and ("layer" in name or "idxs" in name):
+            _set(config, {name: [v for v in value if v < LAYERS]})
+
+
+def tiny_config(
+    kind: str,  # a key of transformers' CONFIG_MAPPING
+):
+    "A configuration of this kind with small sizes"
+    base = configuration_auto.CONFIG_MAPPING[kind]()
+    text = type(base.get_text_config(decoder=True))
+    small = _made_small(base, text)
+    if (inner := small.get_text_config(decoder=True)) is not small:
+        _fit_rope(inner)
+    return small
+
+
+def _made_small(config, text):
+    is_text = type(config) is text
+    new = _small_values(config, is_text)
+    inner = {k: v for k, v in vars(config).items() if isinstance(v, PreTrainedConfig)}
+    inner = {k: _made_small(v, text) for k, v in inner.items()}
+    try:
+        # the class derives from the new sizes what it can
+        small = type(config)(**new, **inner)
+    except Exception:
+        small = copy.deepcopy(config)
+    _set(small, new | inner)
+    if is_text:
+        depth = next((getattr(config, k) for k in DEPTHS if hasattr(config, k)), None)
+        _fit_lists(small, depth)
+    return small
+
+
+def tiny_model(
+    name: str,  # a class name, from `model_classes`
+    config=None,  # by default a tiny one of its kind
+) -> torch.nn.Module:
+    "A model of a class with random weights, large enough that every layer matters"
+    cls = getattr(transformers, name)
+    config = config or tiny_config(model_classes()[name])
+    wanted = getattr(cls, "config_class", None)
+    if isinstance(wanted, type) and not isinstance(config, wanted):
+        config = config.get_text_config(decoder=True)
+    torch.manual_seed(0)
+    model = cls(config).eval()
+    draw = torch.Generator().manual_seed(1)
+    for p in model.parameters():
+        if p.is_floating_point() and p.dim() > 1:
+            p.data.normal_(0, 0.15, generator=draw)
+        elif p.is_floating_point():
+            p.data += torch.randn(p.shape, generator=draw) * 0.1
+    model.tie_weights()
+    return model
+
+
+def text_inputs() -> dict:  # `input_ids` and `attention_mask`, `1 24`
+    "A short text"
+    ids = torch.randint(3, 300, (1, 24), generator=torch.Generator().manual_seed(1))
+    return dict(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def _picture_candidates(model):
+    "What classes take as an image: patches with their grid, one image, an image of one tile"
+    vision, draw = model.config.vision_config, torch.Generator().manual_seed(2)
+    size, patch = getattr(vision, "image_size", 32), getattr(vision, "patch_size", 8)
+    size, patch = (v if isinstance(v, int) else v[0] for v in (size, patch))
+    channels = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", None) or 3
+    steps = getattr(vision, "temporal_patch_size", 1)
+    flat = torch.randn(16, channels * steps * patch * patch, generator=draw)
+    image = torch.randn(1, 3, size, size, generator=draw)
+    yield dict(pixel_values=flat, image_grid_thw=torch.tensor([[1, 4, 4]]))
+    yield dict(pixel_values=image)
+    yield dict(pixel_values=image[None])
+    tiles = torch.randn(1, 2, 3, size, size, generator=draw)
+    yield dict(pixel_values=tiles, image_sizes=torch.tensor([[size, size]]))
+    yield dict(pixel_values=image[None], image_sizes=torch.tensor([[size, size]]))
+    yield dict(pixel_values=image, image_sizes=torch.tensor([[size, size]]))
+
+
+def _count_features(model, picture):
+    "The number of tokens that an image fills"
+    takes = inspect.signature(model.get_image_features).parameters
+    with torch.no_grad():
+        found = model.get_image_features(**{k: v for k, v in picture.items() if k in takes})
+    deep = getattr(found, "deepstack_features", None)
+    found = getattr(found, "pooler_output", found)
+    if found is None:  # all features enter the decoder's layers: pairs (layer, features)
+        found = deep[0][1]
+    parts = found if isinstance(found, (list, tuple)) else [found]
+    return sum(p.numel() for p in parts) // parts[0].shape[-1]
+
+
+def image_inputs(
+    model,  # of an image-text class
+) -> dict | None:  # None: none of the usual forms is what it takes
+    "A short text with an image, in the form that a class takes"
+    config = model.config
+    token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    if token is None or not hasattr(config, "vision_config"):
+        return None
+    for picture in _picture_candidates(model):
+        try:
+            inputs = text_inputs()
+            ids = inputs["input_ids"]
+            n = _count_features(model, picture)
+            ids = torch.cat([ids[:, :5], torch.full((1, n), token), ids[:, 5:12]], 1)
+            inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids), **picture)
+            for kind in ("mm_token_type_ids", "token_type_ids"):
+                if kind in inspect.signature(model.forward).parameters:
+                    inputs[kind] = (ids == token).int()
+            said, blind = logits(model, inputs), dict(inputs)
+            blind["pixel_values"] = -blind["pixel_values"]
+            if not torch.equal(said, logits(model, blind)):  # it looks at the image
+                return inputs
+        except Exception:  # another form, then
+            continue
+    return None
+
+
+def logits(model, inputs):
+    "What a model says after each token"
+    with torch.no_grad():
+        return model(**inputs, use_cache=False).logits.float()
+
+
+def distance(a, b) -> float:  # 0: equal; off by more than 1e-3: something else
+    "The largest difference of two models' logits, relative to their size"
+    return float(((a - b).abs() / (1 + a.abs())).max()) if a.shape == b.shape else float("inf")
+
+
+def random_plan(
+    n_layers: int,  # layers of the model
+    seed: int,  # of the draw
+    spare: int = 0,  # first layers that stay: features may enter after them, by position
+) -> Plan:  # three triplets
+    "A plan of three random triplets"
+    rng, used, rows = random.Random(seed), set(), []
+    for start in rng.sample(range(spare, n_layers - 2), n_layers - 2 - spare):
+        window = {start, start + 1, start + 2}
+        if used & window or len(rows) == 3:
+            continue
+        used |= window
+        first = rng.random() < 0.5
+        rows.append((start + (not first), start + first, start + 2))
+    drop, tune, anchor = (tuple(sorted(column)) for column in zip(*rows, strict=True))
+    return Plan(drop, tune, anchor, n_layers, "random triplets", len(drop) / n_layers)
+
+
+def skipped(model, plan, inputs):
+    "What the whole model says when the dropped layers pass on what enters them"
+
+    def pass_on(module, args, kwargs, out):
+        entered = args[0] if args else kwargs["hidden_states"]
+        return (entered, *out[1:]) if isinstance(out, tuple) else entered
+
+    layers = find_decoder(model).layers
+    hooks = [layers[i].register_forward_hook(pass_on, with_kwargs=True) for i in plan.drop]
+    try:
+        return logits(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass
+class Outcome:
+    "What became of one class"
+
+    name: str
+    verdict: str = "not buildable"  # 'right', 'refused', 'wrong', 'broken', 'not buildable'
+    images: bool = False  # whether it was also asked about an image
+    off: float = 0.0  # largest distance from the oracle, and of the reload from the pruned model
+    reason: str = ""
+
+
+def _reloaded(model):
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(folder)
+        how = model.config._attn_implementation
+        return type(model).from_pretrained(folder, attn_implementation=how).eval()
+
+
+def check_class(
+    name: str,  # a class name, from `model_classes`
+    seed: int = 0,  # of the plan
+) -> Outcome:
+    "Prune a tiny model of a class by a random plan and compare it with the oracle"
+    out = Outcome(name)
+    try:
+        model = tiny_model(name)
+        asked = [text_inputs()]
+        logits(model, asked[0])
+    except Exception as e:
+        out.reason = f"{type(e).__name__}: {' '.join(str(e).split())[:160]}"
+        return out
+    try:
+        depth = len(find_decoder(model))
+        if picture := image_inputs(model):
+            asked.append(picture)
+            out.images = True
+        deep = getattr(
+            getattr(model.config, "vision_config", None), "deepstack_visual_indexes", None
+        )
+        plan = random_plan(depth, seed, len(deep or ()))
+        wanted = [skipped(model, plan, inputs) for inputs in asked]
+        prune(model, plan)
+    except BadInput as e:
+        out.verdict, out.reason = "refused", str(e)
+        return out
+    try:
+        said = [logits(model, inputs) for inputs in asked]
+        again = _reloaded(model)
+        out.off = max(map(distance, wanted + said, said + [logits(again, i) for i in asked]))
+        out.verdict = "right" if out.off < 1e-3 else "wrong"
+    except Exception as e:
+        out.verdict, out.reason = "broken", f"{type(e).__name__}: {' '.join(str(e).split())[:160]}"
+    return out
+
+
+def _child(pipe, name, seed, limit):
+    "One class in a process of its own: some crash, some never end"
+    signal.alarm(limit)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    torch.set_num_threads(1)
+    pipe.send(json.dumps(asdict(check_class(name, seed))))
+
+
+def sweep(
+    names: list | None = None,  # class names; by default all
+    seed: int = 0,  # of the plans
+    limit: int = 120,  # seconds per class
+):
+    "Yield the `Outcome` of each class; each runs in a process of its own"
+    context = multiprocessing.get_context("fork")
+    for name in names or sorted(model_classes()):
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(there, name, seed, limit))
+        process.start()
+        there.close()
+        end = time.monotonic() + limit + 10
+        try:
+            found = here.poll(max(0, end - time.monotonic())) and here.recv()
+        except EOFError:
+            found = None
+        process.join(1)
+        process.kill()
+        yield (
+            Outcome(**json.loads(found))
+            if found
+            else Outcome(name, "broken", reason=f"ended without a result, or took over {limit} s")
+        )
