@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from interlace.core.provenance import fingerprint
+
 from .chapters import NOTEBOOKS, ROOT, paper_notebook, title
 
 MADE_WITH = {"power": "budget"}  # artifact -> the notebook that makes it besides its own
@@ -98,6 +100,17 @@ class Artifact:
         if self.profile == "shapes":
             return f"make shapes SHAPE={parameters['shape']}"
         return f"make {self.maker}"
+
+    @property
+    def changed_inputs(self):
+        "The stored inputs that are not what they were when it was made"
+        return [
+            name
+            for name, mark in self.record["inputs"].items()
+            if not name.startswith("runs/")
+            and (ROOT / name).is_file()
+            and fingerprint(ROOT / name) != mark
+        ]
 
     @property
     def downloads(self):
