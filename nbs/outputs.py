@@ -4,12 +4,15 @@ Figures and tables show profiles nano and smollm2, stages show profile smoke. A 
 profile that did not run here keeps the outputs that it has, and a line says so.
 """
 
+import json
+
 import nbformat
 
 from interlace.core.files import project_root
 from interlace.core.profiles import load_profile
 from interlace.reproduction.pipeline import stages
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PAPER = project_root() / "nbs" / "paper"
 
 
@@ -31,13 +34,13 @@ def is_shown(stage, values):
 
 
 def executed(path, notebook):
-    "The executed notebook of the first stage with the parameters that a notebook shows, or None"
+    "The executed notebook of the first stage with the parameters that a notebook shows"
     name, values = f"{path.parent.name}/{path.stem}", shown(notebook)
     for profile in ("nano", "smollm2", "smoke"):
         for stage in stages(load_profile(profile)):
             if stage.notebook == name and is_shown(stage, values):
                 return project_root() / "runs" / profile / "notebooks" / f"{stage.name}.ipynb"
-    return None
+    return project_root() / "runs" / "bench" / path.name  # run by a command of its own
 
 
 def copy_outputs(notebook, run):
@@ -45,7 +48,9 @@ def copy_outputs(notebook, run):
     of = {c["id"]: c.outputs for c in run.cells if c.cell_type == "code"}
     for cell in notebook.cells:
         if cell.cell_type == "code" and cell["id"] in of:
-            cell.outputs = [o for o in of[cell["id"]] if o.get("name") != "stderr"]
+            shown = [o for o in of[cell["id"]] if o.get("name") != "stderr"]
+            # a progress bar is of no use without its kernel
+            cell.outputs = [o for o in shown if WIDGET not in o.get("data", {})]
             for output in cell.outputs:
                 if "execution_count" in output:
                     output["execution_count"] = None
@@ -55,13 +60,13 @@ def main():
     for path in sorted(PAPER.glob("*/*.ipynb")):
         notebook = nbformat.read(path, 4)
         source = executed(path, notebook)
-        if source is None:
-            continue  # run by a command of its own
         if not source.is_file():
             print(f"{path.name}: {source.relative_to(project_root())} is not there")
             continue
         copy_outputs(notebook, nbformat.read(source, 4))
-        nbformat.write(notebook, path)
+        # as JupyterLab, configured as `make lab` does, would save it
+        content = json.loads(nbformat.writes(notebook))
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
