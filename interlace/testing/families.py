@@ -6,16 +6,19 @@
 # (A longer docstring would enter the package's own, where nbdev lists such modules.)
 
 import copy
+import functools
 import inspect
 import json
 import multiprocessing
 import os
 import random
 import re
+import resource
 import signal
+import sys
 import tempfile
-import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import torch
@@ -24,11 +27,13 @@ from transformers import PreTrainedConfig
 from transformers.models.auto import configuration_auto, modeling_auto
 
 from interlace.core.errors import BadInput
+from interlace.core.machine import cores
 from interlace.method.decoder import find_decoder
 from interlace.method.selection import Plan
 from interlace.method.surgery import prune
 
 LAYERS, WIDTH, HEADS, VOCABULARY = 12, 64, 4, 512
+MEMORY = 16 << 30  # bytes of address space for each class
 MAPPINGS = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES")
 # names of configuration fields, by what they hold
 HEAD_COUNTS = {
@@ -373,15 +378,46 @@ def check_class(
         out.verdict = "right" if out.off < 1e-3 else "wrong"
     except Exception as e:
         out.verdict, out.reason = "broken", f"{type(e).__name__}: {' '.join(str(e).split())[:160]}"
+        if not _reloads_whole(name):
+            out.verdict = "not buildable"
     return out
+
+
+def _reloads_whole(name):
+    "Whether the tiny model of a class loads again before anything was pruned"
+    try:
+        _reloaded(tiny_model(name))
+    except Exception:
+        return False
+    return True
 
 
 def _child(pipe, name, seed, limit):
     "One class in a process of its own: some crash, some never end"
     signal.alarm(limit)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, until the process ends
+    # some classes stay large whatever their sizes; those fail instead of filling the memory
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     torch.set_num_threads(1)
     pipe.send(json.dumps(asdict(check_class(name, seed))))
+
+
+def _in_a_process(name, seed, limit):
+    "The `Outcome` of a class that is checked in a process of its own"
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(there, name, seed, limit))
+    process.start()
+    there.close()
+    try:
+        found = here.poll(limit + 10) and here.recv()
+    except EOFError:
+        found = None
+    process.join(1)
+    process.kill()
+    if found:
+        return Outcome(**json.loads(found))
+    return Outcome(name, reason=f"ended without a result, or took over {limit} s")
 
 
 def sweep(
@@ -389,22 +425,7 @@ def sweep(
     seed: int = 0,  # of the plans
     limit: int = 120,  # seconds per class
 ):
-    "Yield the `Outcome` of each class; each runs in a process of its own"
-    context = multiprocessing.get_context("fork")
-    for name in names or sorted(model_classes()):
-        here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(there, name, seed, limit))
-        process.start()
-        there.close()
-        end = time.monotonic() + limit + 10
-        try:
-            found = here.poll(max(0, end - time.monotonic())) and here.recv()
-        except EOFError:
-            found = None
-        process.join(1)
-        process.kill()
-        yield (
-            Outcome(**json.loads(found))
-            if found
-            else Outcome(name, "broken", reason=f"ended without a result, or took over {limit} s")
-        )
+    "Yield the `Outcome` of each class; each runs in a process of its own, one per core at a time"
+    with ThreadPoolExecutor(cores()) as pool:
+        check = functools.partial(_in_a_process, seed=seed, limit=limit)
+        yield from pool.map(check, names or sorted(model_classes()))
