@@ -999,6 +999,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'interlace.method.surgery._unlike_skipping': ( 'method/surgery.html#_unlike_skipping',
                                                                                          'interlace/method/surgery.py'),
                                           'interlace.method.surgery._value': ('method/surgery.html#_value', 'interlace/method/surgery.py'),
+                                          'interlace.method.surgery._wrapping': ( 'method/surgery.html#_wrapping',
+                                                                                  'interlace/method/surgery.py'),
                                           'interlace.method.surgery.freeze_for': ( 'method/surgery.html#freeze_for',
                                                                                    'interlace/method/surgery.py'),
                                           'interlace.method.surgery.prune': ('method/surgery.html#prune', 'interlace/method/surgery.py'),

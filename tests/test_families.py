@@ -193,3 +193,17 @@ def test_two_of_four_reaches_what_it_claims():
     with pytest.raises(BadInput, match="experts.*outside its linear modules"):
         prune_2_4(model, [text_inputs()], "magnitude", progress=False)
     assert not any((p == 0).float().mean() > 0.1 for p in find_decoder(model).layers.parameters())
+
+
+@pytest.mark.parametrize(
+    "wrap, said",
+    [
+        (torch.compile, "it is compiled; prune the model inside"),
+        (lambda m: setattr(m, "peft_config", dict(default=1)) or m, "adapter; merge it"),
+    ],
+)
+def test_what_has_to_come_off_first_is_said(wrap, said):
+    model = wrap(tiny_model("LlamaForCausalLM"))
+    with pytest.raises(BadInput, match=said):
+        prune(model, PLAN)
+    assert len(find_decoder(model)) == LAYERS

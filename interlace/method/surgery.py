@@ -273,10 +273,21 @@ def _orphan(config, plan):
                 return f"layer {i} uses what layer {source} computes ({name}); keep layer {source}"
     return None
 
+# %% ../../nbs/method/04_surgery.ipynb #4e7a90c1
+def _wrapping(model):
+    "What has to come off a model before it is pruned, as words, or None"
+    if hasattr(model, "_orig_mod"):
+        return "it is compiled; prune the model inside (_orig_mod) and compile it afterwards"
+    if getattr(model, "peft_config", None):
+        return "it carries an adapter; merge it into the weights first (merge_and_unload)"
+    return None
+
 # %% ../../nbs/method/04_surgery.ipynb #e53937fe
 def _refusal(model, decoder, plan):
     "The reason why this plan cannot prune this model, or None"
     config, L = decoder.config, len(decoder)
+    if wrapped := _wrapping(model):
+        return wrapped
     if plan.n_layers != L:
         return (
             f"the plan is for {plan.n_layers} layers and this decoder has {L}; make a plan from"
