@@ -103,6 +103,14 @@ def decoder_mark(
         ]
     )
 
+# %% ../../nbs/method/01_decoder.ipynb #bb60e2d7
+def entering(
+    args: tuple,  # positional arguments of a layer's forward pass
+    kwargs: dict,  # its keyword arguments
+):
+    "What enters a layer: its first argument, however the model passes it"
+    return args[0] if args else kwargs["hidden_states"]
+
 # %% ../../nbs/method/01_decoder.ipynb #93d0f7b4
 def _active(decoder, state):
     "The hidden state `B T D` among what enters or leaves a layer"
@@ -128,7 +136,7 @@ def layer_inputs(
 
     def entrance(i):
         def hook(module, args, kwargs):
-            see(i, _active(decoder, args[0] if args else kwargs["hidden_states"]).detach())
+            see(i, _active(decoder, entering(args, kwargs)).detach())
 
         return hook
 

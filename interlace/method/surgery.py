@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..core.errors import BadInput
-from .decoder import find_decoder, places
+from .decoder import entering, find_decoder, places
 from .selection import Plan
 
 # %% ../../nbs/method/04_surgery.ipynb #0d5b8c1e
@@ -375,11 +375,13 @@ def _cut(model, decoder, plan, around=()):
 
 # %% ../../nbs/method/04_surgery.ipynb #6f09d8ab
 @contextlib.contextmanager
-def _skipping(layers):
+def skipping(
+    layers: list,  # decoder layers
+):
     "Within the block, these layers pass on what enters them"
 
     def pass_on(module, args, kwargs, out):
-        entered = args[0] if args else kwargs["hidden_states"]
+        entered = entering(args, kwargs)
         return (entered, *out[1:]) if isinstance(out, tuple) else entered
 
     hooks = [layer.register_forward_hook(pass_on, with_kwargs=True) for layer in layers]
@@ -491,7 +493,7 @@ def prune(
         raise BadInput(f"{kind}: {e}") from e
     skipped, cached = None, False
     if not any(p.is_meta for p in model.parameters()):
-        with _skipping([decoder.layers[i] for i in plan.drop]):
+        with skipping([decoder.layers[i] for i in plan.drop]):
             skipped = _tried(_answers, model)
         cached = _agree(_tried(_answers, model), _tried(_answers, model, cached=True), torch.float)
     undo = _cut(model, decoder, plan, around)

@@ -30,7 +30,7 @@ from interlace.core.errors import BadInput
 from interlace.core.machine import cores
 from interlace.method.decoder import find_decoder
 from interlace.method.selection import Plan
-from interlace.method.surgery import prune
+from interlace.method.surgery import prune, skipping
 
 LAYERS, WIDTH, HEADS, VOCABULARY = 12, 64, 4, 512
 MEMORY = 16 << 30  # bytes of address space for each class
@@ -311,18 +311,9 @@ def random_plan(
 
 def skipped(model, plan, inputs):
     "What the whole model says when the dropped layers pass on what enters them"
-
-    def pass_on(module, args, kwargs, out):
-        entered = args[0] if args else kwargs["hidden_states"]
-        return (entered, *out[1:]) if isinstance(out, tuple) else entered
-
     layers = find_decoder(model).layers
-    hooks = [layers[i].register_forward_hook(pass_on, with_kwargs=True) for i in plan.drop]
-    try:
+    with skipping([layers[i] for i in plan.drop]):
         return logits(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @dataclass
@@ -344,6 +335,11 @@ def _reloaded(model):
         return type(model).from_pretrained(folder, attn_implementation=how).eval()
 
 
+def _reason(error):
+    "An error in one line"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
 def check_class(
     name: str,  # a class name, from `model_classes`
     seed: int = 0,  # of the plan
@@ -355,7 +351,7 @@ def check_class(
         asked = [text_inputs()]
         logits(model, asked[0])
     except Exception as e:
-        out.reason = f"{type(e).__name__}: {' '.join(str(e).split())[:160]}"
+        out.reason = _reason(e)
         return out
     try:
         depth = len(find_decoder(model))
@@ -371,15 +367,16 @@ def check_class(
     except BadInput as e:
         out.verdict, out.reason = "refused", str(e)
         return out
+    said = None
     try:
         said = [logits(model, inputs) for inputs in asked]
         again = _reloaded(model)
         out.off = max(map(distance, wanted + said, said + [logits(again, i) for i in asked]))
         out.verdict = "right" if out.off < 1e-3 else "wrong"
     except Exception as e:
-        out.verdict, out.reason = "broken", f"{type(e).__name__}: {' '.join(str(e).split())[:160]}"
-        if not _reloads_whole(name):
-            out.verdict = "not buildable"
+        # a pruned model that runs cannot be blamed for a class that never reloads
+        excused = said is not None and not _reloads_whole(name)
+        out.verdict, out.reason = "not buildable" if excused else "broken", _reason(e)
     return out
 
 
@@ -417,7 +414,7 @@ def _in_a_process(name, seed, limit):
     process.kill()
     if found:
         return Outcome(**json.loads(found))
-    return Outcome(name, reason=f"ended without a result, or took over {limit} s")
+    return Outcome(name, "broken", reason=f"ended without a result, or took over {limit} s")
 
 
 def sweep(
