@@ -13,6 +13,7 @@ from interlace.core.profiles import load_profile
 from interlace.reproduction.pipeline import stages
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+RUNS = {profile: stages(load_profile(profile)) for profile in ("nano", "smollm2", "smoke")}
 PAPER = project_root() / "nbs" / "paper"
 
 
@@ -36,8 +37,8 @@ def is_shown(stage, values):
 def executed(path, notebook):
     "The executed notebook of the first stage with the parameters that a notebook shows"
     name, values = f"{path.parent.name}/{path.stem}", shown(notebook)
-    for profile in ("nano", "smollm2", "smoke"):
-        for stage in stages(load_profile(profile)):
+    for profile, matrix in RUNS.items():
+        for stage in matrix:
             if stage.notebook == name and is_shown(stage, values):
                 return project_root() / "runs" / profile / "notebooks" / f"{stage.name}.ipynb"
     return project_root() / "runs" / "bench" / path.name  # run by a command of its own

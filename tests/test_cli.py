@@ -117,6 +117,10 @@ def test_plan_prune_finetune_evaluate(work):
     assert stored in (work / "report.html").read_text()
     one = ("report", work / "tuned", "--before", work / "record.json", "--out", work / "no.html")
     refused(*one, why="--before and --after belong together")
+    two = ("--before", work / "tuned" / "evaluation.json", "--after", work / "record.json")
+    refused("report", work / "tuned", *two, "--out", work / "no.html", why="same questions")
+    refused("report", "nano", *two, "--out", work / "no.html", why="for a model folder only")
+    assert not (work / "no.html").exists()
     ok(
         "evaluate",
         "--model",

@@ -420,6 +420,15 @@ def _store_evaluation(folder, evaluation):
     record = {k: v for k, v in evaluation.items() if k != "answers"}
     write_json(folder / "evaluation.json", record | dict(model=folder.resolve().name))
 
+# %% ../../nbs/models/02_publication.ipynb #a90c5e72
+def folder_records(
+    folder: Path,  # a folder made by `publish` or `publish_trained`
+) -> tuple:  # `interlace.json`, and the records of 'training' and 'evaluation' that are there
+    "Read the records of a published folder; any other folder raises a `BadInput`"
+    files = {kind: folder / f"{kind}.json" for kind in ("training", "evaluation")}
+    records = {kind: read_json(file) for kind, file in files.items() if file.is_file()}
+    return _read_pruning(folder), records
+
 # %% ../../nbs/models/02_publication.ipynb #73126544
 def write_card(
     folder: str | Path,  # a folder made by `publish` or `publish_trained`
@@ -434,8 +443,7 @@ def write_card(
     made = _read_pruning(folder)
     if evaluation is not None:
         _store_evaluation(folder, evaluation)
-    files = {kind: folder / f"{kind}.json" for kind in ("training", "evaluation")}
-    records = {kind: read_json(file) for kind, file in files.items() if file.is_file()}
+    _, records = folder_records(folder)
     card = model_card(made, folder.resolve().name, **records)
     with finished(folder / "README.md") as part:
         part.write_text(card)

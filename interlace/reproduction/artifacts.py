@@ -403,7 +403,8 @@ def locate_records(
     profile = PurePosixPath(files[0]).parts[1]
     archive = root / "tables" / profile / PUBLISHED
     if archive.is_file():
-        paths = {f: _unpack(archive) / f for f in files}
+        folder = _unpack(archive)
+        paths = {f: folder / f for f in files}
         if all(path.is_file() for path in paths.values()):
             print(f"taken from {archive.relative_to(root)}: {missing[0]} was not made here")
             return paths

@@ -21,6 +21,7 @@ from ..evaluation.metrics import pm
 from ..evaluation.uncertainty import difference, figures, shown, with_intervals
 from ..method.selection import Plan
 from ..method.similarity import LayerScores
+from ..models.publication import folder_records
 from .artifacts import WIDTH, figure_style, similarity_axis, strip
 
 # %% ../../nbs/reproduction/07_report.ipynb #c85f20ab
@@ -29,8 +30,7 @@ class Section:
     "One part of a report"
 
     title: str
-    text: list = field(default_factory=list)  # paragraphs
-    image: str = ""  # a PNG file, base64
+    image: bytes = b""  # a PNG file
     alt: str = ""  # what the image shows
     caption: str = ""  # below the image, or the table
     rows: list = field(default_factory=list)  # of cells; the first row holds the headings
@@ -44,6 +44,7 @@ def _page(title, opening, sections):
         autoescape=True,
         trim_blocks=True,
     )
+    environment.filters["base64"] = lambda image: base64.b64encode(image).decode()
     values = dict(title=title, opening=opening, sections=sections)
     return environment.get_template("report.html").render(values)
 
@@ -64,11 +65,6 @@ def _stored(profile):
     return sorted(found, key=lambda pair: order.get(pair[1]["name"], len(order)))
 
 # %% ../../nbs/reproduction/07_report.ipynb #a1c4e69f
-def _encoded(file):
-    "The content of a file, base64"
-    return base64.b64encode(Path(file).read_bytes()).decode()
-
-
 def _rows_of(file):
     "The cells of a Markdown table"
     lines = [line for line in Path(file).read_text().splitlines() if line.startswith("|")]
@@ -80,7 +76,7 @@ def _artifact_section(path, record):
     "The section of a stored figure or table"
     section = Section(record["name"].capitalize(), caption=record["caption"])
     if record["kind"] == "figure":
-        section.image, section.alt = _encoded(path.with_suffix(".png")), record["name"]
+        section.image, section.alt = path.with_suffix(".png").read_bytes(), record["name"]
     else:
         section.rows = _rows_of(path.with_suffix(".md"))
     return section
@@ -88,13 +84,13 @@ def _artifact_section(path, record):
 # %% ../../nbs/reproduction/07_report.ipynb #06d9f3b2
 def _provenance_section(records):
     "Where each artefact comes from"
-    rows = [["artefact", "commit", "made", "inputs"]]
+    rows = [["artefact", "commit", "device", "inputs"]]
     for record in records:
         made = record["provenance"]
         files = [f"{name} ({mark})" for name, mark in record["inputs"].items()]
         shown_files = files if len(files) < 4 else [*files[:2], f"and {len(files) - 2} more"]
         commit = str(made.get("commit") or "unknown")[:12]
-        rows.append([record["name"], commit, str(made.get("time", "")), ", ".join(shown_files)])
+        rows.append([record["name"], commit, made["device"], ", ".join(shown_files)])
     return Section(
         "Provenance", rows=rows, caption="Fingerprints are hashes of the files' content."
     )
@@ -108,7 +104,7 @@ def report_run(
     if not found:
         raise BadInput(
             f"figures/{profile}, tables/{profile}: no results there; make them with: interlace"
-            f" reproduce --profile {profile}"
+            f" reproduce --profile {profile}; or give a folder that interlace prune wrote"
         )
     sections = [_artifact_section(path, record) for path, record in found]
     sections.append(_provenance_section([record for _, record in found]))
@@ -119,11 +115,11 @@ def report_run(
 
 # %% ../../nbs/reproduction/07_report.ipynb #b6c81f4d
 def _drawn(fig):
-    "A figure as a PNG file, base64"
+    "A figure as a PNG file"
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     plt.close(fig)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 # %% ../../nbs/reproduction/07_report.ipynb #c7f24e98
 def _plan_section(made):
@@ -185,6 +181,15 @@ def _stored_scores_section(evaluation):
 # %% ../../nbs/reproduction/07_report.ipynb #f3b8d207
 def _compared_scores_section(before, after):
     "Scores before and after with 95% intervals, and their paired difference"
+    asked = [
+        {name: (b["n"], bool(r.get("answers"))) for name, b in r["benchmarks"].items()}
+        for r in (before, after)
+    ]
+    if asked[0] != asked[1] or not all(answers for _, answers in asked[1].values()):
+        raise BadInput(
+            "the two records do not hold answers to the same questions; evaluate both models on the"
+            " same benchmarks with interlace evaluate --out"
+        )
     then, now = with_intervals([before]), with_intervals([after])
     drawn = figures([after]), figures([before])
     rows = [["benchmark", "before", "after", "difference", "n"]]
@@ -205,16 +210,8 @@ def report_model(
 
     Raises `BadInput` if the folder has none, or if two records answered different questions.
     """
-    from interlace.models.publication import pruning_record
-
     folder = Path(folder)
-    made = pruning_record(str(folder))
-    if made is None:
-        raise BadInput(
-            f"{folder}: no interlace.json there; give a folder that interlace prune wrote"
-        )
-    files = {kind: folder / f"{kind}.json" for kind in ("training", "evaluation")}
-    records = {kind: read_json(file) for kind, file in files.items() if file.is_file()}
+    made, records = folder_records(folder)
     sections = [_plan_section(made)]
     if made.get("scores"):
         sections.append(_similarity_section(made))
@@ -238,6 +235,8 @@ def write_report(
 ) -> Path:  # the file
     "Write a report; raises `BadInput` if there is nothing to report on"
     is_model = (Path(what) / "interlace.json").is_file()
+    if compared and not is_model:
+        raise BadInput(f"{what}: two records are compared for a model folder only")
     page = report_model(what, compared) if is_model else report_run(what)
     with finished(out) as part:
         part.write_text(page)
