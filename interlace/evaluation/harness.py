@@ -41,6 +41,7 @@ from interlace.evaluation.metrics import (
     summary,
     yes_no_table,
 )
+from ..models.decoding import attention_for_decoding, cache_for_decoding
 from ..nano.benchmarks import BENCHMARKS, write_nano_benchmarks
 from ..nano.samples import COT, final_answer
 
@@ -157,7 +158,8 @@ def _generate(
     if temperature:
         sampling["temperature"] = temperature
     limit = max_new_tokens or settings.get("max_new_tokens", 16)
-    out = model.generate(**inputs, max_new_tokens=limit, num_beams=1, **sampling)
+    how = sampling | cache_for_decoding(model)
+    out = model.generate(**inputs, max_new_tokens=limit, num_beams=1, **how)
     tokenizer = getattr(processor, "tokenizer", processor)
     new = out[:, inputs["input_ids"].shape[1] :]
     answers = tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -203,11 +205,14 @@ def in_memory(
             batches = _batches(requests, tokens, batch_size)
             answers = [None] * len(requests)
             quiet = not progress or rank_and_world_size()[0] > 0
-            for batch in tqdm(batches, desc="evaluating", disable=quiet):
-                prompts, settings = [prompt(i) for i in batch], requests[batch[0]].args[2]
-                given = _generate(model, processor, prompts, settings, max_new_tokens, temperature)
-                for i, answer in zip(batch, given, strict=True):
-                    answers[i] = answer
+            with attention_for_decoding(model):
+                for batch in tqdm(batches, desc="evaluating", disable=quiet):
+                    prompts, settings = [prompt(i) for i in batch], requests[batch[0]].args[2]
+                    given = _generate(
+                        model, processor, prompts, settings, max_new_tokens, temperature
+                    )
+                    for i, answer in zip(batch, given, strict=True):
+                        answers[i] = answer
             return answers
 
     return InMemory()

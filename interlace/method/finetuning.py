@@ -28,7 +28,6 @@ from accelerate.utils import DistributedType
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.loss.loss_utils import ForCausalLMLoss
 
 from ..core.distributed import all_gather_objects, max_across_ranks, rank_and_world_size
 from ..core.errors import BadInput
@@ -127,6 +126,43 @@ class _Bar(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
 
+# %% ../../nbs/method/05_finetuning.ipynb #1abe1002
+def _labelled(labels):
+    "Return which positions (`B T`) predict a token of an answer"
+    wanted = torch.zeros_like(labels, dtype=torch.bool)
+    wanted[:, :-1] = labels[:, 1:] != IGNORE
+    return wanted
+
+# %% ../../nbs/method/05_finetuning.ipynb #1abe1003
+@contextlib.contextmanager
+def _logits_where_labelled(model, labels):
+    "Inside the block, the model's logits are those of the `n` labelled positions (`1 n V`)"
+    wanted = _labelled(labels)
+
+    def keep(head, inputs):
+        return inputs[0][wanted.to(inputs[0].device)][None], *inputs[1:]
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+# %% ../../nbs/method/05_finetuning.ipynb #1abe1004
+def _token_mean(outputs, labels, num_items_in_batch=None):
+    """Next-token cross-entropy: the sum, divided by the number of answer tokens in the whole step
+
+    The logits are those of all positions, or of the labelled ones only.
+    """
+    logits, wanted = outputs.logits, _labelled(labels)
+    if logits.shape[:2] == labels.shape:
+        logits = logits[wanted]
+    targets = labels[:, 1:][wanted[:, :-1]].to(logits.device)
+    loss = torch.nn.functional.cross_entropy(
+        logits.view(len(targets), -1).float(), targets, reduction="sum"
+    )
+    return loss / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
+
 # %% ../../nbs/method/05_finetuning.ipynb #17be8d03
 class _Parts:
     "Collates a step's samples, sorted by their number of tokens, into several padded batches"
@@ -146,7 +182,14 @@ class _Parts:
 
 # %% ../../nbs/method/05_finetuning.ipynb #8fa1c6e9
 class _PartsTrainer(Trainer):
-    "Trainer that accepts batches in parts and stops when the loss is no longer finite"
+    """Trainer that accepts batches in parts and computes logits only where they count
+
+    It stops when the loss is no longer finite.
+    """
+
+    def compute_loss(self, model, inputs, **settings):
+        with _logits_where_labelled(self.model, inputs["labels"]):
+            return super().compute_loss(model, inputs, **settings)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         step = super().training_step
@@ -300,11 +343,6 @@ def _without_blanks(batch, samples):
             batch["labels"][i] = IGNORE
     return batch
 
-# %% ../../nbs/method/05_finetuning.ipynb #ee3d5d02
-def _token_mean(outputs, labels, num_items_in_batch=None):
-    "Next-token cross-entropy: the sum, divided by the number of answer tokens in the whole step"
-    return ForCausalLMLoss(outputs.logits, labels, outputs.logits.shape[-1], num_items_in_batch)
-
 # %% ../../nbs/method/05_finetuning.ipynb #c0965e05
 def _sharding(processes):
     "How accelerate shards the model: None (each process holds all of it), 'fsdp2' or 'zero3'"
@@ -454,9 +492,7 @@ def _trainer(model, dataset, collator, arguments, config, callbacks):
         args=arguments,
         train_dataset=_Samples(dataset, total),
         data_collator=collator if one_batch else _Parts(collator, config.parts, _without_blanks),
-        compute_loss_func=(
-            _token_mean if processes * config.accumulation * config.parts > 1 else None
-        ),
+        compute_loss_func=_token_mean,
         callbacks=callbacks,
         optimizers=(config.optimizer(model) if config.optimizer else None, None),
     )
@@ -683,7 +719,8 @@ def held_out_loss(
             for n, v in collator([samples[int(i)] for i in order[k : k + batch_size]]).items()
         }
         labels = batch.pop("labels")
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+        precision = torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16)
+        with precision, _logits_where_labelled(model, labels):
             outputs = model(**batch, use_cache=False)
         loss += float(_token_mean(outputs, labels, 1))
         tokens += int((labels[:, 1:] != IGNORE).sum())

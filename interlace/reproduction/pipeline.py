@@ -470,6 +470,7 @@ def _evaluate_stage(at, model, v):
     parameters = at.as_shown() | at.take(*ANSWERING)
     parameters |= dict(
         dtype=at.settings["eval_dtype"],
+        attention=at.settings["eval_attention"],
         model=model,
         variant=v.name,
         method=v.method,
