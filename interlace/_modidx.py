@@ -545,6 +545,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'interlace/evaluation/harness.py'),
                                               'interlace.evaluation.harness._response': ( 'evaluation/harness.html#_response',
                                                                                           'interlace/evaluation/harness.py'),
+                                              'interlace.evaluation.harness._take': ( 'evaluation/harness.html#_take',
+                                                                                      'interlace/evaluation/harness.py'),
                                               'interlace.evaluation.harness._without_image': ( 'evaluation/harness.html#_without_image',
                                                                                                'interlace/evaluation/harness.py'),
                                               'interlace.evaluation.harness._yes_or_no': ( 'evaluation/harness.html#_yes_or_no',

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from interlace.core.errors import BadInput
 from interlace.core.files import read_json
 from interlace.evaluation.harness import evaluate, in_memory
 from interlace.evaluation.metrics import (
@@ -176,6 +177,39 @@ def test_in_a_batch_or_alone_the_same_answers(nano):
     assert said[0] == said[1] == said[2] and all(
         r["benchmarks"][n]["n"] == 5 for r in records for n in BENCHMARKS
     )
+
+
+def test_the_first_questions_of_a_folder_are_asked_with_all_their_rotations(nano, tmp_path):
+    from interlace.nano.benchmarks import write_nano_benchmarks
+
+    names = ["MMBench", "POPE"]
+    write_nano_benchmarks(tmp_path, 5, names)
+    some, every = (
+        evaluate(*nano, names, tmp_path, questions=n, batch_size=32, progress=False)
+        for n in (2, None)
+    )
+    assert [len(every["answers"][n]) for n in names] == [20, 5]
+    for name, rows in zip(names, (8, 2), strict=True):
+        assert some["answers"][name] == every["answers"][name][:rows]
+        assert some["benchmarks"][name]["n"] == 2
+    with pytest.raises(BadInput, match="questions 0: each benchmark needs at least 1"):
+        evaluate(*nano, names, tmp_path, questions=0, progress=False)
+
+
+def test_fast_decoding_gives_the_answers_of_plain_decoding(monkeypatch):
+    from interlace.evaluation import harness
+    from interlace.nano.benchmarks import BENCHMARKS
+
+    def answers(attention):
+        model = load_model("nano-l", "float32", attention)
+        how = dict(questions=3, batch_size=36, cot=True, progress=False)
+        record = evaluate(*model, list(BENCHMARKS), **how)
+        return [a["answer"] for n in BENCHMARKS for a in record["answers"][n]]
+
+    fast = answers("sdpa")
+    # an attention other than SDPA keeps its own kernel; the cache is the usual one, too
+    monkeypatch.setattr(harness, "cache_for_decoding", lambda model: {})
+    assert fast == answers("eager")
 
 
 def test_questions_with_different_settings_do_not_share_a_batch(nano, tmp_path):

@@ -335,6 +335,23 @@ def test_questions_without_end_are_refused():
     assert load_profile("smollm2")["questions"] == 0 and plan_run(load_profile("smollm2")).stages
 
 
+def test_real_benchmarks_are_asked_in_full_in_both_ways():
+    settings = load_profile("qwen3-vl-8b")
+    assert plan_run(settings, "H100").stages
+    with pytest.raises(BadInput, match="reasoning_questions 9: real benchmarks.*give 0"):
+        plan_run(settings | dict(reasoning_questions=9), "H100")
+
+
+def test_fewer_questions_are_reasoned_about_than_answered():
+    settings = load_profile("nano") | dict(questions=50, reasoning_questions=20)
+    rows = {
+        kind: {b: q.rows for b, q in benchmark_sizes(settings, kind).items()}
+        for kind in ("direct", "reasoned")
+    }
+    assert rows["direct"]["MMBench"] == 200 and rows["direct"]["POPE"] == 50
+    assert rows["reasoned"]["MMBench"] == 80 and rows["reasoned"]["POPE"] == 20
+
+
 @pytest.mark.parametrize("name", ["qwen3-vl-8b-lite", "qwen3-vl-4b-lite", "qwen3-vl-2b-lite"])
 def test_a_lite_run_takes_about_a_day(name):
     plan = plan_run(load_profile(name), "H100")

@@ -80,6 +80,7 @@ SETTINGS = {
     "benchmark_data": (str, _PLACE),
     "benchmarks": ([str], _ANY),
     "questions": (int, _NOT_BELOW),
+    "reasoning_questions": (int, _NOT_BELOW),
     "max_new_tokens": (int, _OVER),
     "reasoning_tokens": (int, _OVER),
     "temperature": (float, _NOT_BELOW),

@@ -232,8 +232,11 @@ def _images(doc, file):
     return [open_image(doc["image"], f"{file} question {doc.get('id', doc['question'])}")]
 
 # %% ../../nbs/evaluation/02_harness.ipynb #bf19025a
-def _parquet_task(name, path, metric, cot, max_new_tokens, remedy, reasoning=COT):
-    "Make an lmms-eval task of a parquet file; an unreadable file raises `BadInput` with `remedy`"
+def _parquet_task(name, path, metric, cot, max_new_tokens, remedy, reasoning=COT, **settings):
+    """Make an lmms-eval task of a parquet file; an unreadable file raises `BadInput` with `remedy`
+
+    `settings` are further settings of the task.
+    """
     lmms_eval = import_lmms_eval()
 
     def score(doc, responses):
@@ -252,10 +255,20 @@ def _parquet_task(name, path, metric, cot, max_new_tokens, remedy, reasoning=COT
         process_results=score,
         metric_list=[dict(metric="score", aggregation="mean", higher_is_better=True)],
         generation_kwargs=dict(max_new_tokens=max_new_tokens, do_sample=False, until=[]),
+        **settings,
     )
     advice = {Exception: "not a readable benchmark file ({cause:.160}); {remedy}"}
     with explain_errors(path, advice, remedy=remedy), quiet_datasets():
         return lmms_eval.api.task.ConfigurableMessagesTask(config=config)
+
+# %% ../../nbs/evaluation/02_harness.ipynb #7a4e0001
+def _take(questions):
+    "Return a function that leaves the first questions of a nano benchmark, with all rotations"
+
+    def first(docs):
+        return docs.select([i for i, number in enumerate(docs["group"]) if number < questions])
+
+    return first
 
 # %% ../../nbs/evaluation/02_harness.ipynb #dce70d76
 def nano_task(
@@ -263,6 +276,7 @@ def nano_task(
     path: str | Path,  # parquet file of the benchmark
     cot: bool = False,  # chain of thought: whether to ask for the reasoning first
     max_new_tokens: int = 24,  # maximum number of tokens of an answer
+    questions: int | None = None,  # number of questions, from the first on; by default all
 ):
     "Make an lmms-eval task of a nano benchmark; raises `BadInput` if there is no readable file"
     path, metric = Path(path), METRICS[BENCHMARKS[name].metric]
@@ -272,7 +286,8 @@ def nano_task(
             " correct the path"
         )
     remedy = "delete it and run the benchmarks stage again"
-    return _parquet_task(f"{name}-nano", path, metric, cot, max_new_tokens, remedy)
+    few = {} if questions is None else dict(process_docs=_take(questions))
+    return _parquet_task(f"{name}-nano", path, metric, cot, max_new_tokens, remedy, **few)
 
 # %% ../../nbs/evaluation/02_harness.ipynb #bbeb7e19
 class Exam(NamedTuple):
@@ -598,9 +613,11 @@ def _exam_entry(exam, samples, aggregate):
 # %% ../../nbs/evaluation/02_harness.ipynb #fe095fb2
 @dataclass(frozen=True)
 class EvaluationSettings:
-    "How `evaluate` asks; raises `BadInput` for a negative temperature"
+    "How `evaluate` asks; raises `BadInput` for values that cannot be"
 
-    questions: int = 200  # questions per nano benchmark, if they are generated
+    # questions per nano benchmark, from the first on; by default 200 where they are generated, and
+    # all of a folder's
+    questions: int | None = None
     batch_size: int = 16  # questions per batch
     # maximum number of tokens of an answer; by default 24, 96 with `cot`, an exam's own limit
     max_new_tokens: int | None = None
@@ -614,6 +631,8 @@ class EvaluationSettings:
     left_out: dict | None = None
 
     def __post_init__(self):
+        if self.questions is not None and self.questions < 1:
+            raise BadInput(f"questions {self.questions}: each benchmark needs at least 1")
         if self.temperature < 0:
             raise BadInput(f"temperature {self.temperature}: it must not be below 0")
 
@@ -731,9 +750,12 @@ def evaluate(
         nano, exams = _nano_and_exams(tasks, settings)
         import_lmms_eval()
         if folder is None and nano:
-            write_nano_benchmarks(folder := temporary, settings.questions, nano)
+            write_nano_benchmarks(folder := temporary, settings.questions or 200, nano)
         limit = settings.max_new_tokens or (96 if settings.cot else 24)
-        made = [nano_task(n, Path(folder) / f"{n}.parquet", settings.cot, limit) for n in nano]
+        made = [
+            nano_task(n, Path(folder) / f"{n}.parquet", settings.cot, limit, settings.questions)
+            for n in nano
+        ]
         made += [exam.task() for exam in exams.values()]
         judged = any(exam.judged for exam in exams.values())
         log = _ask(model, processor, made, settings, judged, temporary)

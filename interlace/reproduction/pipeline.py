@@ -238,6 +238,11 @@ def check_profile(
             f"{where}: questions 0 asks all of {endless[0]}, but nano benchmarks are generated"
             " without end; give a number"
         )
+    if settings["reasoning_questions"] and not nano:
+        raise BadInput(
+            f"{where}: reasoning_questions {settings['reasoning_questions']}: real benchmarks are"
+            " asked in full in both ways; give 0"
+        )
     if unasked := [d for d in settings["domains"] if d not in settings["benchmarks"]]:
         raise BadInput(
             f"{where}: domains {unasked[0]}: Table 4 has the score of that benchmark, and"
@@ -269,6 +274,7 @@ ANSWERING = (
     "benchmark_data",
     "eval_batch_size",
     "max_new_tokens",
+    "reasoning_questions",
     "reasoning_tokens",
     "temperature",
     "wanda_samples",

@@ -186,6 +186,7 @@ _NANO_PIXELS = {"HRBench4K": 128**2, "HRBench8K": 192**2, "V-Star": 128**2}
 
 def benchmark_sizes(
     settings: dict,  # from `load_profile`
+    kind: str = "direct",  # of the answers: 'direct' or 'reasoned'
 ) -> dict:  # benchmark -> `Questions`
     "Return the amount of data in each of a profile's benchmarks"
     names, n = settings["benchmarks"], settings["questions"]
@@ -193,7 +194,9 @@ def benchmark_sizes(
     nano = settings["benchmark_data"] == "nano"
     for b in names:
         if nano and b in BENCHMARKS:
-            rows = 4 * n if BENCHMARKS[b].circular else n  # once for each rotation of the options
+            asked = min(n, settings["reasoning_questions"] or n) if kind == "reasoned" else n
+            # once for each rotation of the options
+            rows = 4 * asked if BENCHMARKS[b].circular else asked
             found[b] = Questions(rows, _NANO_PIXELS.get(b, _NANO.picture_pixels), 30)
         elif not nano and b in QUESTIONS:
             found[b] = replace(QUESTIONS[b], rows=min(QUESTIONS[b].rows, n or math.inf))
@@ -536,7 +539,7 @@ def _answered_questions(job):
     for kind in job.variant.answers:
         limit = p["max_new_tokens" if kind == "direct" else "reasoning_tokens"]
         steps = limit if endless else min(limit, getattr(job.assume, f"{kind}_tokens"))
-        for q in benchmark_sizes(p).values():
+        for q in benchmark_sizes(p, kind).values():
             yield replace(q, limit=limit, steps=steps)
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #f64b0c29
