@@ -207,3 +207,57 @@ def test_what_has_to_come_off_first_is_said(wrap, said):
     with pytest.raises(BadInput, match=said):
         prune(model, PLAN)
     assert len(find_decoder(model)) == LAYERS
+
+
+@pytest.mark.parametrize("name", ["BartForCausalLM", "ProphetNetForCausalLM"])
+def test_a_decoder_that_was_half_of_a_model_has_its_own_depth(name):
+    "Its configuration counts the encoder's layers, too, under the usual name"
+    assert check_class(name, seed=2).verdict == "right"
+
+
+def test_an_image_is_asked_about_too(monkeypatch):
+    "Text does not show whether visual features enter as before"
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
+
+    add = Qwen3VLTextModel._deepstack_process
+
+    def scaled(self, states, places, features):
+        return add(self, states, places, features * len(self.layers))
+
+    monkeypatch.setattr(Qwen3VLTextModel, "_deepstack_process", scaled)
+    model = tiny_model("Qwen3VLForConditionalGeneration")
+    inputs = image_inputs(model)
+    before = logits(model, inputs)
+    with pytest.raises(BadInput, match="its answers about an image are not those"):
+        prune(model, plan(4, 7))
+    assert torch.equal(logits(model, inputs), before)
+
+
+def test_a_picture_that_takes_long_is_not_asked_about():
+    model = tiny_model("Qwen3VLForConditionalGeneration")
+    assert image_inputs(model) and image_inputs(model, most=1e5) is None
+
+
+def test_wrapped_and_offloaded_models_are_named(tmp_path):
+    from accelerate import disk_offload
+
+    model = tiny_model("LlamaForCausalLM")
+    with pytest.raises(BadInput, match="wraps a model, prune that one"):
+        prune(torch.nn.DataParallel(model), PLAN)
+    with pytest.raises(BadInput, match="on disk or offloaded; load it without"):
+        prune(disk_offload(model, tmp_path, execution_device="cpu"), PLAN)
+
+
+def test_weights_that_are_spread_over_processes_are_named():
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = tiny_model("LlamaForCausalLM")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(BadInput, match="spread over several processes; prune first"):
+            prune(model, PLAN)
+    finally:
+        distributed.destroy_process_group()

@@ -10,12 +10,14 @@ import contextlib
 import copy
 import warnings
 import weakref
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ..core.errors import BadInput
-from .decoder import entering, find_decoder, places
+from .asking import image_inputs, logits, short_text
+from .decoder import depth_name, entering, find_decoder, places
 from .selection import Plan
 
 # %% ../../nbs/method/04_surgery.ipynb #0d5b8c1e
@@ -56,7 +58,7 @@ def pruned_settings(
     plan: Plan,  # which layers to drop
 ) -> dict:
     "The fields of a text configuration that change when layers are dropped, with new values"
-    new = {"num_hidden_layers": len(plan.kept)}
+    new = {depth_name(config): len(plan.kept)}
     for name, value in config.to_dict().items():
         if isinstance(value, (list, tuple)) and value:
             new[name] = _pruned_list(name, value, plan)
@@ -280,7 +282,19 @@ def _wrapping(model):
         return "it is compiled; prune the model inside (_orig_mod) and compile it afterwards"
     if getattr(model, "peft_config", None):
         return "it carries an adapter; merge it into the weights first (merge_and_unload)"
+    if any(type(p).__name__ == "DTensor" for p in model.parameters()):
+        return "its weights are spread over several processes; prune first and shard afterwards"
+    if any(
+        p.is_meta and "_hf_hook" in vars(m) for m in model.modules() for p in m.parameters(False)
+    ):
+        return "some of its weights are on disk or offloaded; load it without offloading first"
     return None
+
+# %% ../../nbs/method/04_surgery.ipynb #0a5c1003
+def _deepstack(model):
+    "The layers of the vision tower whose features DeepStack adds to the decoder's first layers"
+    vision = getattr(model.config, "vision_config", None)
+    return getattr(vision, "deepstack_visual_indexes", None) or ()
 
 # %% ../../nbs/method/04_surgery.ipynb #e53937fe
 def _refusal(model, decoder, plan):
@@ -316,10 +330,7 @@ def _refusal(model, decoder, plan):
         )
         if shared:
             return f"layer {i} shares weights with another layer"
-    deep = (
-        getattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes", None)
-        or ()
-    )
+    deep = _deepstack(model)
     if len(plan.kept) < len(deep):
         return (
             f"{len(deep)} DeepStack features enter after the first {len(deep)} layers, and only"
@@ -355,7 +366,7 @@ def _config_changes(model, decoder, plan):
         for m in [model, *model.modules()]
         if (c := getattr(m, "config", None)) is not None
         and type(c) is type(decoder.config)
-        and c.num_hidden_layers == plan.n_layers
+        and getattr(c, depth_name(c), None) == plan.n_layers
     }
     configs[id(decoder.config)] = decoder.config
     changes = [(c, k, copy.copy(v)) for c in configs.values() for k, v in new.items()]
@@ -391,37 +402,6 @@ def skipping(
         for hook in hooks:
             hook.remove()
 
-# %% ../../nbs/method/04_surgery.ipynb #c2e75b10
-def _short_text(model):
-    "Token ids of a short text without special tokens, `1 T`"
-    configs = {id(c): c for c in (model.config, model.config.get_text_config(decoder=True))}
-    special = {
-        v
-        for c in configs.values()
-        for k, v in c.to_dict().items()
-        if k.endswith(("token_id", "token_index")) and isinstance(v, int)
-    }
-    words = min(model.get_input_embeddings().weight.shape[0], 300)
-    ids = [i for i in range(words // 4, words, max(1, words // 24)) if i not in special]
-    return torch.tensor([ids[:16]], device=model.device)
-
-# %% ../../nbs/method/04_surgery.ipynb #19f6ae3d
-def _answers(model, cached=False):
-    "The logits after each token of a short text; `cached`: the second half from the cache"
-    ids, was_training = _short_text(model), model.training
-    half = ids.shape[1] // 2
-    model.eval()
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if not cached:
-                return model(input_ids=ids, use_cache=False).logits.float()
-            first = model(input_ids=ids[:, :half], use_cache=True)
-            rest = model(input_ids=ids[:, half:], past_key_values=first.past_key_values)
-            return torch.cat([first.logits, rest.logits], 1).float()
-    finally:
-        model.train(was_training)
-
 # %% ../../nbs/method/04_surgery.ipynb #a7c41d92
 def _tried(ask, *args, **settings):
     "The result of a call, or None where the model cannot be asked"
@@ -438,6 +418,37 @@ def _agree(a, b, dtype):
     allowed = max(1e-4, 4 * torch.finfo(dtype).eps)
     return bool((a - b).abs().max() <= allowed * (1 + a.abs().max()))
 
+# %% ../../nbs/method/04_surgery.ipynb #0a5c1001
+@dataclass(frozen=True)
+class _Oracle:
+    "What the whole model says with the dropped layers skipped"
+
+    asked: list  # inputs: a text, and perhaps one with an image
+    skipped: list  # the logits after each
+    cached: bool  # whether the whole model answers the text with its cache as without
+
+# %% ../../nbs/method/04_surgery.ipynb #0a5c1002
+_MOST = 5e11  # multiplications: on a CPU, a picture that needs more in one pass is not asked about
+
+
+def _ask_whole(model, decoder, plan):
+    "Return what the whole model says with layers skipped; None: its weights are not here"
+    if any(p.is_meta for p in model.parameters()):
+        return None
+    text = _tried(short_text, model)
+    skipped_layers = skipping([decoder.layers[i] for i in plan.drop])
+    if text is None:
+        return None
+    asked, most = [text], _MOST if model.device.type == "cpu" else float("inf")
+    if plan.drop and min(plan.drop) >= len(_deepstack(model)):
+        asked += [picture] if (picture := image_inputs(model, most)) else []
+    with skipped_layers:
+        skipped = [_tried(logits, model, inputs) for inputs in asked]
+    if skipped[0] is None:
+        return None
+    plain, cached = (_tried(logits, model, text, cached) for cached in (False, True))
+    return _Oracle(asked, skipped, _agree(plain, cached, torch.float))
+
 # %% ../../nbs/method/04_surgery.ipynb #2ad9036c
 def _reloaded(model):
     "The model that a saved copy would load as: built from the configuration, with shared weights"
@@ -451,27 +462,28 @@ def _reloaded(model):
     return again
 
 # %% ../../nbs/method/04_surgery.ipynb #b3f7c205
-def _unlike_skipping(model, skipped, cached_before):
-    """The reason why a pruned model is not the whole one with layers skipped, or None.
-
-    `skipped` are the answers with the layers skipped. `cached_before` says whether the whole model
-    answers with its cache as without.
-    """
-    try:
-        pruned = _answers(model)
-    except Exception as e:
-        return f"without these layers it does not run ({type(e).__name__}: {e})"
+def _unlike_skipping(model, oracle):
+    "The reason why a pruned model is not the whole one with layers skipped, or None"
     dtype = next(model.parameters()).dtype
-    if not _agree(skipped, pruned, dtype):
-        return (
-            "its answers are not those of the whole model with the dropped layers skipped; another"
-            " part reads what they compute, or counts layers; drop others"
-        )
-    if cached_before and not _agree(pruned, _tried(_answers, model, cached=True), dtype):
-        return "with its cache it would answer differently than without; drop others"
     on_one_device = len({p.device for p in model.parameters()}) == 1
-    if on_one_device and not _agree(pruned, _tried(_answers, _tried(_reloaded, model)), dtype):
-        return "a saved copy would answer differently; drop others"
+    again = _tried(_reloaded, model) if on_one_device else None
+    said = []
+    for inputs, skipped in zip(oracle.asked, oracle.skipped, strict=True):
+        try:
+            said.append(logits(model, inputs))
+        except Exception as e:
+            return f"without these layers it does not run ({type(e).__name__}: {e})"
+        about = " about an image" if "pixel_values" in inputs else ""
+        if not _agree(skipped, said[-1], dtype):
+            return (
+                f"its answers{about} are not those of the whole model with the dropped layers"
+                " skipped; another part reads what they compute, or counts layers; drop others"
+            )
+        if on_one_device and not _agree(said[-1], _tried(logits, again, inputs), dtype):
+            return f"a saved copy would answer{about} differently; drop others"
+    cached = _tried(logits, model, oracle.asked[0], cached=True) if oracle.cached else said[0]
+    if not _agree(said[0], cached, dtype):
+        return "with its cache it would answer differently than without; drop others"
     return None
 
 # %% ../../nbs/method/04_surgery.ipynb #274e9019
@@ -491,13 +503,9 @@ def prune(
         around = _around(model, decoder, plan)
     except BadInput as e:
         raise BadInput(f"{kind}: {e}") from e
-    skipped, cached = None, False
-    if not any(p.is_meta for p in model.parameters()):
-        with skipping([decoder.layers[i] for i in plan.drop]):
-            skipped = _tried(_answers, model)
-        cached = _agree(_tried(_answers, model), _tried(_answers, model, cached=True), torch.float)
+    oracle = _ask_whole(model, decoder, plan)
     undo = _cut(model, decoder, plan, around)
-    if skipped is not None and (reason := _unlike_skipping(model, skipped, cached)):
+    if oracle and (reason := _unlike_skipping(model, oracle)):
         undo()
         raise BadInput(f"{kind}: {reason}")
     return model

@@ -7,7 +7,6 @@
 
 import copy
 import functools
-import inspect
 import json
 import multiprocessing
 import os
@@ -28,6 +27,7 @@ from transformers.models.auto import configuration_auto, modeling_auto
 
 from interlace.core.errors import BadInput
 from interlace.core.machine import cores
+from interlace.method.asking import image_inputs, logits
 from interlace.method.decoder import find_decoder
 from interlace.method.selection import Plan
 from interlace.method.surgery import prune, skipping
@@ -220,70 +220,6 @@ def text_inputs() -> dict:  # `input_ids` and `attention_mask`, `1 24`
     "A short text"
     ids = torch.randint(3, 300, (1, 24), generator=torch.Generator().manual_seed(1))
     return dict(input_ids=ids, attention_mask=torch.ones_like(ids))
-
-
-def _picture_candidates(model):
-    "What classes take as an image: patches with their grid, one image, an image of one tile"
-    vision, draw = model.config.vision_config, torch.Generator().manual_seed(2)
-    size, patch = getattr(vision, "image_size", 32), getattr(vision, "patch_size", 8)
-    size, patch = (v if isinstance(v, int) else v[0] for v in (size, patch))
-    channels = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", None) or 3
-    steps = getattr(vision, "temporal_patch_size", 1)
-    flat = torch.randn(16, channels * steps * patch * patch, generator=draw)
-    image = torch.randn(1, 3, size, size, generator=draw)
-    yield dict(pixel_values=flat, image_grid_thw=torch.tensor([[1, 4, 4]]))
-    yield dict(pixel_values=image)
-    yield dict(pixel_values=image[None])
-    tiles = torch.randn(1, 2, 3, size, size, generator=draw)
-    yield dict(pixel_values=tiles, image_sizes=torch.tensor([[size, size]]))
-    yield dict(pixel_values=image[None], image_sizes=torch.tensor([[size, size]]))
-    yield dict(pixel_values=image, image_sizes=torch.tensor([[size, size]]))
-
-
-def _count_features(model, picture):
-    "The number of tokens that an image fills"
-    takes = inspect.signature(model.get_image_features).parameters
-    with torch.no_grad():
-        found = model.get_image_features(**{k: v for k, v in picture.items() if k in takes})
-    deep = getattr(found, "deepstack_features", None)
-    found = getattr(found, "pooler_output", found)
-    if found is None:  # all features enter the decoder's layers: pairs (layer, features)
-        found = deep[0][1]
-    parts = found if isinstance(found, (list, tuple)) else [found]
-    return sum(p.numel() for p in parts) // parts[0].shape[-1]
-
-
-def image_inputs(
-    model,  # of an image-text class
-) -> dict | None:  # None: none of the usual forms is what it takes
-    "A short text with an image, in the form that a class takes"
-    config = model.config
-    token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-    if token is None or not hasattr(config, "vision_config"):
-        return None
-    for picture in _picture_candidates(model):
-        try:
-            inputs = text_inputs()
-            ids = inputs["input_ids"]
-            n = _count_features(model, picture)
-            ids = torch.cat([ids[:, :5], torch.full((1, n), token), ids[:, 5:12]], 1)
-            inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids), **picture)
-            for kind in ("mm_token_type_ids", "token_type_ids"):
-                if kind in inspect.signature(model.forward).parameters:
-                    inputs[kind] = (ids == token).int()
-            said, blind = logits(model, inputs), dict(inputs)
-            blind["pixel_values"] = -blind["pixel_values"]
-            if not torch.equal(said, logits(model, blind)):  # it looks at the image
-                return inputs
-        except Exception:  # another form, then
-            continue
-    return None
-
-
-def logits(model, inputs):
-    "What a model says after each token"
-    with torch.no_grad():
-        return model(**inputs, use_cache=False).logits.float()
 
 
 def distance(a, b) -> float:  # 0: equal; off by more than 1e-3: something else
