@@ -40,7 +40,7 @@ SETTINGS = {
     "dtype": (str, _among("float32", "bfloat16", "float16")),
     "eval_dtype": (str, _among("float32", "bfloat16", "float16")),
     "attention": (str, _among("auto", "eager", "sdpa", "flash_attention_2")),
-    "eval_attention": (str, _among("auto", "eager", "sdpa", "flash_attention_2")),
+    "train_attention": (str, _among("auto", "eager", "sdpa", "flash_attention_2")),
     "data": (str, _DATA),
     "order": (str, _among("shuffle", "first")),
     "buffer": (int, _OVER),

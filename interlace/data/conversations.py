@@ -392,6 +392,15 @@ class Collator:
         extra = [self._extra_tokens(s, _name_sample(s, i)) for i, s in enumerate(samples)]
         return [n + more for n, more in zip(lengths, extra, strict=True)]
 
+    def by_length(
+        self,
+        samples,  # a sequence of dicts with `images` and `texts`
+    ) -> list:  # the same samples
+        "Samples sorted by their number of tokens, the shortest first; ties in their order"
+        samples = list(samples)
+        order = np.argsort(self.lengths(samples), kind="stable")
+        return [samples[i] for i in order]
+
     def _extra_tokens(self, sample, name):
         "The tokens of images that the text, with one token per image, does not have"
         images = sample["images"]

@@ -158,8 +158,9 @@ def _token_mean(outputs, labels, num_items_in_batch=None):
     if logits.shape[:2] == labels.shape:
         logits = logits[wanted]
     targets = labels[:, 1:][wanted[:, :-1]].to(logits.device)
+    # without any labelled token, as in a process that has only blanks, the loss is 0
     loss = torch.nn.functional.cross_entropy(
-        logits.view(len(targets), -1).float(), targets, reduction="sum"
+        logits.flatten(0, -2).float(), targets, reduction="sum"
     )
     return loss / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
 

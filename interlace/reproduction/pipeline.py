@@ -454,7 +454,15 @@ def _train_stage(at, model, v):
     together = at.take("processes", "accumulation") if plan else _as_many(at.settings)
     out = f"{at.variant(model, v.name, v.seed)}/model"
     parameters = at.take(*LOADING, *TRAINING) | together
-    parameters |= dict(model=model, variant=v.name, plan=plan, seed=v.seed, data=data, out=out)
+    parameters |= dict(
+        attention=at.settings["train_attention"],
+        model=model,
+        variant=v.name,
+        plan=plan,
+        seed=v.seed,
+        data=data,
+        out=out,
+    )
     inputs = [f"{data}/manifest.json", *at.weights(model), *filter(None, [plan])]
     # MiB, measured
     pruned, whole = (3900, 6600) if at.text else (3200, 4500)
@@ -476,7 +484,6 @@ def _evaluate_stage(at, model, v):
     parameters = at.as_shown() | at.take(*ANSWERING)
     parameters |= dict(
         dtype=at.settings["eval_dtype"],
-        attention=at.settings["eval_attention"],
         model=model,
         variant=v.name,
         method=v.method,

@@ -241,15 +241,8 @@ class _Job:
 
     @property
     def dtype(self):
-        return self._of_stage("dtype")
-
-    @property
-    def attention(self):
-        return self._of_stage("attention")
-
-    def _of_stage(self, name):
         evaluates = self.stage.notebook == "stages/evaluate"
-        return self.settings["eval_" * evaluates + name]
+        return self.settings["eval_dtype" if evaluates else "dtype"]
 
     @property
     def room(self):
@@ -381,7 +374,7 @@ def _benchmarks_cost(job):
 # %% ../../nbs/reproduction/06_run_plan.ipynb #ba6e94d3
 def _forward_memory(job, b):
     "Return the bytes of a forward pass, by kind"
-    passing = passing_bytes(job.sizes, b, job.dtype, job.attention)
+    passing = passing_bytes(job.sizes, b, job.dtype, job.settings["attention"])
     return dict(weights=BYTES[job.dtype] * job.sizes.parameters, activations=passing)
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #3f41126e
@@ -462,7 +455,7 @@ def _tuning(job):
         first=job.assume.first,
         dtype=p["dtype"],
         bfloat16=p["bfloat16"],
-        attention=p["attention"],
+        attention=p["train_attention"],
         checkpointing=p["gradient_checkpointing"],
         accumulation=q["accumulation"],
         processes=q["processes"],
@@ -605,7 +598,7 @@ def _wanda_memory(job):
     states = b.tokens * 3 * s.hidden * e  # input and output of a layer
     visual = s.vision_hidden + (s.deep + 1) * s.hidden / s.merge**2  # from outside the decoder
     one = replace(b, samples=b.samples / batches, images=b.images / batches)
-    passing = passing_bytes(s, one, job.dtype, job.attention)
+    passing = passing_bytes(s, one, job.dtype, job.settings["attention"])
     kept = states + b.images * b.patches * e * visual
     return dict(weights=e * s.parameters, calibration=kept, activations=passing)
 
