@@ -30,7 +30,7 @@ def short_text(
     return dict(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 # %% ../../nbs/method/06_asking.ipynb #a5c00007
-def _pictures(model):
+def _image_forms(model):
     "The forms in which classes take an image"
     vision, draw = model.config.vision_config, torch.Generator().manual_seed(2)
     size, patch = getattr(vision, "image_size", 32), getattr(vision, "patch_size", 8)
@@ -48,11 +48,11 @@ def _pictures(model):
     yield dict(pixel_values=image, image_sizes=whole)
 
 # %% ../../nbs/method/06_asking.ipynb #a5c00008
-def _count_features(model, picture):
+def _count_features(model, image):
     "The number of tokens that an image fills"
     takes = inspect.signature(model.get_image_features).parameters
     with torch.no_grad():
-        found = model.get_image_features(**{k: v for k, v in picture.items() if k in takes})
+        found = model.get_image_features(**{k: v for k, v in image.items() if k in takes})
     deep = getattr(found, "deepstack_features", None)
     found = getattr(found, "pooler_output", found)
     if found is None:  # all features enter the decoder's layers: pairs (layer, features)
@@ -61,14 +61,14 @@ def _count_features(model, picture):
     return sum(p.numel() for p in parts) // parts[0].shape[-1]
 
 # %% ../../nbs/method/06_asking.ipynb #a5c00009
-def _with_picture(model, picture, token):
+def _with_image(model, image, token):
     "The short text with an image in it"
-    picture = {k: v.to(model.device) for k, v in picture.items()}
-    picture["pixel_values"] = picture["pixel_values"].to(model.dtype)
+    image = {k: v.to(model.device) for k, v in image.items()}
+    image["pixel_values"] = image["pixel_values"].to(model.dtype)
     ids = short_text(model)["input_ids"]
-    room = torch.full((1, _count_features(model, picture)), token, device=ids.device)
+    room = torch.full((1, _count_features(model, image)), token, device=ids.device)
     ids = torch.cat([ids[:, :5], room, ids[:, 5:]], 1)
-    inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids), **picture)
+    inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids), **image)
     for kind in ("mm_token_type_ids", "token_type_ids"):
         if kind in inspect.signature(model.forward).parameters:
             inputs[kind] = (ids == token).int()
@@ -98,16 +98,16 @@ def logits(
 # %% ../../nbs/method/06_asking.ipynb #a5c0000c
 def image_inputs(
     model: torch.nn.Module,  # any model; it is asked
-    most: float = float("inf"),  # multiplications of a pass; no picture that needs more
+    most: float = float("inf"),  # multiplications of a pass; no image that needs more
 ) -> dict | None:  # None: it takes no images, or in none of the usual forms
     "A short text with an image, in the form that a class takes"
     config = model.config
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     if token is None or not hasattr(config, "vision_config"):
         return None
-    for picture in _pictures(model):
+    for image in _image_forms(model):
         try:
-            inputs = _with_picture(model, picture, token)
+            inputs = _with_image(model, image, token)
             weights = sum(p.numel() for p in model.parameters())
             if weights * inputs["input_ids"].shape[1] > most:
                 return None

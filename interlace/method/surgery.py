@@ -428,7 +428,7 @@ class _Oracle:
     cached: bool  # whether the whole model answers the text with its cache as without
 
 # %% ../../nbs/method/04_surgery.ipynb #0a5c1002
-_MOST = 5e11  # multiplications: on a CPU, a picture that needs more in one pass is not asked about
+_MOST = 5e11  # multiplications: on a CPU, an image that needs more in one pass is not asked about
 
 
 def _ask_whole(model, decoder, plan):
@@ -441,7 +441,7 @@ def _ask_whole(model, decoder, plan):
         return None
     asked, most = [text], _MOST if model.device.type == "cpu" else float("inf")
     if plan.drop and min(plan.drop) >= len(_deepstack(model)):
-        asked += [picture] if (picture := image_inputs(model, most)) else []
+        asked += [image] if (image := image_inputs(model, most)) else []
     with skipped_layers:
         skipped = [_tried(logits, model, inputs) for inputs in asked]
     if skipped[0] is None:

@@ -34,6 +34,7 @@ from interlace.method.surgery import prune, skipping
 
 LAYERS, WIDTH, HEADS, VOCABULARY = 12, 64, 4, 512
 MEMORY = 16 << 30  # bytes of address space for each class
+WAIT = 5  # times the limit that a class may take by the clock
 MAPPINGS = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES")
 # names of configuration fields, by what they hold
 HEAD_COUNTS = {
@@ -327,7 +328,9 @@ def _reloads_whole(name):
 
 def _child(pipe, name, seed, limit):
     "One class in a process of its own: some crash, some never end"
-    signal.alarm(limit)
+    # seconds of the processor, which do not depend on what else runs; a class may also just wait
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    signal.alarm(WAIT * limit)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, until the process ends
     # some classes stay large whatever their sizes; those fail instead of filling the memory
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -343,20 +346,22 @@ def _in_a_process(name, seed, limit):
     process.start()
     there.close()
     try:
-        found = here.poll(limit + 10) and here.recv()
+        found = here.poll(WAIT * limit + 10) and here.recv()
     except EOFError:
         found = None
     process.join(1)
     process.kill()
     if found:
         return Outcome(**json.loads(found))
-    return Outcome(name, "broken", reason=f"ended without a result, or took over {limit} s")
+    return Outcome(
+        name, "broken", reason=f"ended without a result, or took over {limit} s of the processor"
+    )
 
 
 def sweep(
     names: list | None = None,  # class names; by default all
     seed: int = 0,  # of the plans
-    limit: int = 120,  # seconds per class
+    limit: int = 180,  # seconds of the processor per class
 ):
     "Yield the `Outcome` of each class; each runs in a process of its own, one per core at a time"
     with ThreadPoolExecutor(cores()) as pool:
