@@ -1566,6 +1566,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'interlace/reproduction/costs.py'),
                                               'interlace.reproduction.costs.Batch.of': ( 'reproduction/costs.html#batch.of',
                                                                                          'interlace/reproduction/costs.py'),
+                                              'interlace.reproduction.costs.Batch.predicting': ( 'reproduction/costs.html#batch.predicting',
+                                                                                                 'interlace/reproduction/costs.py'),
                                               'interlace.reproduction.costs.Batch.tokens': ( 'reproduction/costs.html#batch.tokens',
                                                                                              'interlace/reproduction/costs.py'),
                                               'interlace.reproduction.costs.Sizes': ( 'reproduction/costs.html#sizes',

@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from ..core.errors import BadInput
+from ..data.conversations import IGNORE
 from ..evaluation.latency import PAPER_SHAPES, shaped_config
 from ..method.decoder import find_decoder
 from ..models.loading import load_config, model_source, sees
@@ -181,11 +182,17 @@ class Batch:
     length: float  # positions per sample, including visual tokens
     images: float = 0  # images in all samples together
     patches: float = 0  # patches per image
+    labelled: float = 1.0  # share of the positions that predict a token of an answer
 
     @property
     def tokens(self) -> float:
         "Number of positions of the padded batch"
         return self.samples * self.length
+
+    @property
+    def predicting(self) -> float:
+        "Number of positions that predict a token of an answer: training needs their logits alone"
+        return self.tokens * self.labelled
 
     @classmethod
     def of(
@@ -194,10 +201,11 @@ class Batch:
     ) -> "Batch":
         "Return the sizes of an existing batch"
         samples, length = inputs["input_ids"].shape
-        grids = inputs.get("image_grid_thw")
-        if grids is None:
-            return cls(samples, length)
-        return cls(samples, length, len(grids), float(grids.prod(-1).double().mean()))
+        grids, labels, images = inputs.get("image_grid_thw"), inputs.get("labels"), (0, 0)
+        if grids is not None:
+            images = len(grids), float(grids.prod(-1).double().mean())
+        share = 1.0 if labels is None else float((labels[:, 1:] != IGNORE).sum() / labels.numel())
+        return cls(samples, length, *images, share)
 
 # %% ../../nbs/reproduction/05_costs.ipynb #6c8f0afa
 def layer_flops(s: Sizes, b: Batch) -> float:
@@ -254,12 +262,12 @@ def step_flops(
     above = s.layers - t.first
     attention = (2.0 if t.attention == "eager" else 2.5) * (4 * s.queries * b.length * b.tokens)
     backward = (
-        2 * s.hidden * s.vocabulary * b.tokens
+        2 * s.hidden * s.vocabulary * b.predicting
         + above * (2 * s.matrices * b.tokens + attention)
         + t.tuned * 2 * s.matrices * b.tokens
     )
     again = above * layer_flops(s, b) if t.checkpointing else 0
-    return forward_flops(s, b) + backward + again
+    return forward_flops(s, b, head=b.predicting) + backward + again
 
 # %% ../../nbs/reproduction/05_costs.ipynb #e837726b
 BYTES = dict(float32=4, bfloat16=2, float16=2)
@@ -294,6 +302,10 @@ def _visual_bytes(s, b, e):
     tokens = (s.deep + 1) * e * s.hidden / s.merge**2
     return b.images * b.patches * (pixels + tokens)
 
+# %% ../../nbs/reproduction/05_costs.ipynb #05c05701
+# of each logit at the peak: bfloat16 from the head, float32 for the loss, its log-probability
+_LOGIT_BYTES = 2 + 4 + 4
+
 # %% ../../nbs/reproduction/05_costs.ipynb #2bd914f7
 def _activation_bytes(s, b, t):
     "Return the bytes that all layers keep for the backward pass, and those of their input"
@@ -301,7 +313,9 @@ def _activation_bytes(s, b, t):
     frozen, tuned = (_kept_bytes(s, b, t, trained) for trained in (False, True))
     kept = t.tuned * tuned + (above - t.tuned) * frozen
     if t.checkpointing:
-        kept = above * b.tokens * s.hidden * e + max(0, tuned - 12 * b.tokens * s.vocabulary)
+        kept = above * b.tokens * s.hidden * e + max(
+            0, tuned - _LOGIT_BYTES * b.predicting * s.vocabulary
+        )
     return kept + 4 * b.tokens * s.hidden + _visual_bytes(s, b, e)
 
 # %% ../../nbs/reproduction/05_costs.ipynb #c41e78b5
@@ -312,9 +326,10 @@ def _cast_bytes(s, b, t):
     float32 = t.dtype == "float32"
     head = 2 * s.hidden * s.vocabulary if float32 else 0
     if t.checkpointing:
-        # copies are released at the end of the forward pass, when one copy fewer of the logits
-        # is in memory
-        return max(0, 2 * s.matrices * t.tuned - 2 * b.tokens * s.vocabulary) + head
+        # copies are released at the end of the forward pass, when the logits are there in the
+        # precision of the product alone
+        free = (_LOGIT_BYTES - 2) * b.predicting * s.vocabulary
+        return max(0, 2 * s.matrices * t.tuned - free) + head
     return 2 * s.matrices * (s.layers - t.first if float32 else t.tuned) + head
 
 # %% ../../nbs/reproduction/05_costs.ipynb #7d58a2ec
@@ -350,7 +365,7 @@ def step_memory(
         optimizer=8 * trained / gpus,
         casts=_cast_bytes(s, b, t),
         activations=_activation_bytes(s, b, t),
-        logits=12 * b.tokens * s.vocabulary,
+        logits=_LOGIT_BYTES * b.predicting * s.vocabulary,
         gathered=_gathered_bytes(s, t),
     )
 

@@ -322,7 +322,8 @@ def _patches(job, pixels, prefix=""):
 def _sample_batch(job, n, question=False, longest=False):
     """Return a batch of n training samples, or of their first questions alone
 
-    All samples have the mean length, or that of the longest.
+    All samples have the mean length, or that of the longest, whose text has the mean share of
+    answers.
     """
     s, p, a = job.sizes, job.settings, job.assume
     patches = _patches(job, a.picture_pixels)
@@ -330,9 +331,12 @@ def _sample_batch(job, n, question=False, longest=False):
     turns = min(p["max_messages"] // 2, a.turns)
     text = a.question_tokens if question else turns * (a.question_tokens + a.answer_tokens)
     length = (text + images * patches / s.merge**2) * a.padding
+    labelled = turns * a.answer_tokens / length
     if longest:
         length = max(length, a.longest_question) if question else a.longest
-    return Batch(n, min(length, p["max_length"]), n * images if s.patch else 0, patches)
+        labelled = a.answer_tokens / (a.question_tokens + a.answer_tokens)
+    images = n * images if s.patch else 0
+    return Batch(n, min(length, p["max_length"]), images, patches, min(labelled, 1.0))
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #b1f8d36c
 def _prompts(job, n, q):
