@@ -66,7 +66,7 @@ def check_sbom(file):
 def main(kind, file):
     found = dict(crate=check_crate, sbom=check_sbom)[kind](file)
     for (severity, message), n in sorted(Counter(found).items()):
-        print(f"{severity.lower()}, {n} times: {message}")
+        print(f"{severity.lower()} ({n}): {message}")
     broken = any(severity == "REQUIRED" for severity, _ in found)
     print(f"{Path(file).name}: {'not valid' if broken else 'valid'}")
     return int(broken)

@@ -74,7 +74,7 @@ def test_the_validator_finds_no_broken_requirement(crate, check):
     "What it recommends in addition is what no record knows"
     done = check("crate", crate)
     assert done.returncode == 0 and "nano.crate.zip: valid" in done.stdout, done.stdout
-    found = re.findall(r"^recommended, \d+ times: (.*)", done.stdout, re.M)
+    found = re.findall(r"^recommended \(\d+\): (.*)", done.stdout, re.M)
     assert found and set(found) <= UNKNOWN
 
 
@@ -125,6 +125,8 @@ def test_actions_say_what_the_records_say(crate):
         assert versions == {"Python": record["provenance"]["python"]} | {
             k: v for k, v in record["provenance"]["versions"].items() if v
         }
+    trained = [e for i, e in entities.items() if i.startswith("#action-train-")]
+    assert len({linked(e, "result")[0] for e in trained}) == len(trained) > 20
     for entity in entities.values():
         assert not {"startTime", "endTime", "agent"} & set(entity)
 

@@ -24,7 +24,7 @@ from ..core.files import finished, project_root, read_json
 from ..core.profiles import load_profile
 from ..core.provenance import fingerprint
 from .artifacts import PUBLISHED
-from .pipeline import stages
+from .pipeline import TRAINING, stages
 
 # %% ../../nbs/reproduction/08_crate.ipynb #fd9b0b24
 class _Action(NamedTuple):
@@ -66,16 +66,17 @@ def _artifact_actions(profile, matrix):
             found.append(_Action(results=files, read=read, made=made, cost={}, **maker))
     return found
 
-# %% ../../nbs/reproduction/08_crate.ipynb #bcd38e28
-def _named_content(record):
+# %% ../../nbs/reproduction/08_crate.ipynb #b7e10e10
+def _named_content(record, model):
     "What a record of the run says it read: a description -> the fingerprint"
-    read, data = {}, record.get("data")
-    if weights := record.get("weights"):
-        read[f"the weights of {record.get('model') or record.get('base')}"] = weights
-    for name, part in ({"": data} if data and "rows" in data else data or {}).items():
-        read[f"{part['rows']} {f'questions of {name}' if name else 'samples'}"] = part[
-            "fingerprint"
-        ]
+    data = record.get("data") or {}
+    parts = {"samples": data} if "rows" in data else data
+    named = {k: v for k, v in parts.items() if isinstance(v, dict) and "fingerprint" in v}
+    read = {f"the weights of {model}": record["weights"]} if record.get("weights") else {}
+    for name, part in named.items():
+        counted = part.get("rows", part.get("questions", ""))
+        what = name if name == "samples" else f"questions of {name}"
+        read[f"{counted} {what}".strip()] = part["fingerprint"]
     return read
 
 # %% ../../nbs/reproduction/08_crate.ipynb #dbcec2b8
@@ -92,20 +93,23 @@ def _cost(*parts):
 def _variant_actions(file, record, matrix):
     "The fine-tuning of a variant, if there was one, and its evaluation"
     model = file.replace("record.json", "model/model.safetensors")
-    training, tuned = record["training"], f"the fine-tuned weights of {record['variant']}"
-    found, read = [], _named_content(record)
+    training, name = record["training"], record["model"]
+    tuned = f"{name} as {record['variant']}, seed {record['seed']}, fine-tuned"
+    found, read = [], _named_content(record, name)
     if training:
+        ran = training.get("provenance", {})
+        chosen = {n: training[n] for n in ("seed", *TRAINING) if n in training}
         found.append(
             _Action(
-                results=[f"{tuned}, seed {record['seed']}"],
-                read=_named_content(training),
-                made=training.get("provenance", {}),
+                results=[tuned],
+                read=_named_content(training, name),
+                made=ran and ran | dict(parameters=chosen),
                 cost=_cost(training),
                 **_maker(matrix, model),
             )
         )
-        read = {k: v for k, v in read.items() if not k.startswith("the weights")}
-        read[f"{tuned}, seed {record['seed']}"] = ""
+        read = {k: v for k, v in read.items() if v != record.get("weights")}
+        read[tuned] = ""
     made, cost = record["provenance"], _cost(record.get("direct"), record.get("reasoned"))
     maker = _maker(matrix, file)
     return [*found, _Action(results=[file], read=read, made=made, cost=cost, **maker)]
@@ -121,9 +125,10 @@ def _run_actions(records, matrix):
             continue
         about = record.get("about", record)
         made = about.get("provenance", {})
-        read = _named_content(about | dict(model=record.get("model") or about.get("source")))
-        if scores := made.get("parameters", {}).get("scores"):
-            read["scores.json"] = scores
+        parameters = made.get("parameters", {})
+        read = _named_content(about, parameters.get("model", "a model"))
+        if "scores" in parameters:
+            read["scores.json"] = parameters["scores"]
         maker = _maker(matrix, file)
         found.append(_Action(results=[file], read=read, made=made, cost=_cost(about), **maker))
     return found
@@ -197,12 +202,12 @@ def _parameter(crate, name, value):
     identifier = f"#parameter-{fingerprint(name, text)}"
     return _entity(crate, identifier, "PropertyValue", name=name, value=text)
 
-# %% ../../nbs/reproduction/08_crate.ipynb #b55e0491
+# %% ../../nbs/reproduction/08_crate.ipynb #fbfdd5ec
 def _package(crate, name, version):
     identifier = f"#{name}-{version}"
     return _entity(crate, identifier, "SoftwareApplication", name=name, softwareVersion=version)
 
-# %% ../../nbs/reproduction/08_crate.ipynb #4caaf535
+# %% ../../nbs/reproduction/08_crate.ipynb #2da92902
 def _software(crate, made):
     "The state of the software that a record names"
     versions = dict(Python=made["python"]) | made["versions"]
@@ -218,7 +223,7 @@ def _software(crate, made):
     state = {k: v for k, v in made.items() if k not in ("parameters", "device")}
     return _entity(crate, f"#software-{fingerprint(state)}", "SoftwareApplication", **about)
 
-# %% ../../nbs/reproduction/08_crate.ipynb #c4c093dd
+# %% ../../nbs/reproduction/08_crate.ipynb #f40d2628
 def _story(action):
     "What the record says about an action in addition to software, parameters and inputs"
     said = [f"Ran on {action.made['device']}" if action.made else "Its record names no software"]
@@ -228,7 +233,7 @@ def _story(action):
         said.append(f"peak memory {action.cost['peak_mib']} MiB")
     return "; ".join(said)
 
-# %% ../../nbs/reproduction/08_crate.ipynb #5f01e596
+# %% ../../nbs/reproduction/08_crate.ipynb #fb5942bd
 def _add_action(crate, action):
     "Describe an action: with what it ran, what it read and what it made"
     notebook = crate.dereference(f"nbs/paper/{action.notebook}.ipynb")
@@ -242,7 +247,7 @@ def _add_action(crate, action):
     about |= dict(object=_links(read)) if read else {}
     return _entity(crate, f"#action-{action.name}", "CreateAction", **about)
 
-# %% ../../nbs/reproduction/08_crate.ipynb #a9a26809
+# %% ../../nbs/reproduction/08_crate.ipynb #8db6d3ea
 def _add_step(crate, workflow, action, done):
     "Describe the step of the workflow that an action carried out"
     notebook = crate.dereference(f"nbs/paper/{action.notebook}.ipynb")
@@ -252,7 +257,7 @@ def _add_step(crate, workflow, action, done):
     about = dict(name=f"step {action.name}", instrument=_links([step]), object=_links([done]))
     _entity(crate, f"#control-{action.name}", "ControlAction", **about)
 
-# %% ../../nbs/reproduction/08_crate.ipynb #dac52276
+# %% ../../nbs/reproduction/08_crate.ipynb #09901157
 _CODE = (
     "settings.ini",
     "requirements.lock",
@@ -267,7 +272,7 @@ def _title(notebook):
     "The title of a notebook"
     return "".join(read_json(notebook)["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
 
-# %% ../../nbs/reproduction/08_crate.ipynb #8cab9040
+# %% ../../nbs/reproduction/08_crate.ipynb #22ce99e2
 def _add_workflow(crate, actions):
     "Add the code: the workflow and the notebooks that the actions ran"
     root, kinds = project_root(), ["File", "SoftwareSourceCode"]
@@ -295,7 +300,7 @@ def _add_workflow(crate, actions):
     workflow["hasPart"] = [tools[n] for n in used if n in staged]
     return workflow
 
-# %% ../../nbs/reproduction/08_crate.ipynb #9f94ef3d
+# %% ../../nbs/reproduction/08_crate.ipynb #fab39182
 def _add_run(crate, profile, workflow, actions):
     "Describe the run of the workflow and every action in it"
     done = [_add_action(crate, action) for action in actions]
@@ -313,7 +318,7 @@ def _add_run(crate, profile, workflow, actions):
     run = _entity(crate, "#run", "CreateAction", **about)
     crate.root_dataset["mentions"] = [run, *done]
 
-# %% ../../nbs/reproduction/08_crate.ipynb #75d29b53
+# %% ../../nbs/reproduction/08_crate.ipynb #5743eb99
 def _published_on(profile):
     "The day on which a profile's results were committed; today if they were not"
     folders = [f"figures/{profile}", f"tables/{profile}"]
@@ -328,7 +333,7 @@ def _published_on(profile):
         day = ""
     return day or date.today().isoformat()
 
-# %% ../../nbs/reproduction/08_crate.ipynb #c8a4e6c3
+# %% ../../nbs/reproduction/08_crate.ipynb #46fecb5b
 _PROFILES = {  # what the crate conforms to
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
@@ -359,7 +364,7 @@ def _describe(crate, profile):
     address = f"https://arxiv.org/abs/{number}"
     root["citation"] = _entity(crate, address, "ScholarlyArticle", name=paper["title"])
 
-# %% ../../nbs/reproduction/08_crate.ipynb #52c837da
+# %% ../../nbs/reproduction/08_crate.ipynb #1b763768
 _README = """# Results of profile {profile}
 
 A [Provenance Run Crate](https://w3id.org/ro/wfrun/provenance/0.5) of INTERLACE Companion.
@@ -380,7 +385,7 @@ def _add_readme(crate, profile, folder):
     file.write_text(_README.format(profile=profile))
     _add_file(crate, "README.md", file, about={"@id": "./"})
 
-# %% ../../nbs/reproduction/08_crate.ipynb #e2400c5d
+# %% ../../nbs/reproduction/08_crate.ipynb #c64eb4ad
 def _unpacked(profile, folder):
     "The published records of a profile, by name; none where its run published none"
     archive = project_root() / "tables" / profile / PUBLISHED
@@ -391,7 +396,7 @@ def _unpacked(profile, folder):
     found = sorted(f for f in Path(folder).rglob("*") if f.is_file())
     return {f.relative_to(folder).as_posix(): f for f in found}
 
-# %% ../../nbs/reproduction/08_crate.ipynb #c8b129b8
+# %% ../../nbs/reproduction/08_crate.ipynb #f386aaaa
 def _pack(folder, path):
     "Pack a folder into a ZIP archive whose bytes depend on names and contents only"
     with finished(path) as part, zipfile.ZipFile(part, "w") as archive:
@@ -401,7 +406,7 @@ def _pack(folder, path):
             archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED, 9)
     return Path(path)
 
-# %% ../../nbs/reproduction/08_crate.ipynb #c7baf0a2
+# %% ../../nbs/reproduction/08_crate.ipynb #33b455f3
 def write_crate(
     profile: str,  # a section of settings.ini whose results are in the project
     out: str | Path,  # the ZIP file
