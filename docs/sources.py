@@ -21,6 +21,10 @@ from site_sources.links import project_links
 from site_sources.names import MODULES, exported, split
 from site_sources.notebooks import translate
 
+from interlace.core.profiles import profiles
+from interlace.reproduction.artifacts import PUBLISHED
+from interlace.reproduction.crate import write_crate
+
 __all__ = ["explorer_data", "exported"]
 OUTPUTS = {  # whether a notebook keeps outputs -> what its page says about them
     True: "The outputs are those of a run with these parameters. Every run keeps its own executed"
@@ -41,7 +45,8 @@ def main(out):
     for artifact in artifacts:
         copy_files(out, artifact)
         write(out, f"{artifact.page}.md", pages.artifact_page(artifact, links))
-    write(out, "results/index.md", pages.artifact_index(artifacts))
+    bundles = write_bundles(out, list(dict.fromkeys(a.profile for a in artifacts)))
+    write(out, "results/index.md", pages.artifact_index(artifacts, bundles))
     write(out, "paper/index.md", pages.paper_index(paper_chapters()))
     write(out, "cite.md", pages.cite_page())
     write(out, "changelog.md", links((ROOT / "CHANGELOG.md").read_text(), "changelog"))
@@ -77,6 +82,20 @@ def copy_files(out, artifact):
         shutil.copy(ROOT / path, out / "files" / path)
 
 
+def write_bundles(out, folders):
+    "Write what a profile's results are downloaded as: its crate and, if published, its records"
+    bundles = {}
+    for profile in set(folders) & set(profiles(ROOT / "settings.ini")):
+        crate = Path("crates") / f"{profile}.crate.zip"
+        write_crate(profile, out / "files" / crate)
+        bundles[profile] = {"research crate (RO-Crate)": crate}
+        records = Path("tables") / profile / PUBLISHED
+        if (ROOT / records).is_file():
+            shutil.copy(ROOT / records, out / "files" / records)
+            bundles[profile]["records"] = records
+    return bundles
+
+
 def write_cards(out, links):
     "Write the pages of the model cards; return the pages"
     cards = []
@@ -93,6 +112,7 @@ def write_pages(out, links, cards, artifacts):
     values = dict(
         figure1_caption=captions["results/figure1"],
         abstract_claims=pages.abstract_claims(),
+        appendix=pages.appendix(),
         findings=pages.findings(),
         tables_of_contents=pages.tables_of_contents(library_chapters(), guides(), cards),
     )

@@ -271,6 +271,13 @@ def _report(a):
     file = write_report(a.what, a.out, compared)
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB, without links to other files")
 
+# %% ../nbs/cli.ipynb #5c8e1f70
+def _crate(a):
+    from interlace.reproduction.crate import write_crate
+
+    file = write_crate(a.profile, a.out)
+    print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB; ro-crate-preview.html in it is its page")
+
 # %% ../nbs/cli.ipynb #0db22e46
 def _push_to_hub(a):
     from interlace.models.publication import push_to_hub
@@ -674,6 +681,11 @@ def _add_report(c):
         )
     _add_output(c, "HTML file")
 
+# %% ../nbs/cli.ipynb #2d7a90be
+def _add_crate(c):
+    _add_profile(c)
+    _add_output(c, "ZIP file")
+
 # %% ../nbs/cli.ipynb #d14f3e54
 def _add_push_to_hub(c):
     c.add_argument("folder", help="a folder that prune or finetune wrote")
@@ -770,6 +782,11 @@ COMMANDS = {  # name -> what runs it, what adds its options, its description
     "finetune": (_finetune, _add_finetune, "train a pruned model's tuned layers"),
     "card": (_card, _add_card, "rewrite a pruned model's card from the records in its folder"),
     "report": (_report, _add_report, "one HTML page about a run, or about a pruned model"),
+    "crate": (
+        _crate,
+        _add_crate,
+        "a profile's results as a Workflow Run RO-Crate: files, and how each was made",
+    ),
     "push-to-hub": (
         _push_to_hub,
         _add_push_to_hub,

@@ -1,11 +1,18 @@
 """The pages that are not notebooks: Jinja templates, filled in."""
 
+import csv
 import json
 import re
+import tarfile
+from collections import Counter
 from itertools import groupby
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from interlace.core.profiles import load_profile
+from interlace.reproduction.artifacts import PUBLISHED
+from interlace.reproduction.pipeline import stages
 
 from .artifacts import claims_about, stored_artifact
 from .chapters import PACKAGES, ROOT
@@ -47,12 +54,13 @@ def pretrained_artifacts():
     return found if all(found.values()) else {}
 
 
-def artifact_index(artifacts):
-    "Return the page that lists the figures and tables of each profile"
+def artifact_index(artifacts, bundles):
+    "Return the page that lists the figures and tables of each profile, with what to download"
     by_profile = groupby(artifacts, key=lambda artifact: artifact.profile)
     return TEMPLATES.get_template("artifact_index.md.jinja").render(
         profiles={profile: list(group) for profile, group in by_profile},
         pages=[artifact.page for artifact in artifacts],
+        bundles=bundles,
     )
 
 
@@ -74,7 +82,7 @@ def tables_of_contents(chapters, guides, cards):
     return {
         "Start": ["overview", "explorer", "glossary"],
         "Guides": [guide.page for guide in guides],
-        "Results": ["results/index"],
+        "Results": ["results/index", "artifact_appendix"],
         **packages,
         "Experiments": ["paper/index"],
         "About": ["fidelity", "cite", "references", "findings", "changelog"],
@@ -96,6 +104,35 @@ def findings():
         title, _, text = "\n".join(comments).partition("\n\n")
         found.append((title.rstrip("."), text.strip(), path.relative_to(ROOT).as_posix()))
     return found
+
+
+def appendix():
+    "Return the numbers of the artifact appendix: stages, verdicts, and what the records add up to"
+    verdicts = Counter()
+    with (ROOT / "tables" / "nano" / "comparison.csv").open() as rows:
+        verdicts.update(row["verdict"] for row in csv.DictReader(rows))
+    records = published_records("nano")
+    hours = sum(map(measured_seconds, records)) / 3600
+    devices = {r["provenance"]["device"] for r in records if "provenance" in r}
+    return dict(
+        stages=len(stages(load_profile("nano", ROOT / "settings.ini"))),
+        verdicts=dict(verdicts.most_common()),
+        hours=f"{hours:.1f}",
+        device=" and ".join(sorted(devices)),
+    )
+
+
+def published_records(profile):
+    "Return the decoded records of a profile's published run"
+    with tarfile.open(ROOT / "tables" / profile / PUBLISHED) as archive:
+        return [json.load(archive.extractfile(entry)) for entry in archive]
+
+
+def measured_seconds(record):
+    "Return the sum of the times that a record holds, in any depth"
+    if not isinstance(record, dict):
+        return 0
+    return (record.get("wall_s") or 0) + sum(map(measured_seconds, record.values()))
 
 
 def card_text(path):
