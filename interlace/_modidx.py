@@ -1796,6 +1796,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._warm': ( 'reproduction/pipeline.html#_warm',
                                                                                             'interlace/reproduction/pipeline.py'),
+                                                 'interlace.reproduction.pipeline._what_runs': ( 'reproduction/pipeline.html#_what_runs',
+                                                                                                 'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline.check_profile': ( 'reproduction/pipeline.html#check_profile',
                                                                                                     'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline.code_hash': ( 'reproduction/pipeline.html#code_hash',

@@ -176,6 +176,34 @@ def test_only_the_code_of_a_notebook_repeats_its_stage(tmp_path, monkeypatch):
     assert first != hash_of(code="print(n + 1)")
 
 
+def test_an_explanation_in_the_library_repeats_no_stage(tmp_path, monkeypatch):
+    "Comments, docstrings and layout do not count; a default value and a comparison do"
+    monkeypatch.setenv("INTERLACE_ROOT", str(tmp_path))
+    notebook = tmp_path / "nbs" / "paper" / "stages" / "one.ipynb"
+    library = tmp_path / "interlace" / "core" / "mine.py"
+    for path in (notebook, library):
+        path.parent.mkdir(parents=True)
+    cell = nbformat.v4.new_code_cell("from interlace.core.mine import f")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), notebook)
+
+    def hash_of(library_code):
+        library.write_text(library_code)
+        return code_hash.__wrapped__("stages/one")
+
+    first = hash_of("def f(x=1):\n    return x < 2\n")
+    for same in (
+        'def f(x=1):\n    "Why"\n    return x < 2\n',
+        '"""Of the file"""\n\n\ndef f(\n    x=1,  # a number\n):\n    return x < 2  # so\n',
+    ):
+        assert hash_of(same) == first
+    for other in (
+        "def f(x=2):\n    return x < 2\n",
+        "def f(x=1):\n    return x <= 2\n",
+        "def f(x=1):\n    'a'\n    'b'\n    return x < 2\n",
+    ):
+        assert hash_of(other) != first
+
+
 @pytest.mark.parametrize("notebook", ["stages/train", "stages/evaluate", "tables/comparison"])
 def test_the_code_of_a_stage_is_complete(notebook):
     "Every library module that a notebook's imports load is an input of its stage"

@@ -718,15 +718,30 @@ def code_of(
         todo |= _imported_files(file.read_text(), package, root) - seen
     return [f"nbs/paper/{notebook}.ipynb", *sorted(f.relative_to(root).as_posix() for f in seen)]
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #c0de0001
+def _what_runs(code):
+    "Return the syntax of Python code, without comments, layout and docstrings"
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #71c05be9
 @functools.cache
 def code_hash(
     notebook: str,  # in nbs/paper, folder included, without the suffix
 ) -> str:  # 16 hexadecimal digits
-    "Return a hash of all code on which a notebook depends; Snakemake runs it again if that changes"
+    """Return a hash of all code on which a notebook depends, without comments and docstrings
+
+    Snakemake runs the notebook again if it changes.
+    """
     root = project_root()
     path, *library = (root / f for f in code_of(notebook))
-    return fingerprint(_code_of_cells(path), *library)
+    files = [f.read_text() for f in library]
+    return fingerprint(*map(_what_runs, [_code_of_cells(path), *files]))
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #473a3320
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
 """What `make bench` times: the same work, done by a build of this library or as others do it.
 
-A worker process runs this file with one build on its path and answers requests, one JSON line each.
-It uses only names that every build has (`il.*`), so that an earlier build can run it, too.
-"""
+A worker process runs this file with one build on its path, so it uses only names of every build."""
 
 import contextlib
 import copy
