@@ -22,6 +22,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'interlace/baselines/sparsity.py'),
                                               'interlace.baselines.sparsity._LayerByLayer.__init__': ( 'baselines/sparsity.html#_layerbylayer.__init__',
                                                                                                        'interlace/baselines/sparsity.py'),
+                                              'interlace.baselines.sparsity._LayerByLayer._catches': ( 'baselines/sparsity.html#_layerbylayer._catches',
+                                                                                                       'interlace/baselines/sparsity.py'),
                                               'interlace.baselines.sparsity._LayerByLayer._keeps': ( 'baselines/sparsity.html#_layerbylayer._keeps',
                                                                                                      'interlace/baselines/sparsity.py'),
                                               'interlace.baselines.sparsity._LayerByLayer.finish': ( 'baselines/sparsity.html#_layerbylayer.finish',

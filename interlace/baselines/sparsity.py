@@ -65,6 +65,7 @@ class _LayerByLayer:
         self.layers = list(self.decoder.layers)
         # for each batch: the outputs of modules outside the decoder, and of the last finished layer
         self.around, self.entering = [None] * len(batches), [None] * len(batches)
+        self.called = [None] * len(batches)  # what the model gave the layer that ran last
 
     def run(self, i, k):
         "Run batch k through layer i, with stored outputs for the layers below; return its output"
@@ -75,6 +76,7 @@ class _LayerByLayer:
                 hooks.append(m.register_forward_hook(self._keeps(seen)))
         else:
             known = dict(self.around[k])
+        hooks.append(self.layers[i].register_forward_pre_hook(self._catches(k), with_kwargs=True))
         # the output of the last of these layers is the input of layer i
         known |= {layer: [self.entering[k]] for layer in self.layers[:i]}
         with handing_out(known):
@@ -86,9 +88,16 @@ class _LayerByLayer:
     def _keeps(self, seen):
         return lambda m, args, out: seen[m].append(fresh(out))
 
+    def _catches(self, k):
+        def hook(m, args, kwargs):
+            self.called[k] = args, kwargs
+
+        return hook
+
     def finish(self, i):
-        "Layer i has its final weights: its outputs are the inputs of the next one"
-        self.entering = [self.run(i, k) for k in range(len(self.batches))]
+        "Layer i has its final weights: call it again as the model did; its outputs enter the next"
+        self.entering = [self.layers[i](*args, **kwargs) for args, kwargs in self.called]
+        self.called = [None] * len(self.batches)
 
 # %% ../../nbs/baselines/02_sparsity.ipynb #57707e72
 def _linears(layer):
@@ -135,7 +144,8 @@ def _wanda(model, batches, progress):
             squares = _input_squares(passes, i)
             for n, m in _linears(layer).items():
                 _thin(m, m.weight.abs().float() * squares[n].sqrt())
-            passes.finish(i)
+            if layer is not passes.layers[-1]:
+                passes.finish(i)
     finally:
         model.train(was_training)
 

@@ -38,6 +38,10 @@ def _prompts(at, processor, n=None, size=16):
     return list(il.calibration_batches(rows, processor, size))
 
 
+def _by_length(collate, rows):
+    return collate.by_length(rows) if hasattr(collate, "by_length") else rows
+
+
 # scoring
 
 
@@ -162,8 +166,10 @@ def one_by_one(at):
 
 @way
 def wanda(at):
+    "As the stage calls it: samples sorted by length, where the build does so"
     network, processor = _load(at)
-    batches = _prompts(at, processor)
+    rows = _by_length(il.Collator(processor, 2, 512), _samples(at, "calibration", at["samples"]))
+    batches = list(il.calibration_batches(rows, processor))
     return lambda: il.wanda_(copy.deepcopy(network), batches)
 
 
@@ -231,9 +237,8 @@ def _first(out):
 
 
 def _answered(at, processor):
-    collate, rows = il.Collator(processor, 10, 512), _samples(at, "calibration", at["searched"])
-    if hasattr(collate, "by_length"):
-        rows = collate.by_length(rows)
+    collate = il.Collator(processor, 10, 512)
+    rows = _by_length(collate, _samples(at, "calibration", at["searched"]))
     return [collate(rows[k : k + 16]) for k in range(0, len(rows), 16)]
 
 
