@@ -10,14 +10,15 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe checkers docs lab bench budget shapes families nano-l nano-s outputs readme citation lock sbom clean
+.PHONY: help setup reproduce test lint axe checkers docs lab bench growth budget shapes families nano-l nano-s outputs readme citation lock sbom clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
 	@echo "make lint                      what the formatter and the linter say"
 	@echo "make lab                       read and run the notebooks in JupyterLab"
 	@echo "make docs                      build the site into _docs/html"
-	@echo "make bench                     the shortcuts of this project against the usual way, side by side"
+	@echo "make bench                     this build against an earlier one and against others' ways"
+	@echo "make growth                    how time and memory grow with samples, layers and length"
 	@echo "make families                  prune a tiny model of every class of transformers, and compare"
 	@echo "make budget                    choose the fine-tuning budget by held-out loss"
 	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
@@ -80,6 +81,10 @@ bench: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/bench.ipynb runs/bench/bench.ipynb --no-progress-bar
 	@cat tables/nano/bench.md
+
+growth: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/extra/growth.ipynb runs/bench/growth.ipynb --no-progress-bar
 
 budget: setup
 	mkdir -p runs/bench

@@ -261,10 +261,10 @@ def sleb_all_layers(at):
 
 @way
 def selection(at):
-    "A plan for a decoder of 36,000 layers"
+    "A plan for a decoder of very many layers"
     import numpy as np
 
-    draw, L = np.random.default_rng(0), 36_000
+    draw, L = np.random.default_rng(0), at.get("layers", 36_000)
     similar = {span: draw.uniform(0.5, 1, (1, L - span)) for span in (1, 2, 3)}
     scores = il.LayerScores(similar, L, False, {})
     return lambda: il.make_plan(scores, 0.2)
