@@ -49,8 +49,8 @@ test: setup axe lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
-	$(BIN)/ruff check nbs tests docs interlace/testing
-	$(BIN)/ruff format --check nbs tests docs interlace/testing
+	$(BIN)/ruff check nbs tests docs interlace/testing setup.py
+	$(BIN)/ruff format --check nbs tests docs interlace/testing setup.py
 
 # the accessibility check of the site is npm's; without npm its tests are skipped and say so
 axe: $(VENV)/axe/node_modules/axe-core

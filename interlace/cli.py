@@ -19,25 +19,62 @@ from pathlib import Path
 
 from . import __version__
 from .core.errors import BadInput, shortage
-from .core.files import check_output, locked, read_json, strict_json, write_json
+from interlace.core.files import (
+    check_output,
+    locked,
+    package_folder,
+    project_root,
+    read_json,
+    strict_json,
+    write_json,
+)
 from .core.machine import measured
 from .core.profiles import load_profile, profiles
 from .core.provenance import fingerprint, provenance
 from .core.registry import import_extensions
 
+# %% ../nbs/cli.ipynb #7c20be41
+def _in_clone():
+    "Whether the working folder, or the package, is in a clone of the project"
+    try:
+        project_root()
+    except BadInput:
+        return False
+    return True
+
+# %% ../nbs/cli.ipynb #9b3f6d52
+@contextlib.contextmanager
+def _profiles_at_hand():
+    "Outside a clone, take the settings.ini that the package carries for the project's"
+    if _in_clone():
+        yield
+        return
+    os.environ["INTERLACE_ROOT"] = str(package_folder())
+    try:
+        yield
+    finally:
+        del os.environ["INTERLACE_ROOT"]
+
 # %% ../nbs/cli.ipynb #84058d45
 def _reproduce(a):
+    if not _in_clone():
+        raise BadInput(
+            f"{Path.cwd()}: not in a clone of the project, and an installed package has no"
+            " notebooks to run; clone the repository (git clone ADDRESS) and change into the"
+            " clone, or set INTERLACE_ROOT to it"
+        )
     from interlace.reproduction.pipeline import reproduce
 
     return reproduce(a.profile, a.only, a.cores, a.memory, a.dry_run, a.rehearse, a.cluster)
 
 # %% ../nbs/cli.ipynb #9ee7093c
 def _profiles(a):
+    with _profiles_at_hand():
+        all_settings = {name: load_profile(name) for name in profiles()}
     if a.json:
-        print(strict_json({name: load_profile(name) for name in profiles()}, indent=1))
+        print(strict_json(all_settings, indent=1))
         return
-    for name in profiles():
-        p = load_profile(name)
+    for name, p in all_settings.items():
         print(
             f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every"
             f" subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions'] or 'all'}"
@@ -46,9 +83,11 @@ def _profiles(a):
 
 # %% ../nbs/cli.ipynb #155fd5ab
 def _plan_run(a):
-    from interlace.reproduction.run_plan import plan_run
+    with _profiles_at_hand():
+        settings = load_profile(a.profile)  # a wrong one is refused before the imports
+        from interlace.reproduction.run_plan import plan_run
 
-    print(plan_run(load_profile(a.profile), a.gpu, a.gpus))
+        print(plan_run(settings, a.gpu, a.gpus))
 
 # %% ../nbs/cli.ipynb #805da461
 # options that name an input
