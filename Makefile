@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= nano
 SHAPE ?= Qwen3-VL-4B
-VENV := .venv
+VENV := $(or $(INTERLACE_VENV),.venv)
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_UPDATE_DOWNLOAD_COUNTS = 0
@@ -52,8 +52,8 @@ test: setup axe checkers lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
-	$(BIN)/ruff check nbs tests docs interlace/testing
-	$(BIN)/ruff format --check nbs tests docs interlace/testing
+	$(BIN)/ruff check nbs tests docs interlace/testing setup.py
+	$(BIN)/ruff format --check nbs tests docs interlace/testing setup.py
 
 # the accessibility check of the site is npm's; without npm its tests are skipped and say so
 axe: $(VENV)/axe/node_modules/axe-core
@@ -75,7 +75,7 @@ docs: setup
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/lab:$(JUPYTER_CONFIG_PATH)
 lab: setup
 	@git ls-files -z 'nbs/*.ipynb' | xargs -0 $(BIN)/jupyter trust > /dev/null   # and no notebook that is not part of the project
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/jupyter lab $(LAB) nbs/index.ipynb
 
 bench: setup
 	mkdir -p runs/bench

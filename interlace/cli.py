@@ -8,6 +8,7 @@ __all__ = ['main']
 # %% ../nbs/cli.ipynb #8531074e
 import argparse
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,26 +19,77 @@ import time
 from pathlib import Path
 
 from . import __version__
-from .core.errors import BadInput, shortage
-from .core.files import check_output, locked, read_json, strict_json, write_json
+from .core.errors import BadInput, explain_errors, is_whole, shortage
+from interlace.core.files import (
+    check_output,
+    locked,
+    package_folder,
+    project_root,
+    read_json,
+    strict_json,
+    write_json,
+)
 from .core.machine import measured
 from .core.profiles import load_profile, profiles
 from .core.provenance import fingerprint, provenance
 from .core.registry import import_extensions
 
+# %% ../nbs/cli.ipynb #7c20be41
+def _in_clone():
+    "Whether the working folder, or the package, is in a clone of the project"
+    try:
+        project_root()
+    except BadInput:
+        return False
+    return True
+
+# %% ../nbs/cli.ipynb #9b3f6d52
+@contextlib.contextmanager
+def _profiles_at_hand():
+    "Outside a clone, take the settings.ini that the package carries for the project's"
+    if _in_clone():
+        yield
+        return
+    os.environ["INTERLACE_ROOT"] = str(package_folder())
+    try:
+        yield
+    finally:
+        del os.environ["INTERLACE_ROOT"]
+
+# %% ../nbs/cli.ipynb #c4a81f06
+def _reading_records(where):
+    "In the block, a record that does not hold what it should becomes a one-line `BadInput`"
+    import jinja2  # which fills in the card and the report
+
+    kinds = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+    damaged = "a record there is damaged ({type}: {error:.100}); make it again"
+    return explain_errors(where, dict.fromkeys((*kinds, jinja2.UndefinedError), damaged))
+
+# %% ../nbs/cli.ipynb #e75b3d92
+def _shows_bars():
+    "Whether progress bars are shown: in a terminal, not in a log"
+    return sys.stderr.isatty()
+
 # %% ../nbs/cli.ipynb #84058d45
 def _reproduce(a):
+    if not _in_clone():
+        raise BadInput(
+            f"{Path.cwd()}: not in a clone of the project, and an installed package has no"
+            " notebooks to run; clone the repository (git clone ADDRESS) and change into the"
+            " clone, or set INTERLACE_ROOT to it"
+        )
     from interlace.reproduction.pipeline import reproduce
 
     return reproduce(a.profile, a.only, a.cores, a.memory, a.dry_run, a.rehearse, a.cluster)
 
 # %% ../nbs/cli.ipynb #9ee7093c
 def _profiles(a):
+    with _profiles_at_hand():
+        all_settings = {name: load_profile(name) for name in profiles()}
     if a.json:
-        print(strict_json({name: load_profile(name) for name in profiles()}, indent=1))
+        print(strict_json(all_settings, indent=1))
         return
-    for name in profiles():
-        p = load_profile(name)
+    for name, p in all_settings.items():
         print(
             f"{name}: {' and '.join(p['models'])}, data {p['data']}, {p['fraction']:.2%} of every"
             f" subset, ratios {' '.join(map(str, p['ratios']))}, {p['questions'] or 'all'}"
@@ -46,9 +98,11 @@ def _profiles(a):
 
 # %% ../nbs/cli.ipynb #155fd5ab
 def _plan_run(a):
-    from interlace.reproduction.run_plan import plan_run
+    with _profiles_at_hand():
+        settings = load_profile(a.profile)  # a wrong one is refused before the imports
+        from interlace.reproduction.run_plan import plan_run
 
-    print(plan_run(load_profile(a.profile), a.gpu, a.gpus))
+        print(plan_run(settings, a.gpu, a.gpus))
 
 # %% ../nbs/cli.ipynb #805da461
 # options that name an input
@@ -84,9 +138,35 @@ def _claim_output(a):
     }
     if hasattr(a, "model"):
         inputs["model"] = model_folder(a.model)  # a nano model is a folder, too
+    if hasattr(a, "what"):
+        inputs["folder"] = a.what  # unless it is a profile, and no such path is there
     check_output(a.out, inputs, a.command in ("prune", "finetune"), a.overwrite)
+    _check_own(a)
     # of several processes, the first holds the lock for all
     return locked(a.out) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
+
+# %% ../nbs/cli.ipynb #2f7c9e14
+# command -> the kind that its file states
+_WRITES = dict(scores="scores", plan="plan", latency="latency", evaluate="evaluation")
+
+
+def _is_own(path, command):
+    "Whether a file is of the kind that a command writes"
+    if command == "report":
+        return path.read_bytes()[:15].lower() == b"<!doctype html>"
+    try:
+        return json.loads(path.read_text()).get("kind") == _WRITES[command]
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _check_own(a):
+    "Raise a `BadInput` for a file that --overwrite would replace and the command did not write"
+    out = Path(a.out)
+    if out.is_file() and not _is_own(out, a.command):
+        raise BadInput(
+            f"{out}: not written by interlace {a.command}; choose another place, or remove it first"
+        )
 
 # %% ../nbs/cli.ipynb #20b8d662
 def _model(a):
@@ -126,6 +206,7 @@ def _scores(a, model, processor):
         model,
         calibration_batches(shard_batches(samples, a.batch_size), processor, a.batch_size),
         total=-(-len(samples) // a.batch_size),
+        progress=_shows_bars(),
         shared=True,
         source=a.model,
         calibration=dict(
@@ -143,12 +224,17 @@ def _score(a):
 # %% ../nbs/cli.ipynb #14132165
 def _plan_of(a, model, processor):
     from interlace.method.decoder import find_decoder
-    from interlace.method.selection import make_plan, n_drops
+    from interlace.method.selection import RULES, make_plan, n_drops
 
     n = len(find_decoder(model))
     n_drops(n, a.ratio)  # rejects a wrong ratio before anything is scored
     scores = _scores(a, model, processor)
-    return make_plan(scores, a.ratio, a.strategy, n, a.seed, a.protect), scores
+    # a strategy of an extension may raise anything
+    wrong = "{type}: {error:.200}; correct the extension that adds it"
+    own = {} if a.strategy in RULES else {Exception: wrong}
+    with explain_errors(f"strategy '{a.strategy}'", own):
+        plan = make_plan(scores, a.ratio, a.strategy, n, a.seed, a.protect)
+    return plan, scores
 
 # %% ../nbs/cli.ipynb #9f4ceae8
 def _plan(a):
@@ -222,7 +308,48 @@ def _settings(a):
     names = ("gradient_checkpointing", "learning_rate", "batch_size", "accumulation", "epochs")
     names += ("max_messages", "max_length", "seed")
     chosen = {n: getattr(a, n) for n in names}
-    return chosen | (read_json(a.settings) if a.settings else {})
+    stored = read_json(a.settings) if a.settings else {}
+    if not isinstance(stored, dict):
+        raise BadInput(f"{a.settings}: not a JSON object; give fields of TrainConfig by name")
+    _check_training(chosen | stored, a.settings or "the options")
+    return dict(progress=_shows_bars()) | chosen | stored
+
+# %% ../nbs/cli.ipynb #6d0f52ab
+def _check_training(settings, where):
+    "Raise a `BadInput` for a setting that no training can have, before the data are read"
+    from dataclasses import fields
+
+    from transformers import SchedulerType
+
+    from interlace.method.finetuning import TrainConfig
+
+    usual = {f.name: f.default for f in fields(TrainConfig)}
+    wrong = dict.fromkeys(("optimizer", "save_dtype"), "a file cannot hold it; leave it out")
+    wrong = {n: why for n, why in wrong.items() if settings.get(n) is not None}
+    for name, default in (usual | dict(gradient_checkpointing=False)).items():
+        if isinstance(default, bool) and not isinstance(settings.get(name, default), bool):
+            wrong[name] = "it must be true or false"
+    if not is_whole(settings.get("workers", 0)) or settings.get("workers", 0) < 0:
+        wrong["workers"] = "it must be a whole number of at least 0"
+    if settings.get("schedule", "cosine") not in (schedules := [s.value for s in SchedulerType]):
+        wrong["schedule"] = f"it must be one of {', '.join(schedules)}"
+    for name, why in wrong.items():
+        raise BadInput(f"{where}: {name} {settings[name]!r}: {why}")
+    TrainConfig(**{n: v for n, v in settings.items() if n in usual})
+
+# %% ../nbs/cli.ipynb #a6e80d17
+def _pruned_record(a):
+    "The record of a model's pruning, or None; one that the card cannot use is refused at once"
+    from interlace.method.selection import Plan
+    from interlace.models.publication import mergekit_recipe, model_card, pruning_record
+
+    with _reading_records(f"{a.model}/interlace.json"):
+        made = pruning_record(a.model)
+        if made and made.get("kind") == "pruned":
+            model_card(made, a.out)
+            plan, base = Plan.from_json(json.dumps(made["plan"])), made["base"]
+            mergekit_recipe(plan, base["name"], made["modules"], base["dtype"])
+    return made
 
 # %% ../nbs/cli.ipynb #8c9dc823
 def _finetune(a):
@@ -230,11 +357,12 @@ def _finetune(a):
     from interlace.method.decoder import find_decoder
     from interlace.method.finetuning import finetune
     from interlace.method.surgery import prune
-    from interlace.models.publication import pruning_record, publish_trained
+    from interlace.models.publication import publish_trained
 
     model, processor = _model(a)
-    made = pruning_record(a.model)
-    plan, settings = _plan_for(a, made), _settings(a)
+    made = _pruned_record(a)
+    plan = _plan_for(a, made)
+    settings = _settings(a)
     if plan.drop and len(find_decoder(model)) == plan.n_layers:
         prune(model, plan)
     limits = settings["max_messages"], settings["max_length"]
@@ -256,9 +384,15 @@ def _finetune(a):
 
 # %% ../nbs/cli.ipynb #af5b2f3e
 def _card(a):
-    from interlace.models.publication import write_card
+    from interlace.models.publication import folder_records, model_card, write_card
 
-    write_card(a.folder, read_json(a.evaluation) if a.evaluation else None)
+    with _reading_records(a.folder):
+        evaluation = read_json(a.evaluation) if a.evaluation else None
+        if isinstance(evaluation, dict) and {"benchmarks", "average"} <= set(evaluation):
+            made, records = folder_records(Path(a.folder))
+            # it is stored only if the card can be written from it
+            model_card(made, a.folder, **(records | dict(evaluation=evaluation)))
+        write_card(a.folder, evaluation)
     print(f"{a.folder}/README.md: written from the records")
 
 # %% ../nbs/cli.ipynb #d61c0e7b
@@ -267,8 +401,9 @@ def _report(a):
 
     if bool(a.before) != bool(a.after):
         raise BadInput("--before and --after belong together; give both records, or none")
-    compared = (read_json(a.before), read_json(a.after)) if a.before else None
-    file = write_report(a.what, a.out, compared)
+    with _reading_records(a.what):
+        compared = (read_json(a.before), read_json(a.after)) if a.before else None
+        file = write_report(a.what, a.out, compared)
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB, without links to other files")
 
 # %% ../nbs/cli.ipynb #5c8e1f70
@@ -366,6 +501,7 @@ def _evaluate(a):
         cot=a.cot,
         temperature=a.temperature,
         seed=a.seed,
+        progress=_shows_bars(),
     )
     if str(a.data).endswith(".parquet"):
         record = _evaluate_conversations(a, model, processor, chosen)
@@ -832,9 +968,22 @@ _LOWER = {
 def _terminated(*_):
     raise KeyboardInterrupt
 
+# %% ../nbs/cli.ipynb #91be64c7
+def _check_options(a):
+    "Raise a `BadInput` for values of options that argparse lets through"
+    if getattr(a, "profile", None) == "":
+        raise BadInput("--profile is empty; name a section of settings.ini, or leave it out")
+    if not 0 <= getattr(a, "seed", 0) < 2**32:
+        raise BadInput(f"seed {a.seed}: it must be between 0 and {2**32 - 1}")
+    if not 0 <= getattr(a, "temperature", 0) < float("inf"):
+        raise BadInput(f"temperature {a.temperature}: it must be a finite number of at least 0")
+    if getattr(a, "tokens", 2) < 2:
+        raise BadInput(f"tokens {a.tokens}: the speed of decoding takes at least 2")
+
 # %% ../nbs/cli.ipynb #8dfd0906
 def _run(a):
     "Run a command; its exit status"
+    _check_options(a)
     with _claim_output(a):
         status = a.run(a) or 0
     sys.stdout.flush()  # here, where a reader that is gone is dealt with
@@ -843,6 +992,10 @@ def _run(a):
     return status
 
 # %% ../nbs/cli.ipynb #72997c27
+# what a path of the user's can be, apart from missing
+_PATH_ERRORS = ("EACCES", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOTDIR", "EPERM", "EROFS")
+
+
 def _explain(e):
     "The line for an error that the user can remedy; None for any other"
     if isinstance(e, BadInput):
@@ -850,6 +1003,8 @@ def _explain(e):
             # all processes have the same error; the first prints it, its launcher ends the others
             time.sleep(3)
         return str(e)
+    if isinstance(e, OSError) and e.filename and errno.errorcode.get(e.errno) in _PATH_ERRORS:
+        return f"{str(e.filename)[:200]}: {e.strerror}; correct the path or its permissions"
     lack = shortage(e)
     if not lack:
         return None
@@ -863,6 +1018,8 @@ def main(
     "Run the console command and return the exit status"
     a = _parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # of damaged weights it prints a table, where one line says the same
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars are only for terminals
     if getattr(a, "model", "") == "nano-l":

@@ -829,3 +829,108 @@ def test_report_of_a_run(tmp_path):
     line = refused("report", "nana", "--out", tmp_path / "no.html", why="no results there")
     assert "interlace reproduce --profile nana" in line and not (tmp_path / "no.html").exists()
     refused("report", "nano", "--out", tmp_path / "report.html", why="already there")
+
+
+@pytest.mark.parametrize(
+    "args, why",
+    [
+        (("evaluate", "--seed", 2**70), f"seed {2**70}"),
+        (("plan", "--seed", -1, "--out", "no.json"), "seed -1"),
+        (("evaluate", "--temperature", "inf"), "temperature inf"),
+        (("evaluate", "--temperature", "nan"), "temperature nan"),
+        (("latency", "--tokens", 1), "tokens 1"),
+        (("reproduce", "--profile", ""), "--profile is empty"),
+        (("plan", "--scores", "s" * 300, "--out", "no.json"), "File name too long"),
+    ],
+)
+def test_values_that_no_command_can_use(args, why):
+    refused(*args, why=why)
+
+
+@pytest.mark.parametrize(
+    "settings, why",
+    [
+        ([], "not a JSON object"),
+        (dict(schedule="nosuch"), "schedule 'nosuch': it must be one of linear"),
+        (dict(workers=-1), "workers -1"),
+        (dict(bfloat16="yes"), "bfloat16 'yes': it must be true or false"),
+        (dict(gradient_checkpointing=3), "gradient_checkpointing 3: it must be true or false"),
+        (dict(optimizer="adam"), "optimizer 'adam': a file cannot hold it"),
+        (dict(max_length="x"), "max_length x"),
+    ],
+)
+def test_training_settings_from_a_file_are_checked_before_the_data(work, tmp_path, settings, why):
+    ok("prune", "--model", work / "model", "--plan", work / "plan.json", "--out", tmp_path / "p")
+    (tmp_path / "s.json").write_text(json.dumps(settings))
+    args = ("--model", tmp_path / "p", "--data", "none.parquet", "--out", tmp_path / "t")
+    refused("finetune", *args, "--settings", tmp_path / "s.json", why=why)
+
+
+def test_a_damaged_record_is_one_line(work, tmp_path):
+    "Also in finetune, which would find out only after the training"
+    ok("prune", "--model", work / "model", "--plan", work / "plan.json", "--out", tmp_path / "p")
+    record = tmp_path / "p" / "interlace.json"
+    made = json.loads(record.read_text())
+    data = ("--data", work / "data" / "train.parquet")
+    asked = ("--model", tmp_path / "p", "--tasks", "POPE", "--data", work / "questions")
+    ok("evaluate", *asked, "--out", tmp_path / "r.json")
+    evaluation = json.loads((tmp_path / "r.json").read_text()) | dict(average={})
+    (tmp_path / "r.json").write_text(json.dumps(evaluation))
+    refused("card", tmp_path / "p", "--evaluation", tmp_path / "r.json", why="damaged")
+    assert not (tmp_path / "p" / "evaluation.json").exists()
+    (tmp_path / "r.json").unlink()
+    for damaged in (made | dict(parameters=None), made | dict(base=None), [made]):
+        record.write_text(json.dumps(damaged))
+        refused("card", tmp_path / "p", why="a record there is damaged")
+        refused("report", tmp_path / "p", "--out", tmp_path / "r.html", why="damaged")
+        args = ("finetune", "--model", tmp_path / "p", *data, "--out", tmp_path / "t")
+        refused(*args, why="interlace.json: a record there is damaged")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["p"]
+
+
+def test_an_error_in_a_strategy_names_it(work, tmp_path):
+    code = "import interlace as il\n\n\ndef odd(*a, **k):\n    return 1 / 0\n\n\n"
+    (tmp_path / "odd.py").write_text(f"{code}il.add_strategy('odd', odd)\n")
+    args = ("--extension", tmp_path / "odd.py", "--strategy", "odd", "--out", tmp_path / "p.json")
+    data = ("--calibration", work / "data" / "calibration.parquet")
+    why = "strategy 'odd': ZeroDivisionError: division by zero; correct the extension"
+    refused("plan", "--model", work / "model", *data, *args, why=why)
+
+
+def test_overwrite_replaces_only_what_the_same_command_wrote(work, tmp_path):
+    args = ("plan", "--model", work / "model", "--overwrite", "--out", tmp_path / "out")
+    args += ("--calibration", work / "data" / "calibration.parquet")
+    for content in ("precious", json.dumps(dict(kind="scores")), "[]"):
+        (tmp_path / "out").write_text(content)
+        refused(*args, why="not written by interlace plan")
+        assert (tmp_path / "out").read_text() == content
+    shutil.copy(work / "plan.json", tmp_path / "out")
+    ok(*args)
+    (tmp_path / "out").write_text("precious")
+    args = ("report", "nano", "--out", tmp_path / "out", "--overwrite")
+    refused(*args, why="not written by interlace report")
+
+
+def test_a_report_is_not_written_into_what_it_reads(work, tmp_path):
+    ok("prune", "--model", work / "model", "--plan", work / "plan.json", "--out", tmp_path / "p")
+    before = tree(tmp_path)
+    for name in ("new.html", "README.md"):
+        args = ("report", tmp_path / "p", "--out", tmp_path / "p" / name, "--overwrite")
+        refused(*args, why="it is inside the folder")
+    assert tree(tmp_path) == before
+
+
+def test_bars_are_for_terminals(work, tmp_path):
+    data = ("--calibration", work / "data" / "calibration.parquet", "--out", tmp_path / "s.json")
+    assert "scoring" not in command("scores", "--model", work / "model", *data).stderr
+    asked = ("--tasks", "POPE", "--data", work / "questions")
+    assert "evaluating" not in command("evaluate", "--model", work / "model", *asked).stderr
+
+
+def test_damaged_weights_are_one_line_in_a_process_of_their_own(work, tmp_path):
+    "A library prints tables, to a stream that a test in this process does not see"
+    shutil.copytree(work / "model", tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 13
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    refused("latency", "--model", tmp_path / "m", why="weights are missing", root=ROOT)

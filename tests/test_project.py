@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -366,3 +367,53 @@ def test_records_are_strict_json(tmp_path):
     "JSON has no NaN: other readers than Python's stop at it"
     write_json(tmp_path / "a.json", dict(a=float("nan"), b=[1.5, float("inf"), (2, None)]))
     assert json.loads((tmp_path / "a.json").read_text()) == dict(a=None, b=[1.5, None, [2, None]])
+
+
+def _oldest_python():
+    "The oldest version of Python that pyproject.toml allows, as (3, 11)"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return tuple(map(int, project["requires-python"].removeprefix(">=").split(".")))
+
+
+def _copied(line):
+    "The files that a COPY of a Dockerfile takes from the clone"
+    return [word for word in line.split()[1:-1] if not word.startswith("--")]
+
+
+def test_the_image_is_made_of_files_that_exist():
+    "It has what `make setup` reads, in an environment that the Makefile knows"
+    text = (ROOT / "Dockerfile").read_text()
+    copied = [f for line in text.splitlines() if line.startswith("COPY") for f in _copied(line)]
+    assert all((ROOT / f).exists() for f in copied)
+    makefile = (ROOT / "Makefile").read_text()
+    needed = re.search(r"^\$\(VENV\)/installed: (.*)", makefile, re.M)[1].split()
+    assert set(needed) <= set(copied) and "RUN make setup" in text
+    assert "INTERLACE_VENV=/opt/venv" in text and "$(INTERLACE_VENV)" in makefile
+    # the CUDA base is of Ubuntu 24.04, whose Python is 3.12
+    assert tuple(map(int, re.search(r"ARG PYTHON=(\S+)", text)[1].split("."))) >= _oldest_python()
+
+
+@pytest.mark.parametrize("folder, device", [(".", "cpu"), ("cuda", "cuda")])
+def test_development_containers_build_the_image(folder, device):
+    file = ROOT / ".devcontainer" / folder / "devcontainer.json"
+    container = json.loads(file.read_text())
+    text, build = (ROOT / "Dockerfile").read_text(), container["build"]
+    assert (file.parent / build["context"]).resolve() == ROOT
+    assert (file.parent / build["dockerfile"]).resolve() == ROOT / "Dockerfile"
+    assert build["args"] == dict(DEVICE=device) and f" AS base-{device}\n" in text
+    assert f"USER {container['remoteUser']}\n" in text
+    (python,) = (v for k, v in container["customizations"]["vscode"]["settings"].items())
+    assert Path(python).parent.as_posix() in re.search(r"PATH=(\S+)", text)[1].split(":")
+
+
+def test_binder_installs_the_lock():
+    folder = ROOT / ".binder"
+    (lock,) = re.findall(r"(?m)^-r (.*)$", (folder / "requirements.txt").read_text())
+    assert (folder / lock).resolve() == ROOT / "requirements.lock"
+    version = (folder / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert tuple(map(int, version.split("."))) >= _oldest_python()
+    script = folder / "postBuild"
+    assert os.access(script, os.X_OK)  # Binder runs it only then
+    subprocess.run(["bash", "-n", script], check=True)
+    for file in re.findall(r"\S+\.lock|lab/\S+", script.read_text()):
+        assert (ROOT / file).is_file(), file
