@@ -236,6 +236,25 @@ def test_missing_model(work):
 
 
 @pytest.mark.parametrize(
+    "name, value, why",
+    [
+        ("dtype", 3, "config.json has the dtype 3"),
+        (
+            "image_token_id",
+            -1,
+            "config.json has image_token_id -1, and the vocabulary has tokens 0",
+        ),
+        ("image_token_id", 10**6, "config.json has image_token_id 1000000"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used(work, tmp_path, name, value, why):
+    shutil.copytree(work / "model", tmp_path / "m")
+    config = tmp_path / "m" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {name: value}))
+    refused("evaluate", "--model", tmp_path / "m", why=why)
+
+
+@pytest.mark.parametrize(
     "file, why",
     [
         ("model.safetensors", "its weights cannot be read"),

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 from interlace.core.errors import BadInput
-from interlace.core.files import finished, read_json, write_json
+from interlace.core.files import finished, read_json, read_kind, write_json
 from interlace.core.profiles import load_profile, profiles
 from interlace.core.provenance import fingerprint
 from interlace.reproduction.pipeline import code_hash, code_of, stages
@@ -261,6 +261,25 @@ def test_profiles(tmp_path):
             load_profile("a", ini)
 
 
+def test_a_settings_file_in_another_encoding_and_a_profile_without_a_name_are_refused(tmp_path):
+    ini = tmp_path / "settings.ini"
+    ini.write_bytes("[a]\nmodels = caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(BadInput, match="not a text in UTF-8.*save it as one"):
+        load_profile("a", ini)
+    with pytest.raises(BadInput, match="no profile ''; there are nano"):
+        load_profile("")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, "{"])
+def test_json_that_cannot_be_decoded_is_named(text, tmp_path):
+    "Nested too deeply, a number of too many digits, and a file cut off"
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(BadInput, match="a.json: not valid JSON.*make it again"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(BadInput, match="not valid JSON"):
+        read_kind(tmp_path / "a.json", "plan", dict, "make a plan")
+
+
 def test_all_or_nothing(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(RuntimeError), finished(tmp_path / "a.json") as part:
@@ -339,6 +358,9 @@ def test_nothing_names_a_place_of_its_making():
         ),
         ("models =", "at least one"),
         ("learning_rate = fast", "learning_rate fast: it must be a number"),
+        ("learning_rate = inf", "learning_rate inf: it must be a finite number"),
+        ("models = a/$(touch${IFS}x)", "is not a nano model, a folder or a hub id"),
+        ("models = a/%(x)s", "is not a nano model, a folder or a hub id"),
     ],
 )
 def test_wrong_settings(line, why, tmp_path):

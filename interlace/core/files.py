@@ -144,6 +144,8 @@ def read_sections(
         raise BadInput(
             f"{path}: cannot be read ({e.strerror}); it comes with the project"
         ) from None
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path}: not a text in UTF-8 ({e}); save it as one") from None
     except configparser.Error as e:
         raise BadInput(f"{path}: {' '.join(str(e).split())}; correct that line") from None
     for s in ini.sections():  # files, stages and shell commands contain the name
@@ -181,7 +183,8 @@ def read_json(
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise BadInput(missing(path)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    # a value that is nested too deeply, or has too many digits, is no JSON that we write either
+    except (ValueError, RecursionError) as e:
         raise BadInput(f"{path}: not valid JSON ({e}); delete it and make it again") from None
     except OSError as e:
         raise BadInput(f"{path}: cannot be read ({e.strerror}); correct the path") from None
@@ -210,7 +213,7 @@ def read_kind(
     where = kind if text else source
     try:
         data = json.loads(source) if text else read_json(source)
-    except json.JSONDecodeError as e:
+    except (ValueError, RecursionError) as e:
         raise BadInput(f"{where}: not valid JSON ({e}); {remedy}") from None
     check_kind(data, kind, where, remedy)
     try:

@@ -7,6 +7,8 @@ __all__ = ['profiles', 'load_profile', 'plan_name']
 
 # %% ../../nbs/core/07_profiles.ipynb #c0re0c02
 import difflib
+import math
+import re
 from pathlib import Path
 
 from .errors import BadInput
@@ -19,6 +21,11 @@ _OVER, _SHARE, _ANY = (
     (lambda v: True, ""),
 )
 _NOT_BELOW = (lambda v: v >= 0, "at least 0")
+# what a model's folder or hub id is made of; files, stages and shell commands contain it
+_MODEL = (
+    lambda v: re.fullmatch(r"[\w.~/@+-]+", v, re.ASCII) is not None,
+    "a nano model, a folder or a hub id, of letters, digits and . _ ~ / @ + -",
+)
 _PLACE = (
     lambda v: v in ("nano", "hub") or "/" in v,
     "nano, a folder, or on a hub: owner/name, owner/name@revision",
@@ -36,7 +43,7 @@ def _among(*names):
 # name: (type, (condition, the condition in words)); a type in a list means several values,
 # separated by spaces
 SETTINGS = {
-    "models": ([str], _ANY),
+    "models": ([str], _MODEL),
     "dtype": (str, _among("float32", "bfloat16", "float16")),
     "eval_dtype": (str, _among("float32", "bfloat16", "float16")),
     "attention": (str, _among("auto", "eager", "sdpa", "flash_attention_2")),
@@ -115,6 +122,8 @@ def _value(name, text, where):
             ) from None
         if not t or not holds(v):
             raise BadInput(f"{where}: {name} {t} is not {words or 'given'}")
+        if kind is float and not math.isfinite(v):
+            raise BadInput(f"{where}: {name} {t}: it must be a finite number")
         return v
 
     values = [one(t) for t in (text.split() if several else [text.strip()])]
@@ -137,7 +146,7 @@ def load_profile(
     "All settings of a profile, including those of the profiles that it extends"
     settings = Path(settings or project_root() / "settings.ini")
     sections, chain = read_sections(settings), []
-    while name:
+    while name is not None:
         if name not in sections:
             raise BadInput(f"{settings.name}: no profile '{name}'; there are {', '.join(sections)}")
         if name in chain:

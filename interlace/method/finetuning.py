@@ -446,6 +446,17 @@ def _checkpoint_to_resume(checkpoints, mark):
         found = last_checkpoint(checkpoints, steps)
     return all_gather_objects(found)[0]
 
+# %% ../../nbs/method/05_finetuning.ipynb #1ef70001
+@contextlib.contextmanager
+def _without_leftovers(checkpoints):
+    "Remove the folder of checkpoints if the training is refused before it has any"
+    try:
+        yield
+    except BadInput:
+        if rank_and_world_size()[0] == 0 and not any(checkpoints.glob("checkpoint-*")):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        raise
+
 # %% ../../nbs/method/05_finetuning.ipynb #3b1d56c3
 def _arguments(config, checkpoints, sharding):
     "A configuration in Trainer's own terms"
@@ -568,7 +579,12 @@ def train(
     arguments = _arguments(config, checkpoints, sharding)
     cost, caching = {}, getattr(model.config, "use_cache", None)
     same, state = _names_by_parameter(model), None
-    with measured(cost), _without_cache(model), _float32_while_training(model, sharding) as before:
+    with (
+        _without_leftovers(checkpoints),
+        measured(cost),
+        _without_cache(model),
+        _float32_while_training(model, sharding) as before,
+    ):
         trainer = _trainer(model, dataset, collator, arguments, config, callbacks)
         if sharding == "fsdp2":
             _mix_precision(trainer, config.bfloat16)

@@ -232,6 +232,20 @@ def _explain_loading(name, source, what, remedy):
     words = dict(repo=repo, revision=revision, what=what, remedy=remedy)
     return explain_errors(name, _LOADING_ERRORS, **words)
 
+# %% ../../nbs/models/01_loading.ipynb #1c0f1601
+def _check_config(name, config):
+    "Raise a `BadInput` for values in a config.json that transformers reads and cannot use"
+    text, dtype = config.get_text_config(), getattr(config, "dtype", None)
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise BadInput(f"{name}: config.json has the dtype {dtype!r}; give one such as bfloat16")
+    image = getattr(config, "image_token_id", None)
+    size = getattr(text, "vocab_size", None)
+    if isinstance(image, int) and isinstance(size, int) and not 0 <= image < size:
+        raise BadInput(
+            f"{name}: config.json has image_token_id {image}, and the vocabulary has tokens 0 to"
+            f" {size - 1}; correct it, or make or download the folder again"
+        )
+
 # %% ../../nbs/models/01_loading.ipynb #e26711fd
 def load_config(
     name: str,  # as for `model_source`
@@ -240,7 +254,9 @@ def load_config(
     where, revision = source = model_source(name)
     remedy = "it is no complete model folder: make or download it again"
     with _explain_loading(name, source, "no readable config.json", remedy):
-        return AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+    _check_config(name, config)
+    return config
 
 # %% ../../nbs/models/01_loading.ipynb #6ec9d0aa
 def sees(
