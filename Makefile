@@ -10,13 +10,14 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe checkers docs lab bench growth budget shapes families nano-l nano-s outputs readme citation lock sbom clean
+.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget shapes families nano-l nano-s outputs readme citation lock sbom clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
 	@echo "make lint                      what the formatter and the linter say"
 	@echo "make lab                       read and run the notebooks in JupyterLab"
 	@echo "make docs                      build the site into _docs/html"
+	@echo "make validate                  the crate and the list of packages, by the reference programs"
 	@echo "make bench                     this build against an earlier one and against others' ways"
 	@echo "make growth                    how time and memory grow with samples, layers and length"
 	@echo "make families                  prune a tiny model of every class of transformers, and compare"
@@ -47,7 +48,7 @@ reproduce: setup
 
 test: export HF_HUB_OFFLINE = 1
 test: export HF_DATASETS_OFFLINE = 1
-test: setup axe checkers lint
+test: setup axe lint
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -66,6 +67,10 @@ $(VENV)/checkers/installed: requirements-checkers.lock | $(VENV)/installed
 	$(PYTHON) -m venv $(VENV)/checkers
 	$(VENV)/checkers/bin/python -m pip install -qq --no-deps --require-hashes --disable-pip-version-check -r requirements-checkers.lock
 	@touch $@
+
+# before a release: what is published, by the reference programs
+validate: checkers
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -rs tests/test_published.py
 
 docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/python docs/sources.py

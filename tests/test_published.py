@@ -1,6 +1,6 @@
 """What others read of this project: crates, the list of packages, the CODECHECK manifest.
 
-The reference programs check them, offline; `make checkers` installs these.
+The reference programs check them, offline: `make validate` installs these and runs this file.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, command, needed
+from conftest import ROOT, command
 
 from interlace.core.files import read_json, write_json
 from interlace.core.provenance import fingerprint
@@ -43,7 +43,8 @@ def check():
     "Run tests/checkers.py in its environment"
     places = (ROOT / ".venv" / "checkers", Path(os.environ.get("INTERLACE_CHECKERS", "-")))
     python = next((p / "bin" / "python" for p in places if (p / "bin" / "python").exists()), None)
-    needed(python, "the programs that validate crates and the SBOM: make checkers")
+    if not python:
+        pytest.skip("not here: the programs that validate crates and the SBOM (make validate)")
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
 
     def run(kind, file):
