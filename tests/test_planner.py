@@ -304,7 +304,7 @@ def test_what_does_not_fit_and_its_remedy():
     assumed = Assumptions()
     answers = assumed.answer_tokens / (assumed.answer_tokens + assumed.question_tokens)
     assert not pruned.fits
-    assert pruned.parts["logits"] == pytest.approx(10 * 16 * 8192 * answers * 151936)
+    assert pruned.parts["logits"] == pytest.approx(12 * 16 * 8192 * answers * 151936)
     words = dict(part.split(" = ") for part in pruned.remedy.split("; or ")[0].split(", "))
     assert int(words["batch_size"]) * int(words["accumulation"]) == 32
     better = settings | dict(

@@ -303,8 +303,8 @@ def _visual_bytes(s, b, e):
     return b.images * b.patches * (pixels + tokens)
 
 # %% ../../nbs/reproduction/05_costs.ipynb #05c05701
-# of each logit at the peak: bfloat16 from the head, float32 for the loss, its log-probability
-_LOGIT_BYTES = 2 + 4 + 4
+# of each logit at the peak: its log-probability, the gradients of both in float32
+_LOGIT_BYTES = 4 + 4 + 4
 
 # %% ../../nbs/reproduction/05_costs.ipynb #2bd914f7
 def _activation_bytes(s, b, t):
