@@ -261,3 +261,9 @@ def test_weights_that_are_spread_over_processes_are_named():
             prune(model, PLAN)
     finally:
         distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["OpenAIGPTLMHeadModel", "XLNetLMHeadModel"])
+def test_layers_that_do_not_know_their_place_are_a_decoder_too(name):
+    "They have no cache by place; a layer of the first gives a list, not a tuple"
+    assert check_class(name, seed=2).verdict == "right"

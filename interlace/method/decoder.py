@@ -73,15 +73,18 @@ def find_decoder(
     text = model.config.get_text_config(decoder=True)
     n = getattr(text, depth_name(text), None)
     found, other = [], []
+    unnumbered = []  # stacks whose layers do not know their place: these models have no cache by it
     for path, m in model.named_modules():
         if not isinstance(m, nn.ModuleList) or not len(m):
             continue
         known = [{v for _, _, v in places(layer)} for layer in m]
+        parent, _, name = path.rpartition(".")
+        decoder = Decoder(path, model.get_submodule(parent), name, text)
         if all(k == {i} for i, k in enumerate(known)):
-            parent, _, name = path.rpartition(".")
-            (found if len(m) == n else other).append(
-                Decoder(path, model.get_submodule(parent), name, text)
-            )
+            (found if len(m) == n else other).append(decoder)
+        elif not any(known) and len(m) == n and len({type(layer) for layer in m}) == 1:
+            unnumbered.append(decoder)
+    found = found or ([] if other else unnumbered)
     if len(found) == 1:
         return found[0]
     if found:
@@ -152,7 +155,10 @@ def layer_inputs(
         return hook
 
     def leaving(module, args, out):
-        see(len(layers), _active(decoder, out[0] if isinstance(out, tuple) else out).detach())
+        see(
+            len(layers),
+            _active(decoder, out[0] if isinstance(out, (tuple, list)) else out).detach(),
+        )
 
     hooks = [
         layer.register_forward_pre_hook(entrance(i), with_kwargs=True)

@@ -393,7 +393,7 @@ def skipping(
 
     def pass_on(module, args, kwargs, out):
         entered = entering(args, kwargs)
-        return (entered, *out[1:]) if isinstance(out, tuple) else entered
+        return type(out)((entered, *out[1:])) if isinstance(out, (tuple, list)) else entered
 
     hooks = [layer.register_forward_hook(pass_on, with_kwargs=True) for layer in layers]
     try:
