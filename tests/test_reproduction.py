@@ -351,25 +351,25 @@ AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
         (
             "interlace/method/finetuning.py",
             "def train(",
-            "# a change\ndef train(",
+            "A_CHANGE = 1\n\n\ndef train(",
             [*TRAINED, *TUNED, *FROM_ANSWERS],
         ),
         (
             "interlace/method/selection.py",
             "def make_plan(",
-            "# a change\ndef make_plan(",
+            "A_CHANGE = 1\n\n\ndef make_plan(",
             [n for n in ALL if n not in ("data", "benchmarks", "scores")],
         ),
         (
             "interlace/reproduction/artifacts.py",
             "def figure_style(",
-            "# a change\ndef figure_style(",
+            "A_CHANGE = 1\n\n\ndef figure_style(",
             ARTEFACTS,
         ),
         (
             "interlace/evaluation/harness.py",
             "def evaluate(",
-            "# a change\ndef evaluate(",
+            "A_CHANGE = 1\n\n\ndef evaluate(",
             [
                 "benchmarks",
                 *EVALUATED,
@@ -377,6 +377,8 @@ AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
             ],
         ),
         ("nbs/paper/figures/figure4.ipynb", "lw=1.2, marker", "lw=1.3, marker", ["figure4"]),
+        # a comment in the library is not code
+        ("interlace/method/finetuning.py", "def train(", "# a comment\ndef train(", []),
         # neither its prose nor its defaults are code
         ("nbs/paper/figures/figure4.ipynb", "Two panels share", "The two panels share", []),
         ("nbs/paper/figures/figure4.ipynb", "runs/nano/nano-l", "runs/own/nano-l", []),
