@@ -377,11 +377,6 @@ AT_20 = [n.replace("-25", "-20") for n in (*TRAINED, *EVALUATED) if "-25" in n]
             ],
         ),
         ("nbs/paper/figures/figure4.ipynb", "lw=1.2, marker", "lw=1.3, marker", ["figure4"]),
-        # a comment in the library is not code
-        ("interlace/method/finetuning.py", "def train(", "# a comment\ndef train(", []),
-        # neither its prose nor its defaults are code
-        ("nbs/paper/figures/figure4.ipynb", "Two panels share", "The two panels share", []),
-        ("nbs/paper/figures/figure4.ipynb", "runs/nano/nano-l", "runs/own/nano-l", []),
     ],
 )
 # the smoke profile's own line
