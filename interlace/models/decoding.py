@@ -91,7 +91,8 @@ def roomy_cache(
     model: torch.nn.Module,  # a model that generates text
 ) -> DynamicCache | None:  # None: this model needs another cache
     "Return an empty cache whose layers do not copy what they hold for each new token"
-    if not model._supports_default_dynamic_cache():
+    supports = getattr(model, "_supports_default_dynamic_cache", None)
+    if supports is None or not supports():  # another object that generates, or another cache
         return None
     cache = DynamicCache(config=model.config)
     if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
@@ -105,7 +106,7 @@ def attention_for_decoding(
     model: torch.nn.Module,  # a model that generates text
 ):
     "On a CPU, let a model with SDPA compute single queries in matrix products inside the block"
-    before = getattr(model.config, "_attn_implementation", None)
+    before = getattr(getattr(model, "config", None), "_attn_implementation", None)
     if model.device.type != "cpu" or before != "sdpa":
         yield
         return
