@@ -107,7 +107,7 @@ def attention_for_decoding(
 ):
     "On a CPU, let a model with SDPA compute single queries in matrix products inside the block"
     before = getattr(getattr(model, "config", None), "_attn_implementation", None)
-    if model.device.type != "cpu" or before != "sdpa":
+    if torch.device(model.device).type != "cpu" or before != "sdpa":
         yield
         return
     model.set_attn_implementation(ATTENTION)
@@ -121,5 +121,5 @@ def cache_for_decoding(
     model: torch.nn.Module,  # a model that generates text
 ) -> dict:  # settings of `generate`
     "Return the settings that let `generate` use `roomy_cache` on a CPU"
-    cache = roomy_cache(model) if model.device.type == "cpu" else None
+    cache = roomy_cache(model) if torch.device(model.device).type == "cpu" else None
     return {} if cache is None else dict(past_key_values=cache, disable_compile=True)
