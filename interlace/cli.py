@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from . import __version__
-from .core.errors import BadInput, explain_errors, is_whole, shortage
+from .core.errors import BadInput, explain_errors, shortage
 from interlace.core.files import (
     check_output,
     locked,
@@ -319,23 +319,19 @@ def _check_training(settings, where):
     "Raise a `BadInput` for a setting that no training can have, before the data are read"
     from dataclasses import fields
 
-    from transformers import SchedulerType
-
     from interlace.method.finetuning import TrainConfig
 
-    usual = {f.name: f.default for f in fields(TrainConfig)}
+    known = [f.name for f in fields(TrainConfig)]
     wrong = dict.fromkeys(("optimizer", "save_dtype"), "a file cannot hold it; leave it out")
     wrong = {n: why for n, why in wrong.items() if settings.get(n) is not None}
-    for name, default in (usual | dict(gradient_checkpointing=False)).items():
-        if isinstance(default, bool) and not isinstance(settings.get(name, default), bool):
-            wrong[name] = "it must be true or false"
-    if not is_whole(settings.get("workers", 0)) or settings.get("workers", 0) < 0:
-        wrong["workers"] = "it must be a whole number of at least 0"
-    if settings.get("schedule", "cosine") not in (schedules := [s.value for s in SchedulerType]):
-        wrong["schedule"] = f"it must be one of {', '.join(schedules)}"
+    if not isinstance(settings.get("gradient_checkpointing", False), bool):
+        wrong["gradient_checkpointing"] = "it must be true or false"
     for name, why in wrong.items():
         raise BadInput(f"{where}: {name} {settings[name]!r}: {why}")
-    TrainConfig(**{n: v for n, v in settings.items() if n in usual})
+    try:
+        TrainConfig(**{n: v for n, v in settings.items() if n in known})
+    except BadInput as e:
+        raise BadInput(f"{where}: {e}") from None
 
 # %% ../nbs/cli.ipynb #a6e80d17
 def _pruned_record(a):
@@ -384,15 +380,10 @@ def _finetune(a):
 
 # %% ../nbs/cli.ipynb #af5b2f3e
 def _card(a):
-    from interlace.models.publication import folder_records, model_card, write_card
+    from interlace.models.publication import write_card
 
     with _reading_records(a.folder):
-        evaluation = read_json(a.evaluation) if a.evaluation else None
-        if isinstance(evaluation, dict) and {"benchmarks", "average"} <= set(evaluation):
-            made, records = folder_records(Path(a.folder))
-            # it is stored only if the card can be written from it
-            model_card(made, a.folder, **(records | dict(evaluation=evaluation)))
-        write_card(a.folder, evaluation)
+        write_card(a.folder, read_json(a.evaluation) if a.evaluation else None)
     print(f"{a.folder}/README.md: written from the records")
 
 # %% ../nbs/cli.ipynb #d61c0e7b

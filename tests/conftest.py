@@ -26,6 +26,23 @@ def needed(thing, what):
     )
 
 
+def forget_extensions():
+    "Take out of the library what files added to it, as a new process would begin"
+    from interlace.core import provenance, registry
+
+    for source in list(provenance.IMPORTED):
+        registry._forget(source)
+    provenance.IMPORTED.clear()
+
+
+@pytest.fixture(autouse=True)
+def only_built_in():
+    "What a test adds to the library ends with the test"
+    yield
+    if "interlace.core.registry" in sys.modules:
+        forget_extensions()
+
+
 @pytest.fixture(scope="session")
 def browser():
     "A headless Chromium without any network traffic of its own"

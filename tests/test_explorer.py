@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from interlace.baselines.sleb import sleb_plan
 from interlace.core.errors import BadInput
-from interlace.method.selection import STRATEGIES, make_plan
+from interlace.method.selection import RULES, make_plan
 from interlace.method.similarity import LayerScores
 
 STORED = {
@@ -61,7 +61,7 @@ def page(browser, tmp_path_factory):
 def test_the_browser_plans_as_the_library(page, profile, model):
     stored, scores = STORED[profile]["models"][model], scores_of(profile, model)
     L, n = stored["n_layers"], 0
-    for strategy in STRATEGIES:
+    for strategy in RULES:
         for seed in map(int, stored["random"]) if strategy == "random" else [42]:
             for K in range(L):
                 got = page.evaluate(

@@ -7,9 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import ROOT, command, interlace
+from conftest import ROOT, command, forget_extensions, interlace
 
-from interlace.core import provenance, registry
 from interlace.core.errors import BadInput
 from interlace.core.profiles import load_profile
 from interlace.core.registry import import_extensions
@@ -73,9 +72,7 @@ def own(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("INTERLACE_ROOT", str(tmp_path))
     yield tmp_path
-    for source in list(provenance.IMPORTED):
-        registry._forget(source)
-    provenance.IMPORTED.clear()
+    forget_extensions()
     assert not set(ADDED) - set(TEXT_SETS) and tuple(STRATEGIES) == RULES
 
 

@@ -3,6 +3,8 @@
 `make families` does the same for every class that transformers knows.
 """
 
+import re
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -136,7 +138,7 @@ def test_a_layer_that_others_use_has_to_stay():
     "take, said",
     [
         (lambda left: left.pop("out"), "without these layers it does not run"),
-        (lambda left: left.pop("out", 0), "with the dropped layers skipped"),
+        (lambda left: left.pop("out", 0), "skipped; another part reads what they compute"),
     ],
 )
 def test_a_tie_that_no_field_shows_is_noticed(take, said):
@@ -151,6 +153,22 @@ def test_a_tie_that_no_field_shows_is_noticed(take, said):
     assert len(find_decoder(model)) == LAYERS == model.config.num_hidden_layers
     left.clear()
     assert torch.equal(logits(model, text_inputs()), before)
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("BeamForCausalLM", "counts the layers before it (attn_residual_add_idx, mlp_"),
+        ("RwkvForCausalLM", "the code around the layers counts them (rescale_every)"),
+        ("XLMWithLMHeadModel", "has its parts in attentions, layer_norm1, ffns, layer_norm2"),
+        ("ZayaForCausalLM", "what the one before it computes (prev_router_hidden_states)"),
+    ],
+)
+def test_a_refusal_names_what_ties_the_layers(name, said):
+    model = tiny_model(name)
+    with pytest.raises(BadInput, match=f"skipped.*{re.escape(said)}.*; drop others"):
+        prune(model, PLAN)
+    assert type(model.config).__name__ == f"{name.split('For')[0].split('With')[0]}Config"
 
 
 @pytest.mark.parametrize("name", ["MiniMaxForCausalLM", "GPTNeoXJapaneseForCausalLM"])

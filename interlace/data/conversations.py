@@ -306,6 +306,15 @@ def encode(
 # %% ../../nbs/data/01_conversations.ipynb #f75aa101
 IGNORE = -100  # the label that cross-entropy ignores
 
+# %% ../../nbs/data/01_conversations.ipynb #0a2f9001
+def answer_positions(
+    labels: torch.Tensor,  # `B T`, `IGNORE` where a token does not count
+) -> torch.Tensor:  # `B T`, bool
+    "Which positions predict a token of an answer"
+    wanted = torch.zeros_like(labels, dtype=torch.bool)
+    wanted[:, :-1] = labels[:, 1:] != IGNORE
+    return wanted
+
 # %% ../../nbs/data/01_conversations.ipynb #0173d5b1
 def _label_tail(ids, offsets, spans):
     "The token ids from the first answer on, and their labels; both empty without an answer"

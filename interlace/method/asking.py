@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/method/03a_asking.ipynb #a5c00003
+import contextlib
 import inspect
 import warnings
 
@@ -105,10 +106,10 @@ def image_inputs(
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     if token is None or not hasattr(config, "vision_config"):
         return None
+    weights = sum(p.numel() for p in model.parameters())
     for image in _image_forms(model):
         try:
             inputs = _with_image(model, image, token)
-            weights = sum(p.numel() for p in model.parameters())
             if weights * inputs["input_ids"].shape[1] > most:
                 return None
             blind = inputs | dict(pixel_values=-inputs["pixel_values"])
@@ -117,3 +118,54 @@ def image_inputs(
         except Exception:  # another form, then
             continue
     return None
+
+# %% ../../nbs/method/03a_asking.ipynb #a5c00010
+def handed_on(
+    model: torch.nn.Module,  # the model that answers
+    layers,  # its decoder layers
+    inputs: dict,  # from `short_text`
+) -> list:  # the names of arguments
+    "The arguments by which a layer takes what an earlier one returned next to the hidden states"
+    returned, names = [], set()
+
+    def enter(layer, args, kwargs):
+        given = inspect.signature(layer.forward).bind(*args, **kwargs).arguments
+        given |= given.pop("kwargs", {})
+        names.update(k for k, v in given.items() if any(v is tensor for tensor in returned))
+
+    def leave(layer, args, out):
+        if isinstance(out, (tuple, list)):
+            returned.extend(v for v in out[1:] if torch.is_tensor(v))
+
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            stack.callback(layer.register_forward_hook(leave).remove)
+        logits(model, inputs)
+    return sorted(names)
+
+# %% ../../nbs/method/03a_asking.ipynb #a5c00011
+def read_around(
+    model: torch.nn.Module,  # the model that answers
+    layers,  # its decoder layers
+    config,  # its text configuration
+    inputs: dict,  # from `short_text`
+) -> list:  # the names of fields
+    "The fields with a number of layers that the code around the layers reads"
+    read, inside, kind = set(), [], type(config)
+
+    class Watched(kind):
+        def __getattribute__(self, name):
+            if not inside:
+                read.add(name)
+            return super().__getattribute__(name)
+
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(lambda *_: inside.append(True)).remove)
+            stack.callback(layer.register_forward_hook(lambda *_: inside.clear()).remove)
+        stack.callback(setattr, config, "__class__", kind)
+        config.__class__ = Watched
+        logits(model, inputs)
+    values = {name: v for name, v in config.to_dict().items() if name in read}
+    return sorted(n for n, v in values.items() if type(v) is int and 1 < v < len(layers))

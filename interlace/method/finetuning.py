@@ -27,14 +27,14 @@ from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import DistributedType
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm.auto import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, SchedulerType, Trainer, TrainerCallback, TrainingArguments
 
 from ..core.distributed import all_gather_objects, max_across_ranks, rank_and_world_size
 from ..core.errors import BadInput
 from ..core.files import finished, package_folder, read_json, writable, write_json
 from ..core.machine import ends_with_us, measured
 from ..core.provenance import fingerprint, provenance, seed_everything
-from ..data.conversations import IGNORE, Collator
+from ..data.conversations import IGNORE, Collator, answer_positions
 from .decoder import find_decoder
 from .selection import Plan
 from .surgery import freeze_for, tuned_layers
@@ -126,18 +126,11 @@ class _Bar(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
 
-# %% ../../nbs/method/05_finetuning.ipynb #1abe1002
-def _labelled(labels):
-    "Return which positions (`B T`) predict a token of an answer"
-    wanted = torch.zeros_like(labels, dtype=torch.bool)
-    wanted[:, :-1] = labels[:, 1:] != IGNORE
-    return wanted
-
 # %% ../../nbs/method/05_finetuning.ipynb #1abe1003
 @contextlib.contextmanager
 def _logits_where_labelled(model, labels):
     "Inside the block, the model's logits are those of the `n` labelled positions (`1 n V`)"
-    wanted = _labelled(labels)
+    wanted = answer_positions(labels)
 
     def keep(head, inputs):
         return inputs[0][wanted.to(inputs[0].device)][None], *inputs[1:]
@@ -154,7 +147,7 @@ def _token_mean(outputs, labels, num_items_in_batch=None):
 
     The logits are those of all positions, or of the labelled ones only.
     """
-    logits, wanted = outputs.logits, _labelled(labels)
+    logits, wanted = outputs.logits, answer_positions(labels)
     if logits.shape[:2] == labels.shape:
         logits = logits[wanted]
     targets = labels[:, 1:][wanted[:, :-1]].to(logits.device)
@@ -237,6 +230,7 @@ _LIMITS = {  # name of a setting -> (lowest, highest) of its values, in words
     "max_length": (1, 2**31, "at least 1"),
     "checkpoint_steps": (1, 2**31, "at least 1"),
     "log_steps": (1, 2**31, "at least 1"),
+    "workers": (0, 2**20, "at least 0"),
     "seed": (0, 2**32 - 1, "between 0 and 4294967295"),
 }
 
@@ -273,6 +267,11 @@ class TrainConfig:
             if isinstance(v, bool) or not number or not low <= v <= high:
                 kind = "a whole number" if whole else "a number"
                 raise BadInput(f"{name} {v}: it must be {kind} {words}")
+        for name in (f.name for f in fields(self) if f.type is bool):
+            if not isinstance(v := getattr(self, name), bool):
+                raise BadInput(f"{name} {v!r}: it must be true or false")
+        if self.schedule not in (schedules := [s.value for s in SchedulerType]):
+            raise BadInput(f"schedule {self.schedule!r}: it must be one of {', '.join(schedules)}")
 
     def recorded(self) -> dict:
         "What decides the result; the rest says how often something is written or shown"
@@ -740,7 +739,7 @@ def held_out_loss(
         with precision, _logits_where_labelled(model, labels):
             outputs = model(**batch, use_cache=False)
         loss += float(_token_mean(outputs, labels, 1))
-        tokens += int((labels[:, 1:] != IGNORE).sum())
+        tokens += int(answer_positions(labels).sum())
     model.train(was_training)
     return loss / tokens
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..core.errors import BadInput
-from .asking import image_inputs, logits, short_text
+from .asking import handed_on, image_inputs, logits, read_around, short_text
 from .decoder import depth_name, entering, find_decoder, places
 from .selection import Plan
 
@@ -436,13 +436,12 @@ def _ask_whole(model, decoder, plan):
     if any(p.is_meta for p in model.parameters()):
         return None
     text = _tried(short_text, model)
-    skipped_layers = skipping([decoder.layers[i] for i in plan.drop])
     if text is None:
         return None
     asked, most = [text], _MOST if model.device.type == "cpu" else float("inf")
     if plan.drop and min(plan.drop) >= len(_deepstack(model)):
         asked += [image] if (image := image_inputs(model, most)) else []
-    with skipped_layers:
+    with skipping([decoder.layers[i] for i in plan.drop]):
         skipped = [_tried(logits, model, inputs) for inputs in asked]
     if skipped[0] is None:
         return None
@@ -477,14 +476,30 @@ def _unlike_skipping(model, oracle):
         if not _agree(skipped, said[-1], dtype):
             return (
                 f"its answers{about} are not those of the whole model with the dropped layers"
-                " skipped; another part reads what they compute, or counts layers; drop others"
+                " skipped"
             )
         if on_one_device and not _agree(said[-1], _tried(logits, again, inputs), dtype):
-            return f"a saved copy would answer{about} differently; drop others"
+            return f"a saved copy would answer{about} differently"
     cached = _tried(logits, model, oracle.asked[0], cached=True) if oracle.cached else said[0]
     if not _agree(said[0], cached, dtype):
-        return "with its cache it would answer differently than without; drop others"
+        return "with its cache it would answer differently than without"
     return None
+
+# %% ../../nbs/method/04_surgery.ipynb #b3f7c206
+def _entanglement(model, decoder):
+    "What ties the layers of a model together, in words"
+    layers, text, found = decoder.layers, _tried(short_text, model), []
+    parts = [n for n, m in decoder.parent.named_children() if isinstance(m, nn.ModuleList)]
+    parts = [n for n in parts if len(getattr(decoder.parent, n)) == len(layers)]
+    if len(parts) > 1:
+        found.append(f"a layer of it has its parts in {', '.join(parts)}")
+    if handed := _tried(handed_on, model, layers, text):
+        found.append(f"a layer reads what the one before it computes ({', '.join(handed)})")
+    if counted := sorted({name for _, name in _counters(layers)}):
+        found.append(f"a layer counts the layers before it ({', '.join(counted)})")
+    if read := _tried(read_around, model, layers, decoder.config, text):
+        found.append(f"the code around the layers counts them ({', '.join(read)})")
+    return "; ".join(found) or "another part reads what they compute, or counts layers"
 
 # %% ../../nbs/method/04_surgery.ipynb #274e9019
 def prune(
@@ -507,7 +522,7 @@ def prune(
     undo = _cut(model, decoder, plan, around)
     if oracle and (reason := _unlike_skipping(model, oracle)):
         undo()
-        raise BadInput(f"{kind}: {reason}")
+        raise BadInput(f"{kind}: {reason}; {_entanglement(model, decoder)}; drop others")
     return model
 
 # %% ../../nbs/method/04_surgery.ipynb #d80b6a4f

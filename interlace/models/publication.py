@@ -405,8 +405,8 @@ def _read_pruning(folder):
     return made
 
 # %% ../../nbs/models/02_publication.ipynb #b2c31ee2
-def _store_evaluation(folder, evaluation):
-    "Store an evaluation of a folder's model, without the answers, among its records"
+def _own_evaluation(folder, evaluation):
+    "An evaluation as a folder keeps it, without the answers; one of another model is refused"
     if "benchmarks" not in evaluation or "average" not in evaluation:
         raise BadInput(
             f"{folder}: the record is of kind '{evaluation.get('kind')}', not of an evaluation;"
@@ -418,16 +418,17 @@ def _store_evaluation(folder, evaluation):
             f" ({evaluation.get('model', 'unnamed')}); evaluate this folder"
         )
     record = {k: v for k, v in evaluation.items() if k != "answers"}
-    write_json(folder / "evaluation.json", record | dict(model=folder.resolve().name))
+    return record | dict(model=folder.resolve().name)
 
 # %% ../../nbs/models/02_publication.ipynb #a90c5e72
 def folder_records(
     folder: Path,  # a folder made by `publish` or `publish_trained`
 ) -> tuple:  # `interlace.json`, and the records of 'training' and 'evaluation' that are there
     "Read the records of a published folder; any other folder raises a `BadInput`"
+    made = _read_pruning(folder)
     files = {kind: folder / f"{kind}.json" for kind in ("training", "evaluation")}
     records = {kind: read_json(file) for kind, file in files.items() if file.is_file()}
-    return _read_pruning(folder), records
+    return made, records
 
 # %% ../../nbs/models/02_publication.ipynb #73126544
 def write_card(
@@ -437,14 +438,16 @@ def write_card(
 ) -> str:  # the card
     """Rewrite the card of a published folder from its records
 
-    A given evaluation is stored with the records. One of another model raises a `BadInput`.
+    A given evaluation is stored with the records, once the card can be written from it. One of
+    another model raises a `BadInput`.
     """
     folder = Path(folder)
-    made = _read_pruning(folder)
+    made, records = folder_records(folder)
     if evaluation is not None:
-        _store_evaluation(folder, evaluation)
-    _, records = folder_records(folder)
+        records["evaluation"] = _own_evaluation(folder, evaluation)
     card = model_card(made, folder.resolve().name, **records)
+    if evaluation is not None:
+        write_json(folder / "evaluation.json", records["evaluation"])
     with finished(folder / "README.md") as part:
         part.write_text(card)
     return card

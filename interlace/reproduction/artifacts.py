@@ -378,7 +378,7 @@ def publish_records(
     return path
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #e94b0d27
-def _unpack(archive):
+def unpack_records(archive):
     "Unpack an archive of records, once; return the folder"
     folder = project_root() / "runs" / "published" / fingerprint(archive)
     if not folder.is_dir():
@@ -403,7 +403,7 @@ def locate_records(
     profile = PurePosixPath(files[0]).parts[1]
     archive = root / "tables" / profile / PUBLISHED
     if archive.is_file():
-        folder = _unpack(archive)
+        folder = unpack_records(archive)
         paths = {f: folder / f for f in files}
         if all(path.is_file() for path in paths.values()):
             print(f"taken from {archive.relative_to(root)}: {missing[0]} was not made here")

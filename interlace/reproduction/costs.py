@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from ..core.errors import BadInput
-from ..data.conversations import IGNORE
+from ..data.conversations import answer_positions
 from ..evaluation.latency import PAPER_SHAPES, shaped_config
 from ..method.decoder import find_decoder
 from ..models.loading import load_config, model_source, sees
@@ -204,7 +204,7 @@ class Batch:
         grids, labels, images = inputs.get("image_grid_thw"), inputs.get("labels"), (0, 0)
         if grids is not None:
             images = len(grids), float(grids.prod(-1).double().mean())
-        share = 1.0 if labels is None else float((labels[:, 1:] != IGNORE).sum() / labels.numel())
+        share = 1.0 if labels is None else float(answer_positions(labels).float().mean())
         return cls(samples, length, *images, share)
 
 # %% ../../nbs/reproduction/05_costs.ipynb #6c8f0afa

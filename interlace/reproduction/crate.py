@@ -9,7 +9,6 @@ __all__ = ['write_crate']
 import importlib
 import json
 import subprocess
-import tarfile
 import tempfile
 import zipfile
 from datetime import date
@@ -23,7 +22,7 @@ from ..core.errors import BadInput
 from ..core.files import finished, project_root, read_json
 from ..core.profiles import load_profile
 from ..core.provenance import fingerprint
-from .artifacts import PUBLISHED
+from .artifacts import PUBLISHED, unpack_records
 from .pipeline import TRAINING, stages
 
 # %% ../../nbs/reproduction/08_crate.ipynb #fd9b0b24
@@ -113,6 +112,16 @@ def _variant_actions(file, record, matrix):
     made, cost = record["provenance"], _cost(record.get("direct"), record.get("reasoned"))
     maker = _maker(matrix, file)
     return [*found, _Action(results=[file], read=read, made=made, cost=cost, **maker)]
+
+# %% ../../nbs/reproduction/08_crate.ipynb #c64eb4ad
+def _unpacked(profile):
+    "The published records of a profile, by name; none where its run published none"
+    archive = project_root() / "tables" / profile / PUBLISHED
+    if not archive.is_file():
+        return {}
+    folder = unpack_records(archive)
+    found = sorted(f for f in folder.rglob("*") if f.is_file())
+    return {f.relative_to(folder).as_posix(): f for f in found}
 
 # %% ../../nbs/reproduction/08_crate.ipynb #459bfc31
 def _run_actions(records, matrix):
@@ -385,17 +394,6 @@ def _add_readme(crate, profile, folder):
     file.write_text(_README.format(profile=profile))
     _add_file(crate, "README.md", file, about={"@id": "./"})
 
-# %% ../../nbs/reproduction/08_crate.ipynb #c64eb4ad
-def _unpacked(profile, folder):
-    "The published records of a profile, by name; none where its run published none"
-    archive = project_root() / "tables" / profile / PUBLISHED
-    if not archive.is_file():
-        return {}
-    with tarfile.open(archive) as records:
-        records.extractall(folder, filter="data")
-    found = sorted(f for f in Path(folder).rglob("*") if f.is_file())
-    return {f.relative_to(folder).as_posix(): f for f in found}
-
 # %% ../../nbs/reproduction/08_crate.ipynb #f386aaaa
 def _pack(folder, path):
     "Pack a folder into a ZIP archive whose bytes depend on names and contents only"
@@ -423,7 +421,7 @@ def write_crate(
             f" reproduce --profile {profile}"
         )
     with tempfile.TemporaryDirectory() as work:
-        records = _unpacked(profile, f"{work}/records")
+        records = _unpacked(profile)
         actions = [*_run_actions(records, matrix), *drawn]
         actions = [a for a in actions if a.notebook or a.made]  # an action has a tool
         crate = rocrate.ROCrate(version="1.1", gen_preview=True)

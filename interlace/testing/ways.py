@@ -66,37 +66,32 @@ def bare_forward(at):
     return run
 
 
-@way
-def three_passes(at):
-    "A pass for each span, one sample at a time, with all states kept"
+def _compared_states(at, spans, size):
+    "A pass for each span over batches of a size, with all states kept and compared"
     network, processor = _load(at)
-    batches = _prompts(at, processor, size=1)
+    batches = _prompts(at, processor, size=size)
 
     @torch.inference_mode()
     def run():
-        for span in (1, 2, 3):
+        for span in spans:
             for batch in batches:
                 states = network(**batch, output_hidden_states=True, use_cache=False).hidden_states
                 for x, y in zip(states, states[span:], strict=False):
-                    cosine_similarity(x, y, dim=-1).mean()
+                    cosine_similarity(x.float(), y.float(), dim=-1).mean()
 
     return run
+
+
+@way
+def three_passes(at):
+    "A pass for each span, one sample at a time, with all states kept"
+    return _compared_states(at, (1, 2, 3), 1)
 
 
 @way
 def all_states(at):
     "One batched pass for one span with all states kept, as Model-Optimizer and PruneMe do"
-    network, processor = _load(at)
-    batches = _prompts(at, processor)
-
-    @torch.inference_mode()
-    def run():
-        for batch in batches:
-            states = network(**batch, output_hidden_states=True, use_cache=False).hidden_states
-            for x, y in zip(states, states[1:], strict=False):
-                cosine_similarity(x.float(), y.float(), dim=-1).mean()
-
-    return run
+    return _compared_states(at, (1,), 16)
 
 
 # fine-tuning
