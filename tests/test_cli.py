@@ -245,6 +245,8 @@ def test_missing_model(work):
             "config.json has image_token_id -1, and the vocabulary has tokens 0",
         ),
         ("image_token_id", 10**6, "config.json has image_token_id 1000000"),
+        ("vision_config", dict(depth=10**9), "config.json has depth 1000000000; no model has more"),
+        ("num_hidden_layers", 10**9, "config.json has num_hidden_layers 1000000000; no model"),
     ],
 )
 def test_a_configuration_that_cannot_be_used(work, tmp_path, name, value, why):

@@ -14,11 +14,13 @@ from interlace.data.conversations import (
     fitting,
     load_samples,
     open_image,
+    read_row,
     to_messages,
 )
 from interlace.nano.model import TEMPLATE, nano_processor, nano_tokenizer
 from interlace.nano.samples import conversation
 
+MESSAGES = [dict(role="user", content="What?"), dict(role="assistant", content="A square.")]
 TURNS = [
     dict(user="What is this?", assistant="red circle"),
     dict(user="And where?", assistant="top left"),
@@ -102,6 +104,27 @@ def test_more_than_three_pictures_are_skipped(tmp_path):
         str(tmp_path / "d.parquet")
     )
     assert [len(s["images"]) for s in load_samples(tmp_path / "d.parquet")] == [1, 3]
+
+
+def test_a_file_may_be_called_like_a_pattern(tmp_path):
+    from datasets import Dataset
+
+    folder = tmp_path / "mine[1]"
+    folder.mkdir()
+    for i, name in enumerate(("what?.parquet", "all*.parquet", "a[b]c.parquet", "allmine.parquet")):
+        rows = [dict(images=[dict(bytes=stored(picture()), path=None)], texts=TURNS)] * (i + 1)
+        Dataset.from_list(rows).to_parquet(str(folder / name))
+        assert len(load_samples(folder / name)) == i + 1
+    assert len(load_samples(folder)) == 10
+
+
+def test_a_column_may_hold_the_image_itself_as_a_plain_struct(tmp_path):
+    from datasets import Dataset
+
+    rows = [dict(image=dict(bytes=stored(picture()), path=None), messages=MESSAGES)] * 2
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "d.parquet"))
+    (image,) = read_row(load_samples(tmp_path / "d.parquet")[1])["images"]
+    assert open_image(image).getpixel((5, 5)) == (255, 0, 0)
 
 
 def test_files_that_are_none(tmp_path):
@@ -291,6 +314,24 @@ def test_a_row_with_a_gap_is_left_out_by_name(gap, processor):
     if gap != "token":
         with pytest.raises(BadInput, match="sample bad"):
             Collator(processor)([rows[-1]])
+
+
+@pytest.mark.parametrize("name", [dict(id="cut"), {}, dict(id=None)])
+def test_an_image_that_breaks_off_is_named(name, processor):
+    rows = [ROW | dict(id=f"r{i}") for i in range(20)]
+    rows[3] = ROW | dict(texts=[], id="left out")
+    broken = dict(bytes=stored(picture())[:30], path=None)
+    rows.append({k: v for k, v in ROW.items() if k != "id"} | dict(images=[broken]) | name)
+    with pytest.raises(BadInput, match=f"{name.get('id') or 'row 20'}: the image cannot be dec"):
+        fitting(rows, processor)
+
+
+def test_a_row_without_an_id_is_named_by_its_number(processor):
+    rows = [dict(images=[], texts=TURNS[:1]) for _ in range(20)]
+    rows[3] = dict(images=[], texts=[])
+    rows[7] = dict(images=[], texts=[dict(user="word " * 200, assistant="yes")])
+    kept, left_out = fitting(rows, processor, max_length=100)
+    assert (len(kept), left_out) == (18, ["row 3: no conversation", "row 7"])
 
 
 def test_null_images_are_no_images(processor):

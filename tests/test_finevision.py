@@ -103,6 +103,22 @@ def test_the_columns_are_finevisions(like):
     assert {"chartqa", "textvqa", "scienceqa"} <= set(repository(like).rows) == set(LIKE)
 
 
+def test_a_path_that_datasets_reads_as_a_pattern(like, tmp_path):
+    "Not that of a repository, but its files may have such names"
+    with pytest.raises(BadInput, match=r"its path holds \[, which datasets reads as a pattern"):
+        write(tmp_path / "out", shutil.copytree(like, tmp_path / "mine[1]"))
+    mine = Path(shutil.copytree(like, tmp_path / "mine"))
+    (mine / "README.md").unlink()
+    for file in mine.glob("chartqa/*"):
+        file.rename(file.with_stem(f"{file.stem}[?]"))
+    write(tmp_path / "of mine", mine)
+    write(tmp_path / "of like", like)
+    of_mine, of_like = (
+        sorted(str(r["texts"]) for r in rows(tmp_path / f"of {name}")) for name in ("mine", "like")
+    )
+    assert of_mine == of_like
+
+
 def test_numbers_add_up_and_pictures_are_untouched(like, tmp_path):
     m = write(tmp_path, like)
     for n, s in m["subsets"].items():

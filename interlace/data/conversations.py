@@ -9,6 +9,7 @@ __all__ = ['allow_images_from', 'open_image', 'render', 'encode', 'Collator', 'f
 # %% ../../nbs/data/01_conversations.ipynb #ac36afe9
 import contextlib
 import functools
+import glob
 import io
 import re
 import sys
@@ -467,10 +468,14 @@ def _explain_refusal(error):
     "The reason for leaving out a sample that a processor refuses"
     return f"the processor refuses it ({' '.join(str(error).split())[:100]})"
 
+# %% ../../nbs/data/01_conversations.ipynb #0a2f9003
+def _row_name(row, i):
+    "The name of a row in an error: its id, or its number from 0"
+    return str(row.get("id") or f"row {i}")
+
 # %% ../../nbs/data/01_conversations.ipynb #afb1f385
-def _try_images(processor, row):
+def _try_images(processor, row, name):
     "Why a processor refuses a row whose images it cannot count, or None if it accepts them"
-    name = row.get("id", "a row")
     if image_tokens(processor, row["images"], name) is not None:
         return None
     images = [open_image(image, name) for image in row["images"]]
@@ -482,7 +487,7 @@ def _try_images(processor, row):
         return _explain_refusal(e)
 
 # %% ../../nbs/data/01_conversations.ipynb #2f96d239
-def _find_flaw(row, processor, special_tokens):
+def _find_flaw(row, processor, special_tokens, name):
     "Why a row cannot be read, or None"
     try:
         row = read_row(row)
@@ -492,19 +497,24 @@ def _find_flaw(row, processor, special_tokens):
     token = next((t for t in special_tokens if t in text), None)
     if token:
         return f"its text holds {token}, a special token of the model"
-    return _try_images(processor, row) if row["images"] else None
+    return _try_images(processor, row, name) if row["images"] else None
 
 # %% ../../nbs/data/01_conversations.ipynb #ac5ebea2
 def _find_flaws(samples, processor):
     "The index of each row that cannot be read, with the reason"
     added = getattr(processor, "tokenizer", processor).added_tokens_decoder.values()
     special_tokens = [str(t) for t in added if t.special and len(str(t)) > 3]
-    flaws = {i: _find_flaw(samples[i], processor, special_tokens) for i in range(len(samples))}
+    flaws = {}
+    for i in range(len(samples)):
+        row = samples[i]
+        flaws[i] = _find_flaw(row, processor, special_tokens, _row_name(row, i))
     return {i: reason for i, reason in flaws.items() if reason}
 
 # %% ../../nbs/data/01_conversations.ipynb #ed76b420
 def _leave_out(samples, gone):
     "The samples without those of some indices, as the same kind of sequence"
+    if not gone:
+        return samples
     keep = [i for i in range(len(samples)) if i not in gone]
     return samples.select(keep) if hasattr(samples, "select") else [samples[i] for i in keep]
 
@@ -513,6 +523,18 @@ def _leave_out(samples, gone):
 _MAX_FLAWED = 0.01
 
 
+def _few_flaws(samples, processor, where):
+    "The index of each unreadable row, with its name and reason; too many raise a `BadInput`"
+    flaws, n = _find_flaws(samples, processor), len(samples)
+    flaws = {i: f"{_row_name(samples[i], i)}: {reason}" for i, reason in flaws.items()}
+    if flaws and (len(flaws) > max(10, _MAX_FLAWED * n) or len(flaws) == n):
+        raise BadInput(
+            f"{where}: {len(flaws)} of {n} rows cannot be read, the first is"
+            f" {next(iter(flaws.values()))}; correct them"
+        )
+    return flaws
+
+# %% ../../nbs/data/01_conversations.ipynb #0a2f9002
 def readable(
     samples,  # a sequence of rows
     processor,  # the model's processor or tokenizer
@@ -522,16 +544,8 @@ def readable(
 
     Too many unreadable rows raise a `BadInput`.
     """
-    flaws, n = _find_flaws(samples, processor), len(samples)
-    if not flaws:
-        return samples, []
-    names = [f"{samples[i].get('id') or f'row {i}'}: {reason}" for i, reason in flaws.items()]
-    if len(flaws) > max(10, _MAX_FLAWED * n) or len(flaws) == n:
-        raise BadInput(
-            f"{where}: {len(flaws)} of {n} rows cannot be read, the first is {names[0]};"
-            " correct them"
-        )
-    return _leave_out(samples, flaws), names
+    flaws = _few_flaws(samples, processor, where)
+    return _leave_out(samples, flaws), list(flaws.values())
 
 # %% ../../nbs/data/01_conversations.ipynb #b97fdb0e
 def say_left_out(
@@ -564,15 +578,18 @@ def _why_too_long(collate, sample, name):
         return f"{name}: {_explain_refusal(e)}"
 
 # %% ../../nbs/data/01_conversations.ipynb #acb2378f
-def _find_too_long(samples, processor, collate):
-    "The index and the name of each sample without an answer within the collator's `max_length`"
+def _find_too_long(samples, processor, collate, flaws):
+    """The index and the name of each sample without an answer within the collator's `max_length`
+
+    Those that have a flaw are not looked at.
+    """
     frame_bytes = functools.cache(functools.partial(_count_frame_bytes, processor))
     too_long = {}
-    for i in range(len(samples)):
+    for i in sorted(set(range(len(samples))) - set(flaws)):
         sample = read_row(samples[i])
-        name, images = sample.get("id", i), sample["images"]
+        name, images = _row_name(sample, i), sample["images"]
         bound = frame_bytes(len(images)) + len(sample["texts"][0]["user"].encode())
-        visual = image_tokens(processor, images, f"sample {name}")
+        visual = image_tokens(processor, images, name)
         if visual is not None and visual + bound <= collate.max_length:
             continue
         reason = _why_too_long(collate, sample, name)
@@ -591,16 +608,15 @@ def fitting(
 
     If no sample fits, `fitting` raises a `BadInput`.
     """
-    samples, flawed = readable(samples, processor)
-    too_long = _find_too_long(samples, processor, Collator(processor, max_messages, max_length))
-    if not too_long:
-        return samples, flawed
-    if len(too_long) == len(samples):
+    flaws = _few_flaws(samples, processor, "the data")
+    collate = Collator(processor, max_messages, max_length)
+    gone = flaws | _find_too_long(samples, processor, collate, flaws)
+    if gone and len(gone) == len(samples):
         raise BadInput(
             f"max_length {max_length}: no sample has an answer within it; raise max_length or lower"
             " max_pixels"
         )
-    return _leave_out(samples, too_long), [*flawed, *too_long.values()]
+    return _leave_out(samples, gone), list(gone.values())
 
 # %% ../../nbs/data/01_conversations.ipynb #3e244ded
 def _list_parquet_files(path):
@@ -659,7 +675,7 @@ def _keep_encoded(features, column):
     if column is None:
         return features
     encoded = ImageFeature(decode=False)
-    single = isinstance(features[column], ImageFeature)
+    single = isinstance(features[column], (ImageFeature, dict))  # a dict: a plain struct
     return Features(features | {column: encoded if single else List(encoded)})
 
 # %% ../../nbs/data/01_conversations.ipynb #b4830768
@@ -677,7 +693,9 @@ def load_samples(
         column = _check_columns(file, features)
     with explain_errors(path, _PARQUET_ERRORS), quiet_datasets():
         samples = Dataset.from_parquet(
-            [str(f) for f in files], features=_keep_encoded(features, column)
+            # datasets reads paths as patterns
+            [glob.escape(str(f)) for f in files],
+            features=_keep_encoded(features, column),
         )
     return samples if max_images is None else _skip_many_images(samples, column, max_images)
 

@@ -6,6 +6,7 @@
 __all__ = ['repository', 'account', 'DrawSettings', 'write_finevision']
 
 # %% ../../nbs/data/02_finevision.ipynb #0306b89f
+import glob
 import hashlib
 import itertools
 import json
@@ -60,6 +61,10 @@ _READING_ERRORS = {
 # %% ../../nbs/data/02_finevision.ipynb #3d999c18
 def _find_in_folder(folder):
     "A local repository, not yet with its subsets, and the path of its README"
+    if found := set("[]*?") & set(str(folder.resolve())):
+        raise BadInput(
+            f"{folder}: its path holds {min(found)}, which datasets reads as a pattern; rename it"
+        )
     stats = [(f, f.stat()) for f in sorted(folder.rglob("*.parquet"))]
     mark = fingerprint(
         [[f.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns] for f, s in stats]
@@ -116,7 +121,8 @@ def _builder(repo, subset):
     from datasets import load_dataset_builder
 
     if subset in repo.files:
-        builder = load_dataset_builder("parquet", data_files=dict(train=repo.files[subset]))
+        files = [glob.escape(f) for f in repo.files[subset]]  # datasets reads paths as patterns
+        builder = load_dataset_builder("parquet", data_files=dict(train=files))
     else:
         builder = load_dataset_builder(repo.name, subset, revision=repo.revision)
     # by default it reads a whole row group at a time and fails on a file without rows

@@ -8,6 +8,7 @@ __all__ = ['REAL', 'ExamSettings', 'prepare_benchmarks', 'prepared_benchmarks', 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #a277e229
 import base64
 import fnmatch
+import glob
 import os
 import re
 import threading
@@ -333,7 +334,7 @@ def _read_rows(name, folder, files):
     advice = "not readable as parquet ({cause:.160}); fetch it again"
     with explain_errors(where, {Exception: advice}), quiet_datasets():
         empty = not sum(pq.read_metadata(f).num_rows for f in files)
-        rows = None if empty else Dataset.from_parquet([str(f) for f in files])
+        rows = None if empty else Dataset.from_parquet([glob.escape(str(f)) for f in files])
     if empty:
         raise BadInput(f"{folder}: no rows in split {real.split}; fetch it again")
     needed = [column for column, (_, is_read) in real.schema.items() if is_read]
@@ -828,7 +829,7 @@ def _first_of_nano(file, n):
     from datasets import Dataset
 
     with quiet_datasets():
-        docs = Dataset.from_parquet(str(file))
+        docs = Dataset.from_parquet(glob.escape(str(file)))
     columns = docs.select_columns(["image", "question", "answer"])
     return [dict(row=i, **columns[i]) for i in _first_rows(docs["group"], n)]
 

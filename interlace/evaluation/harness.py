@@ -9,6 +9,7 @@ __all__ = ['ADDED', 'import_lmms_eval', 'Exam', 'add_benchmark', 'added_exam', '
 # %% ../../nbs/evaluation/02_harness.ipynb #2c8b95ab
 import contextlib
 import functools
+import glob
 import io
 import itertools
 import json
@@ -246,7 +247,7 @@ def _parquet_task(name, path, metric, cot, max_new_tokens, remedy, reasoning=COT
     config = dict(
         task=name,
         dataset_path="parquet",
-        dataset_kwargs=dict(data_files=dict(test=str(path))),
+        dataset_kwargs=dict(data_files=dict(test=glob.escape(str(path)))),
         test_split="test",
         output_type="generate_until",
         doc_to_visual=lambda doc: _images(doc, path.name),
@@ -498,7 +499,8 @@ def write_first_questions(
             continue
         turn, image = sample["texts"][0], None
         if sample["images"]:
-            open_image(sample["images"][0]).save(file := io.BytesIO(), "PNG")
+            where = f"image of {turn['user'][:60]!r}"
+            open_image(sample["images"][0], where).save(file := io.BytesIO(), "PNG")
             image = dict(bytes=file.getvalue(), path=None)
         rows.append(dict(question=turn["user"], answer=turn["assistant"], image=image))
     if not rows:

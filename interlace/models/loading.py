@@ -9,6 +9,8 @@ __all__ = ['unpacked', 'model_folder', 'weights_mark', 'load_config', 'sees', 'l
 import contextlib
 import fcntl
 import importlib.util
+import itertools
+import json
 from pathlib import Path
 
 import torch
@@ -232,6 +234,29 @@ def _explain_loading(name, source, what, remedy):
     words = dict(repo=repo, revision=revision, what=what, remedy=remedy)
     return explain_errors(name, _LOADING_ERRORS, **words)
 
+# %% ../../nbs/models/01_loading.ipynb #0a2f9004
+_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers", "depth")
+_DEEPEST = 10_000  # layers
+
+
+def _check_depths(name, file):
+    """Raise a `BadInput` for a number of layers in a config.json that no model has
+
+    Configurations hold lists with an entry for each layer, which would fill the memory.
+    """
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return  # reading it as a configuration explains more
+    parts = [values] if isinstance(values, dict) else []
+    parts += [part for part in parts for part in part.values() if isinstance(part, dict)]
+    for part, field in itertools.product(parts, _DEPTHS):
+        if isinstance(depth := part.get(field), int) and depth > _DEEPEST:
+            raise BadInput(
+                f"{name}: config.json has {field} {depth}; no model has more than {_DEEPEST}"
+                " layers: correct it, or make or download the folder again"
+            )
+
 # %% ../../nbs/models/01_loading.ipynb #1c0f1601
 def _check_config(name, config):
     "Raise a `BadInput` for values in a config.json that transformers reads and cannot use"
@@ -253,6 +278,7 @@ def load_config(
     "Load a model's configuration; a failure raises a `BadInput`"
     where, revision = source = model_source(name)
     remedy = "it is no complete model folder: make or download it again"
+    _check_depths(name, Path(where) / "config.json")
     with _explain_loading(name, source, "no readable config.json", remedy):
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
     _check_config(name, config)
