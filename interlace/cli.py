@@ -190,7 +190,7 @@ def _model(a):
 # %% ../nbs/cli.ipynb #44084cfe
 def _scores(a, model, processor):
     from interlace.core.distributed import shard_batches
-    from interlace.data.conversations import calibration_batches
+    from interlace.data.conversations import Collator, calibration_batches
     from interlace.method.similarity import LayerScores, score_layers
     from interlace.models.publication import calibration_set
 
@@ -201,7 +201,7 @@ def _scores(a, model, processor):
             "no scores and no calibration set; give --scores FILE, or --calibration with a parquet"
             " file or a folder of them"
         )
-    samples = calibration_set(a.calibration, processor)
+    samples = Collator(processor, 2).by_length(calibration_set(a.calibration, processor))
     return score_layers(
         model,
         calibration_batches(shard_batches(samples, a.batch_size), processor, a.batch_size),

@@ -16,7 +16,8 @@ from interlace.core.profiles import load_profile
 from interlace.data.conversations import calibration_batches
 from interlace.evaluation.latency import PAPER_SHAPES, peak_bytes, peak_of, shaped_config
 from interlace.method.decoder import find_decoder
-from interlace.method.finetuning import _logits_where_labelled, _token_mean, checkpoint_from
+from interlace.method.finetuning import checkpoint_from
+from interlace.method.loss import logits_where_labelled, token_mean
 from interlace.method.selection import Plan, n_drops
 from interlace.method.surgery import freeze_for, prune
 from interlace.models.loading import PACKAGED, load_model
@@ -164,9 +165,9 @@ def step_of(model, batch):
     inputs = {k: v for k, v in batch.items() if k != "labels"}
 
     def step():
-        with torch.autocast("cpu", torch.bfloat16), _logits_where_labelled(model, batch["labels"]):
+        with torch.autocast("cpu", torch.bfloat16), logits_where_labelled(model, batch["labels"]):
             out = model(**inputs, use_cache=False)
-        loss = _token_mean(out, batch["labels"])
+        loss = token_mean(out, batch["labels"])
         del out
         loss.backward()
 

@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 from ..core.errors import BadInput
 from ..core.files import read_json, write_json
 from ..core.provenance import fingerprint
-from ..data.conversations import answer_positions
 from ..method.decoder import Decoder, decoder_mark, find_decoder, on_device
+from ..method.loss import answer_loss
 from ..method.selection import Plan, n_drops
 from ..method.surgery import prune, pruned_by
 
@@ -94,8 +94,8 @@ def _remembering(model, decoder):
 # %% ../../nbs/baselines/01_sleb.ipynb #43c96b42
 def _loss(model, batch):
     "The sum of the loss over labelled tokens, and the number of these tokens"
-    tokens = int(answer_positions(batch["labels"]).sum())
-    return float(model(**batch, use_cache=False).loss) * tokens, tokens
+    loss, tokens = answer_loss(model, batch)
+    return float(loss), tokens
 
 # %% ../../nbs/baselines/01_sleb.ipynb #818baab4
 @torch.inference_mode()

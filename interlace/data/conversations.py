@@ -307,15 +307,6 @@ def encode(
 # %% ../../nbs/data/01_conversations.ipynb #f75aa101
 IGNORE = -100  # the label that cross-entropy ignores
 
-# %% ../../nbs/data/01_conversations.ipynb #0a2f9001
-def answer_positions(
-    labels: torch.Tensor,  # `B T`, `IGNORE` where a token does not count
-) -> torch.Tensor:  # `B T`, bool
-    "Which positions predict a token of an answer"
-    wanted = torch.zeros_like(labels, dtype=torch.bool)
-    wanted[:, :-1] = labels[:, 1:] != IGNORE
-    return wanted
-
 # %% ../../nbs/data/01_conversations.ipynb #0173d5b1
 def _label_tail(ids, offsets, spans):
     "The token ids from the first answer on, and their labels; both empty without an answer"
@@ -374,6 +365,11 @@ def _cut(batch, samples, n):
     per_token = {k for k, v in batch.items() if torch.is_tensor(v) and v.shape == shape}
     return {k: v[:, :n] if k in per_token else v for k, v in batch.items()}
 
+# %% ../../nbs/data/01_conversations.ipynb #0a2f9006
+def _select(samples, order):
+    "The samples with some indices, as the same kind of sequence"
+    return samples.select(order) if hasattr(samples, "select") else [samples[i] for i in order]
+
 # %% ../../nbs/data/01_conversations.ipynb #af4ba766
 class Collator:
     "Turn samples in FineVision's schema into a padded batch, labelled on the assistant's tokens"
@@ -392,23 +388,24 @@ class Collator:
 
     def lengths(
         self,
-        samples: list,  # dicts with `images` and `texts`
+        samples,  # a sequence of dicts with `images` and `texts`
     ) -> list:  # the number of tokens of each sample, including those of its images
         "The lengths of samples, computed without making a batch"
-        samples = _read_samples(samples)
-        texts = [render(self.processor, self._messages(s)) for s in samples]
+        texts, extra = [], []
+        for i, row in enumerate(samples):  # one at a time: images fill the memory
+            (sample,) = _read_samples([row], i)
+            texts.append(render(self.processor, self._messages(sample)))
+            extra.append(self._extra_tokens(sample, _name_sample(sample, i)))
         lengths = map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"])
-        extra = [self._extra_tokens(s, _name_sample(s, i)) for i, s in enumerate(samples)]
         return [n + more for n, more in zip(lengths, extra, strict=True)]
 
     def by_length(
         self,
         samples,  # a sequence of dicts with `images` and `texts`
-    ) -> list:  # the same samples
+    ):  # the same samples, as the same kind of sequence
         "Samples sorted by their number of tokens, the shortest first; ties in their order"
-        samples = list(samples)
         order = np.argsort(self.lengths(samples), kind="stable")
-        return [samples[i] for i in order]
+        return _select(samples, order)
 
     def _extra_tokens(self, sample, name):
         "The tokens of images that the text, with one token per image, does not have"
@@ -515,8 +512,7 @@ def _leave_out(samples, gone):
     "The samples without those of some indices, as the same kind of sequence"
     if not gone:
         return samples
-    keep = [i for i in range(len(samples)) if i not in gone]
-    return samples.select(keep) if hasattr(samples, "select") else [samples[i] for i in keep]
+    return _select(samples, [i for i in range(len(samples)) if i not in gone])
 
 # %% ../../nbs/data/01_conversations.ipynb #add017c4
 # maximum share of unreadable rows, which are left out; ten of them are always allowed

@@ -34,8 +34,9 @@ from ..core.errors import BadInput
 from ..core.files import finished, package_folder, read_json, writable, write_json
 from ..core.machine import ends_with_us, measured
 from ..core.provenance import fingerprint, provenance, seed_everything
-from ..data.conversations import IGNORE, Collator, answer_positions
+from ..data.conversations import IGNORE, Collator
 from .decoder import find_decoder
+from .loss import answer_loss, logits_where_labelled, token_mean
 from .selection import Plan
 from .surgery import freeze_for, tuned_layers
 
@@ -126,37 +127,6 @@ class _Bar(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
 
-# %% ../../nbs/method/05_finetuning.ipynb #1abe1003
-@contextlib.contextmanager
-def _logits_where_labelled(model, labels):
-    "Inside the block, the model's logits are those of the `n` labelled positions (`1 n V`)"
-    wanted = answer_positions(labels)
-
-    def keep(head, inputs):
-        return inputs[0][wanted.to(inputs[0].device)][None], *inputs[1:]
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-# %% ../../nbs/method/05_finetuning.ipynb #1abe1004
-def _token_mean(outputs, labels, num_items_in_batch=None):
-    """Next-token cross-entropy: the sum, divided by the number of answer tokens in the whole step
-
-    The logits are those of all positions, or of the labelled ones only.
-    """
-    logits, wanted = outputs.logits, answer_positions(labels)
-    if logits.shape[:2] == labels.shape:
-        logits = logits[wanted]
-    targets = labels[:, 1:][wanted[:, :-1]].to(logits.device)
-    # without any labelled token, as in a process that has only blanks, the loss is 0
-    loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, -2).float(), targets, reduction="sum"
-    )
-    return loss / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
-
 # %% ../../nbs/method/05_finetuning.ipynb #17be8d03
 class _Parts:
     "Collates a step's samples, sorted by their number of tokens, into several padded batches"
@@ -182,7 +152,7 @@ class _PartsTrainer(Trainer):
     """
 
     def compute_loss(self, model, inputs, **settings):
-        with _logits_where_labelled(self.model, inputs["labels"]):
+        with logits_where_labelled(self.model, inputs["labels"]):
             return super().compute_loss(model, inputs, **settings)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
@@ -503,7 +473,7 @@ def _trainer(model, dataset, collator, arguments, config, callbacks):
         args=arguments,
         train_dataset=_Samples(dataset, total),
         data_collator=collator if one_batch else _Parts(collator, config.parts, _without_blanks),
-        compute_loss_func=_token_mean,
+        compute_loss_func=token_mean,
         callbacks=callbacks,
         optimizers=(config.optimizer(model) if config.optimizer else None, None),
     )
@@ -734,12 +704,11 @@ def held_out_loss(
             n: v.to(model.device)
             for n, v in collator([samples[int(i)] for i in order[k : k + batch_size]]).items()
         }
-        labels = batch.pop("labels")
         precision = torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16)
-        with precision, _logits_where_labelled(model, labels):
-            outputs = model(**batch, use_cache=False)
-        loss += float(_token_mean(outputs, labels, 1))
-        tokens += int(answer_positions(labels).sum())
+        with precision:
+            of_batch, of_tokens = answer_loss(model, batch)
+        loss += float(of_batch)
+        tokens += of_tokens
     model.train(was_training)
     return loss / tokens
 

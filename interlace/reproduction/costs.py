@@ -16,9 +16,9 @@ from torch.nn.modules.conv import _ConvNd
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from ..core.errors import BadInput
-from ..data.conversations import answer_positions
 from ..evaluation.latency import PAPER_SHAPES, shaped_config
 from ..method.decoder import find_decoder
+from ..method.loss import answer_positions
 from ..models.loading import load_config, model_source, sees
 
 # %% ../../nbs/reproduction/05_costs.ipynb #d46288bc
