@@ -119,11 +119,11 @@ SHAPES = {
         vision_depth=4,
     ),
     "nano-s": dict(
-        width=72,
-        heads=2,
-        kv_heads=2,
+        width=80,
+        heads=3,
+        kv_heads=3,
         head_dim=32,
-        mlp=192,
+        mlp=160,
         sections=[6, 5, 5],
         vision_width=96,
         vision_depth=4,
@@ -326,14 +326,10 @@ CURRICULUM = (  # (until this sample, what is drawn, what is said)
     ),
     (115_000, MIXTURE | dict(objects=12), "reasoning"),
     (
-        123_000,
+        None,
         MIXTURE | dict(objects=20, diagrams=12, chart_lines=5, chart_pies=5),
         "reasoning about what lags",
     ),
-    # what follows, only nano-s sees
-    (137_000, MIXTURE | dict(objects=400), "inventory"),
-    (145_000, MIXTURE | dict(objects=16, wide=8, vast=4, search=8), "what lags, inventory"),
-    (None, MIXTURE | dict(objects=12, wide=4, vast=3, search=4), "reasoning"),
 )
 
 # %% ../../nbs/nano/07_model.ipynb #3bd57e7e
@@ -559,11 +555,7 @@ _BOTH = (
     TrainingRun(0, 88_000, 2e-2, "constant_with_warmup"),
     TrainingRun(88_000, 123_000, 2e-2, "linear", offset_decay=0.15),
 )
-RUNS = {
-    "nano-l": _BOTH,
-    # the narrower model learns more slowly
-    "nano-s": (*_BOTH, TrainingRun(123_000, 160_000, 2e-2, "linear", offset_decay=0.15)),
-}
+RUNS = {"nano-l": _BOTH, "nano-s": _BOTH}
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17
 def _chosen_dtype(file):
