@@ -11,7 +11,8 @@ from interlace.core.provenance import fingerprint
 
 from .chapters import NOTEBOOKS, ROOT, paper_notebook, title
 
-MADE_WITH = {"power": "budget"}  # artifact -> the notebook that makes it besides its own
+# artifact -> the notebook that makes it besides its own
+MADE_WITH = {"power": "budget", "sample_size": "stability"}
 PAPER_LABEL = re.compile(r"(Figure|Table) (\d)")
 FORMATS = dict(png="PNG", pdf="PDF", csv="CSV", tex="LaTeX", md="Markdown")
 
