@@ -5,17 +5,26 @@ The models have DeepStack, layer types and padding.
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import L, tiny
 from torch import nn
 
+from interlace.baselines.blocks import (
+    angular_distances,
+    angular_plan,
+    last_layers_plan,
+    shortgpt_plan,
+)
+from interlace.baselines.compensation import compensate_magnitude, replace_by_linear
 from interlace.baselines.sleb import round_losses, sleb_plan, sleb_search
 from interlace.baselines.sparsity import magnitude_, prune_2_4, two_of_four, wanda_
 from interlace.core.errors import BadInput
-from interlace.method.decoder import find_decoder, places
+from interlace.method.decoder import find_decoder, layer_inputs, places
 from interlace.method.selection import Plan
-from interlace.method.surgery import pruned_by
+from interlace.method.similarity import LayerScores
+from interlace.method.surgery import prune, pruned_by
 
 SOME = ["qwen3-vl", "gemma3", "smolvlm", "llama"]
 
@@ -200,3 +209,81 @@ def test_2_4_bad_input():
         prune_2_4(tiny("llama")[0])
     with pytest.raises(BadInput, match="no method"):
         prune_2_4(tiny("llama")[0], method="random")
+
+
+REPAIRS = [replace_by_linear, compensate_magnitude]
+
+
+@pytest.mark.parametrize("family", ["qwen3-vl", "llama"])
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_a_repaired_model_is_an_ordinary_one(repair, family, tmp_path):
+    "It loads with transformers alone, and is closer to the whole model than the pruned one"
+    (model, inputs), plan = tiny(family), Plan((3, 4, 6), (), (), L, "by hand", 3 / L)
+    whole = states(model, inputs)
+    repair(model, plan, [inputs])
+    assert len(find_decoder(model)) == L - 3
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)
+    repaired, pruned = (states(m, inputs) for m in (model, prune(tiny(family)[0], plan)))
+    if repair is replace_by_linear:
+        for new, old in ((3, 5), (4, 7)):
+            near, far = ((s[new] - whole[old]).norm() for s in (repaired, pruned))
+            assert near < far
+    else:
+        ratio = (whole[7].norm(dim=-1) / repaired[4].norm(dim=-1)).mean()
+        assert abs(ratio - 1) < 0.01
+
+
+def states(model, inputs):
+    "What enters each layer, without padding"
+    found, real = {}, inputs["attention_mask"].bool()
+    with torch.no_grad(), layer_inputs(model, lambda i, x: found.update({i: x[real]})):
+        model(**inputs)
+    return found
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_a_norm_behind_a_part_is_refused_before_anything_changes(repair):
+    model, inputs = tiny("gemma3")
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    with pytest.raises(BadInput, match="before they are added|makes image features is not known"):
+        repair(model, Plan((2,), (), (), L, "by hand", 1 / L), [inputs])
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_without_a_gap_nothing_changes(repair):
+    model, inputs = tiny("llama")
+    with torch.no_grad():
+        before = model(**inputs).logits
+        repair(model, Plan.dense(L), [inputs])
+        assert torch.equal(model(**inputs).logits, before)
+
+
+def test_angles_ignore_padding_on_either_side():
+    model, inputs = tiny("llama")
+    ids = inputs["input_ids"][:1, :10]
+    ones, pad = torch.ones_like(ids), torch.zeros_like(ids[:, :3])
+    found = [
+        angular_distances(model, [dict(input_ids=i, attention_mask=m)], 2)
+        for i, m in (
+            (ids, ones),
+            (torch.cat([ids, pad], 1), torch.cat([ones, pad], 1)),
+            (torch.cat([pad, ids], 1), torch.cat([pad, ones], 1)),
+        )
+    ]
+    assert len(found[0]) == L - 1
+    for other in found[1:]:
+        torch.testing.assert_close(found[0], other, atol=1e-5, rtol=1e-4)
+
+
+def test_plans_of_other_papers():
+    assert angular_plan(np.array([0.3, 0.1, 0.1, 0.0]), 6).drop == (1, 2, 3)
+    assert last_layers_plan(8, 0.25).drop == (6, 7)
+    similarity = np.linspace(0.1, 0.7, 7)
+    scores = LayerScores.from_arrays({s: similarity[: 8 - s] for s in (1, 2, 3)}, n_layers=8)
+    plan = shortgpt_plan(scores, 0.25, tune=True)
+    assert (plan.drop, plan.tune, plan.strategy) == ((5, 6), (7,), "shortgpt-ft")
+    assert shortgpt_plan(scores, 0.99).kept == (7,)
