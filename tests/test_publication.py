@@ -286,6 +286,8 @@ def test_ones_own_model(work, pruned, family, monkeypatch):
     assert (
         "modules" in recipe
     ) != text  # a model with a vision tower is several modules to mergekit
+    assert ("`processor_config.json`" in card.text) is (not text)
+    assert (folder / "processor_config.json").is_file() is (not text)
     # the scores are those that the plan was made from
     from interlace.method.selection import make_plan
 
