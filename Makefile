@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget stability rivals shapes families nano-l nano-s outputs readme citation lock sbom clean
+.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget stability rivals shapes gpu families nano-l nano-s outputs readme citation lock sbom clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -20,6 +20,7 @@ help:
 	@echo "make validate                  the crate and the list of packages, by the reference programs"
 	@echo "make bench                     this build against an earlier one and against others' ways"
 	@echo "make growth                    how time and memory grow with samples, layers and length"
+	@echo "make gpu                       everything that only a GPU can show, in some minutes"
 	@echo "make families                  prune a tiny model of every class of transformers, and compare"
 	@echo "make budget                    choose the fine-tuning budget by held-out loss"
 	@echo "make stability                 which layers other calibration samples would choose"
@@ -110,6 +111,12 @@ rivals: setup
 shapes: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/shapes.ipynb runs/bench/$(SHAPE).ipynb -p shape $(SHAPE) --no-progress-bar
+
+gpu: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m pytest -q tests/test_gpu.py
+	$(BIN)/python -m papermill nbs/paper/extra/gpu.ipynb runs/bench/gpu.ipynb --no-progress-bar
+	@cat tables/gpu/gpu.md
 
 families: setup
 	mkdir -p runs/bench

@@ -1,8 +1,11 @@
 """Tests of latency: timings, models left whole by plans, memory by hand, the paper's shapes."""
 
+import csv
+
+import papermill
 import pytest
 import torch
-from conftest import tiny
+from conftest import ROOT, tiny
 
 from interlace.core.errors import BadInput
 from interlace.evaluation.latency import (
@@ -117,3 +120,22 @@ def test_flops_fall_with_layers_and_never_below_their_share():
     with pruned_by(model, PLAN):
         less = prefill_flops(model, tiny("qwen3-vl")[1])
     assert 1 < whole / less < 8 / 6
+
+
+def test_what_a_gpu_shows_is_rehearsed_without_one(tmp_path, monkeypatch):
+    "Each part of the notebook runs with tiny shapes and leaves its rows"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "tables").mkdir()
+    small = dict(shapes=["tiny"], nano_steps=1, step_samples=2, tokens=4, turns=2)
+    papermill.execute_notebook(
+        ROOT / "nbs" / "paper" / "extra" / "gpu.ipynb",
+        tmp_path / "gpu.ipynb",
+        small | dict(linear_tokens=[8], out=str(tmp_path / "tables" / "gpu")),
+        progress_bar=False,
+    )
+    with open(tmp_path / "tables" / "gpu" / "gpu.csv") as file:
+        rows = list(csv.DictReader(file))
+    parts = {r["what"] for r in rows}
+    assert {"scoring", "a pass", "generation, pruned", "2:4", "training"} <= parts
+    assert {"a step of fine-tuning", "whole answers", "bfloat16 against float32"} <= parts
+    assert all(float(r["value"]) >= 0 for r in rows)
