@@ -29,6 +29,8 @@ _PUBLIC = {
     "reproduction.run_plan": ("plan_run",),
     "baselines.sleb": ("sleb_search", "sleb_plan"),
     "baselines.sparsity": ("prune_2_4", "wanda_", "magnitude_"),
+    "baselines.blocks": ("shortgpt_plan", "angular_distances", "angular_plan", "last_layers_plan"),
+    "baselines.compensation": ("replace_by_linear", "compensate_magnitude"),
     "evaluation.latency": ("latency",),
     "reproduction.claims": ("reported", "claims", "paper_table"),
 }
