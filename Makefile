@@ -101,7 +101,7 @@ budget: setup
 
 stability: setup
 	mkdir -p runs/bench
-	$(BIN)/python -m papermill nbs/paper/extra/stability.ipynb runs/bench/stability-nano.ipynb --no-progress-bar
+	$(BIN)/python -m papermill nbs/paper/extra/stability.ipynb runs/bench/stability.ipynb --no-progress-bar
 	$(BIN)/python -m papermill nbs/paper/extra/stability.ipynb runs/bench/stability-smollm2.ipynb -p profile smollm2 -p model smollm2 -p out smollm2 -p pool 200 -p held_out 100 -p batch_size 4 --no-progress-bar
 
 rivals: setup
