@@ -1070,6 +1070,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'interlace/method/surgery.py'),
                                           'interlace.method.surgery._entrances': ( 'method/surgery.html#_entrances',
                                                                                    'interlace/method/surgery.py'),
+                                          'interlace.method.surgery._is_same': ( 'method/surgery.html#_is_same',
+                                                                                 'interlace/method/surgery.py'),
                                           'interlace.method.surgery._next_kept': ( 'method/surgery.html#_next_kept',
                                                                                    'interlace/method/surgery.py'),
                                           'interlace.method.surgery._orphan': ( 'method/surgery.html#_orphan',

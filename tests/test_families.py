@@ -171,7 +171,9 @@ def test_a_refusal_names_what_ties_the_layers(name, said):
     assert type(model.config).__name__ == f"{name.split('For')[0].split('With')[0]}Config"
 
 
-@pytest.mark.parametrize("name", ["MiniMaxForCausalLM", "GPTNeoXJapaneseForCausalLM"])
+@pytest.mark.parametrize(
+    "name", ["MiniMaxForCausalLM", "GPTNeoXJapaneseForCausalLM", "MiniCPM3ForCausalLM"]
+)
 def test_attributes_that_only_count_refuse_nothing(name):
     assert off(tiny_model(name), PLAN, text_inputs()) < 1e-4
 

@@ -8,6 +8,7 @@ __all__ = ['prune', 'pruned_by', 'freeze_for']
 # %% ../../nbs/method/04_surgery.ipynb #77050cb5
 import contextlib
 import copy
+import math
 import warnings
 import weakref
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ def pruned_settings(
             new[name] = _pruned_keys(value, plan)
         elif name in _THRESHOLDS and isinstance(value, int):
             new[name] = sum(i < value for i in plan.kept)
+        elif name == "scale_depth" and isinstance(value, (int, float)):
+            # layers read it divided by the root of their number, which has to stay
+            new[name] = value * math.sqrt(len(plan.kept) / plan.n_layers)
     return {name: value for name, value in new.items() if value is not None}
 
 # %% ../../nbs/method/04_surgery.ipynb #20e6d9f1
@@ -147,6 +151,13 @@ def _built(model, settings, entrances):
         warnings.simplefilter("ignore")
         return type(model)._from_config(config)
 
+# %% ../../nbs/method/04_surgery.ipynb #0a5c1009
+def _is_same(a, b):
+    "Whether two traits are the same; numbers may differ in their last digits"
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return a == b
+
 # %% ../../nbs/method/04_surgery.ipynb #e7f2b918
 def _unlike_kept(decoder, built, plan):
     "The reason why the layers that the new configuration builds are not the kept ones, or None"
@@ -154,7 +165,7 @@ def _unlike_kept(decoder, built, plan):
     for new_i, old_i in enumerate(plan.kept):
         is_, was = _traits(built.layers[new_i]), _traits(decoder.layers[old_i])
         for key in [*was, *is_]:
-            if key not in counters and was.get(key) != is_.get(key):
+            if key not in counters and not _is_same(was.get(key), is_.get(key)):
                 return (
                     f"layer {old_i} would come back as layer {new_i} with {'.'.join(map(str, key))}"
                     f" = {is_.get(key)!r} instead of {was.get(key)!r}"
