@@ -12,7 +12,12 @@ from interlace.core.provenance import fingerprint
 from .chapters import NOTEBOOKS, ROOT, paper_notebook, title
 
 # artifact -> the notebook that makes it besides its own
-MADE_WITH = {"power": "budget", "sample_size": "stability"}
+MADE_WITH = {
+    "power": "budget",
+    "sample_size": "stability",
+    "plan_losses": "stability",
+    "rivals_scores": "rivals",
+}
 PAPER_LABEL = re.compile(r"(Figure|Table) (\d)")
 FORMATS = dict(png="PNG", pdf="PDF", csv="CSV", tex="LaTeX", md="Markdown")
 
