@@ -642,7 +642,11 @@ def test_each_revision_is_its_own_model(tmp_path, monkeypatch):
 
     The hub cache holds two commits of one repository.
     """
-    large, small = (load_model(n)[0].config.text_config.hidden_size for n in ("nano-l", "nano-s"))
+
+    def width(name):
+        return load_model(name)[0].config.text_config.intermediate_size
+
+    large, small = width("nano-l"), width("nano-s")
     assert large > small
     cached = tmp_path / "models--owner--name"
     for commit, nano in (("a" * 40, "nano-l"), ("b" * 40, "nano-s")):
@@ -650,10 +654,7 @@ def test_each_revision_is_its_own_model(tmp_path, monkeypatch):
     (cached / "refs").mkdir()
     (cached / "refs" / "small").write_text("b" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    widths = {
-        r: load_model(f"owner/name@{r}")[0].config.text_config.hidden_size
-        for r in ("a" * 40, "b" * 40, "small")
-    }
+    widths = {r: width(f"owner/name@{r}") for r in ("a" * 40, "b" * 40, "small")}
     assert widths == {"a" * 40: large, "b" * 40: small, "small": small}
     assert publication.base_of("owner/name@small") | dict(licence=None) == dict(
         name="owner/name",
