@@ -101,7 +101,7 @@ class Artifact:
     def command(self):
         "The command that makes this artifact alone"
         parameters = self.provenance["parameters"]
-        if parameters.get("profile"):
+        if parameters.get("profile") and self.notebook_path.parent.name != "extra":
             return f"interlace reproduce --profile {parameters['profile']} --only {self.name}"
         if self.profile == "shapes":
             return f"make shapes SHAPE={parameters['shape']}"
