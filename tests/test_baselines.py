@@ -244,13 +244,23 @@ def states(model, inputs):
     return found
 
 
-@pytest.mark.parametrize("repair", REPAIRS)
-def test_a_norm_behind_a_part_is_refused_before_anything_changes(repair):
+@pytest.mark.parametrize(
+    "repair, why",
+    [
+        (replace_by_linear, "are changed before they are added"),
+        (compensate_magnitude, "makes image features is not known"),
+    ],
+)
+def test_a_norm_behind_a_part_is_refused_before_anything_changes(repair, why):
     model, inputs = tiny("gemma3")
+    model.train()
     before = {n: p.clone() for n, p in model.named_parameters()}
-    with pytest.raises(BadInput, match="before they are added|makes image features is not known"):
+    with pytest.raises(BadInput, match=why):
         repair(model, Plan((2,), (), (), L, "by hand", 1 / L), [inputs])
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert model.training and len(find_decoder(model)) == L
+    with pytest.raises(BadInput, match="no calibration batch"):
+        repair(model, Plan((2,), (), (), L, "by hand", 1 / L), [])
 
 
 @pytest.mark.parametrize("repair", REPAIRS)

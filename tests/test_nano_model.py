@@ -27,7 +27,6 @@ def records():
     return {n: read_json(f"{model_folder(n)}/evaluation.json") for n in NAMES}
 
 
-# strict: as soon as nano-s has learnt enough, the test fails until the mark is taken away
 @pytest.mark.parametrize("name", ["nano-l", "nano-s"])
 def test_every_criterion_is_met(name, records):
     rows = check_criteria({name: records[name]})
@@ -35,6 +34,7 @@ def test_every_criterion_is_met(name, records):
     assert not [r for r in rows if not r["met"]]
 
 
+# strict: as soon as nano-s is the weaker one, the test fails until the mark is taken away
 @pytest.mark.xfail(strict=True, reason="nano-s answers better than nano-l")
 def test_the_smaller_model_is_weaker(records):
     (row,) = [r for r in check_criteria(records) if r["criterion"] == "points below nano-l"]

@@ -43,18 +43,23 @@ def angular_distances(
     L, found = len(find_decoder(model)), []
     if not 0 < block < L:
         raise BadInput(f"block {block}; it must be between 1 and {L - 1}, for {L} layers")
-    for batch in batches:
-        batch, states = on_device(batch, model), {}
-        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).long()
-        # the last token that is no padding, whichever side is padded
-        last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
-        rows = torch.arange(len(mask), device=mask.device)
-        inputs = {name: v for name, v in batch.items() if name != "labels"}
-        with layer_inputs(model, states.__setitem__):
-            model.base_model(**inputs, use_cache=False)
-        ends = torch.stack([states[i][rows, last].float() for i in range(L + 1)])
-        cosine = torch.cosine_similarity(ends[:-block], ends[block:], dim=-1)
-        found.append(cosine.clamp(-1, 1).arccos() / torch.pi)
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            batch, states = on_device(batch, model), {}
+            mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).long()
+            # the last token that is no padding, whichever side is padded
+            last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+            rows = torch.arange(len(mask), device=mask.device)
+            inputs = {name: v for name, v in batch.items() if name != "labels"}
+            with layer_inputs(model, states.__setitem__):
+                model.base_model(**inputs, use_cache=False)
+            ends = torch.stack([states[i][rows, last].float() for i in range(L + 1)])
+            cosine = torch.cosine_similarity(ends[:-block], ends[block:], dim=-1)
+            found.append(cosine.clamp(-1, 1).arccos() / torch.pi)
+    finally:
+        model.train(was_training)
     if not found:
         raise BadInput("no calibration batch: the calibration set is empty; take a larger fraction")
     return torch.cat(found, 1).mean(1).double().cpu().numpy()

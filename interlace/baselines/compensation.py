@@ -6,6 +6,7 @@
 __all__ = ['replace_by_linear', 'compensate_magnitude']
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90003
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -32,28 +33,36 @@ class _Gap:
         return [cls(i, end) for i, end in enumerate(ends) if end > kept[i] + 1]
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90008
-def _run(model, batch, see):
-    "Run a batch; `see(i, x)` gets the state that enters each layer, `n D`, without padding"
-    batch = on_device(batch, model)
-    mask = batch.get("attention_mask")
+def _observed(model, batch, at, linear=None):
+    """Run a batch; return the states that enter some layers, and what a linear module gives
+
+    Each has shape `n D`, without padding.
+    """
+    batch, states, given = on_device(batch, model), {}, []
+    shape, mask = batch["input_ids"].shape, batch.get("attention_mask")
     real = slice(None) if mask is None else mask.bool()
 
+    def without_padding(x):
+        return x.reshape(*shape, -1)[real].flatten(0, -2)
+
     def keep(i, x):
-        see(i, x[real].reshape(-1, x.shape[-1]))
+        if i in at:
+            states[i] = without_padding(x)
 
     inputs = {name: v for name, v in batch.items() if name != "labels"}
-    with layer_inputs(model, keep):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(layer_inputs(model, keep))
+        if linear is not None:
+            hook = linear.register_forward_hook(lambda m, args, out: given.append(out))
+            stack.callback(hook.remove)
         model.base_model(**inputs, use_cache=False)
+    return states, without_padding(given[0]) if given else None
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90009
 def _targets(model, batches, gaps):
     "For each batch, the state after each gap in the whole model: old number of a layer -> `n D`"
-    wanted, found = {gap.after for gap in gaps}, []
-    for batch in batches:
-        kept = {}
-        _run(model, batch, lambda i, x, kept=kept: kept.update({i: x}) if i in wanted else None)
-        found.append(kept)
-    return found
+    wanted = {gap.after for gap in gaps}
+    return [_observed(model, batch, wanted)[0] for batch in batches]
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a9000a
 def _output(layer, names):
@@ -72,53 +81,43 @@ _MLP = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2")
 _ATTENTION = ("self_attn.o_proj", "attn.c_proj", "attention.dense", "self_attn.out_proj")
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a9000c
-def _state_after(model, batch, at, doubled=()):
-    "What enters a layer while the outputs of some modules are doubled, `n D`"
-    states, hooks = {}, []
-    try:
-        hooks += [m.register_forward_hook(lambda m, args, out: out * 2) for m in doubled]
-        _run(model, batch, states.__setitem__)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return states[at].float()
+def _doubled(model, batch, at, modules):
+    "The state that enters a layer while the outputs of some modules are doubled, `n D`"
+    with contextlib.ExitStack() as stack:
+        for m in modules:
+            hook = m.register_forward_hook(lambda m, args, out: out * 2)
+            stack.callback(hook.remove)
+        return _observed(model, batch, {at})[0][at]
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a9000d
-def _check_sources(model, batch, modules, before, at, share=0.05):
-    """Raise a `BadInput` unless doubling the outputs of modules changes a state as expected
+def _check_sources(model, batch, modules, at, linear=None):
+    """Raise a `BadInput` unless a state follows when the outputs of modules are doubled
 
-    `before` is the state that should be added when they are doubled.
+    It should grow by what `linear` gives, or double if there is no such module.
     """
-    changed = _state_after(model, batch, at, modules) - _state_after(model, batch, at)
-    if (changed - before).norm() > share * before.norm():
+    states, added = _observed(model, batch, {at}, linear)
+    expected = states[at] if linear is None else added
+    changed = _doubled(model, batch, at, modules).float() - states[at].float()
+    if (changed - expected.float()).norm() > _SHARE * expected.float().norm():
         raise BadInput(
             f"{type(model).__name__}: the outputs of its layers' parts are changed before they are"
             " added (by a norm, for example), so nothing can be merged into their weights"
         )
 
-# %% ../../nbs/baselines/04_compensation.ipynb #c0a9000f
-def _added(model, batch, linear):
-    "What a linear module gives, without padding, `n D`"
-    kept, mask = [], batch.get("attention_mask")
-    hook = linear.register_forward_hook(lambda m, args, out: kept.append(out))
-    try:
-        _run(model, batch, lambda i, x: None)
-    finally:
-        hook.remove()
-    out = kept[0].reshape(-1, linear.out_features)
-    return (out if mask is None else out[mask.to(out.device).bool().flatten()]).float()
+
+_SHARE = 0.05  # by which the norm of a state may differ from what is expected, for rounding
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90010
 def _sums(model, batches, targets, gap):
     "The sums that least squares need: `m' m` and `m' (target - y)`, both `D D`"
     last = _output(find_decoder(model).layers[gap.before], _MLP)
     square = torch.zeros(last.out_features, last.out_features, dtype=torch.float64)
-    product = torch.zeros_like(square)
+    product, at = torch.zeros_like(square), gap.before + 1
     for batch, target in zip(batches, targets, strict=True):
-        m = _added(model, batch, last).double().cpu()
-        rest = _state_after(model, batch, gap.before + 1).double().cpu() - m
+        states, added = _observed(model, batch, {at}, last)
+        m, state, wanted = (x.double().cpu() for x in (added, states[at], target[gap.after]))
         square += m.T @ m
-        product += m.T @ (target[gap.after].double().cpu() - rest)
+        product += m.T @ (wanted - (state - m))
     return square, product
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90011
@@ -128,6 +127,19 @@ def _merge(linear, map_):
     linear.weight.copy_(weight.to(linear.weight))
     if linear.bias is not None:
         linear.bias.copy_((linear.bias.double().cpu() @ map_).to(linear.bias))
+
+# %% ../../nbs/baselines/04_compensation.ipynb #c0a90020
+@contextlib.contextmanager
+def _measuring(model, batches):
+    "Within the block, dropout is off; no batches raise a `BadInput`"
+    if not batches:
+        raise BadInput("no calibration batch: the calibration set is empty; take a larger fraction")
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90012
 @torch.no_grad()
@@ -140,32 +152,31 @@ def replace_by_linear(
     """Prune by a plan and put a fitted linear map in the place of each gap
 
     The ridge pulls the map towards no change. Raises `BadInput` where `prune` does, and for classes
-    that do not add the output of their feed-forward part as it is.
+    that do not add the output of their feed-forward part as it is, and without any batch.
     """
-    batches, gaps, was_training = list(batches), _Gap.all_of(plan), model.training
-    model.eval()
-    for gap in gaps:
-        old = plan.kept[gap.before]
-        last = _output(find_decoder(model).layers[old], _MLP)
-        added = _added(model, batches[0], last)
-        _check_sources(model, batches[0], [last], added, old + 1)
-    targets = _targets(model, batches, gaps)
-    prune(model, plan)
-    for gap in gaps:
-        square, product = _sums(model, batches, targets, gap)
-        weight = ridge * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-        # feed-forward parts narrower than the states leave directions without any token
-        inverse = torch.linalg.pinv(square + weight, rtol=1e-9, hermitian=True)
-        fitted = inverse @ (product + weight)
-        _merge(_output(find_decoder(model).layers[gap.before], _MLP), fitted)
-    return model.train(was_training)
+    batches, gaps = list(batches), _Gap.all_of(plan)
+    with _measuring(model, batches):
+        for old in (plan.kept[gap.before] for gap in gaps):
+            last = _output(find_decoder(model).layers[old], _MLP)
+            _check_sources(model, batches[0], [last], old + 1, last)
+        targets = _targets(model, batches, gaps)
+        prune(model, plan)
+        for gap in gaps:
+            square, product = _sums(model, batches, targets, gap)
+            weight = ridge * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
+            # feed-forward parts narrower than the states leave directions without any token
+            inverse = torch.linalg.pinv(square + weight, rtol=1e-9, hermitian=True)
+            fitted = inverse @ (product + weight)
+            _merge(_output(find_decoder(model).layers[gap.before], _MLP), fitted)
+    return model
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90016
 def _ratio(model, batches, targets, gap):
     "The mean over tokens of the target's norm divided by that of the state that arrives"
     total = count = 0.0
     for batch, target in zip(batches, targets, strict=True):
-        wanted, has = target[gap.after].float(), _state_after(model, batch, gap.before + 1)
+        states, _ = _observed(model, batch, {gap.before + 1})
+        wanted, has = target[gap.after].float(), states[gap.before + 1].float()
         ratio = wanted.norm(dim=-1) / has.norm(dim=-1).clamp(min=1e-12)
         total, count = total + float(ratio.sum()), count + len(ratio)
     return total / count
@@ -229,17 +240,16 @@ def compensate_magnitude(
     """Prune by a plan and restore the size of the states after each gap
 
     Raises `BadInput` where `prune` does, and for classes whose states do not grow with what their
-    parts add.
+    parts add, and without any batch.
     """
-    batches, gaps, was_training = list(batches), _Gap.all_of(plan), model.training
-    model.eval()
-    if gaps:
-        _final_norm(model, find_decoder(model))
-        at = plan.kept[gaps[-1].before] + 1
-        whole = _state_after(model, batches[0], at)
-        _check_sources(model, batches[0], _sources(model, at), whole, at)
-    targets = _targets(model, batches, gaps)
-    prune(model, plan)
-    for gap in gaps:
-        _scale_before(model, gap, _ratio(model, batches, targets, gap))
-    return model.train(was_training)
+    batches, gaps = list(batches), _Gap.all_of(plan)
+    with _measuring(model, batches):
+        if gaps:
+            _final_norm(model, find_decoder(model))
+            at = plan.kept[gaps[-1].before] + 1
+            _check_sources(model, batches[0], _sources(model, at), at)
+        targets = _targets(model, batches, gaps)
+        prune(model, plan)
+        for gap in gaps:
+            _scale_before(model, gap, _ratio(model, batches, targets, gap))
+    return model

@@ -322,7 +322,7 @@ def _label_tail(ids, offsets, spans):
 # %% ../../nbs/data/01_conversations.ipynb #f5a7fcab
 def _name_sample(sample, i):
     "A sample's name in an error"
-    return f"sample {sample.get('id', i)}"
+    return f"sample {sample.get('id') or i}"
 
 # %% ../../nbs/data/01_conversations.ipynb #ee3f7cbb
 def _read_samples(rows, start=0):
