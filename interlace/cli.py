@@ -124,7 +124,7 @@ def _claim_output(a):
     "Check that the command may write to its output, before any work; returns the output's lock"
     if not getattr(a, "out", None):
         return contextlib.nullcontext()
-    from interlace.models.loading import model_folder
+    from interlace.models.sources import model_folder
 
     named = {
         name: [v] if isinstance(v, str) else v or []
@@ -191,7 +191,8 @@ def _model(a):
 def _scores(a, model, processor):
     from interlace.core.distributed import shard_batches
     from interlace.data.conversations import Collator, calibration_batches
-    from interlace.method.similarity import LayerScores, score_layers
+    from interlace.method.layer_scores import LayerScores
+    from interlace.method.similarity import score_layers
     from interlace.models.publication import calibration_set
 
     if getattr(a, "scores", None):
@@ -337,7 +338,7 @@ def _check_training(settings, where):
 def _pruned_record(a):
     "The record of a model's pruning, or None; one that the card cannot use is refused at once"
     from interlace.method.selection import Plan
-    from interlace.models.publication import mergekit_recipe, model_card, pruning_record
+    from interlace.models.cards import mergekit_recipe, model_card, pruning_record
 
     with _reading_records(f"{a.model}/interlace.json"):
         made = pruning_record(a.model)
@@ -380,7 +381,7 @@ def _finetune(a):
 
 # %% ../nbs/cli.ipynb #af5b2f3e
 def _card(a):
-    from interlace.models.publication import write_card
+    from interlace.models.cards import write_card
 
     with _reading_records(a.folder):
         write_card(a.folder, read_json(a.evaluation) if a.evaluation else None)
@@ -482,7 +483,7 @@ def _evaluate_conversations(a, model, processor, chosen):
 # %% ../nbs/cli.ipynb #8294c600
 def _evaluate(a):
     from interlace.evaluation.harness import evaluate
-    from interlace.models.loading import weights_mark
+    from interlace.models.sources import weights_mark
 
     model, processor = _model(a)
     chosen = dict(
@@ -978,8 +979,9 @@ def _run(a):
     with _claim_output(a):
         status = a.run(a) or 0
     sys.stdout.flush()  # here, where a reader that is gone is dealt with
-    if "torch" in sys.modules and (dist := sys.modules["torch"].distributed).is_initialized():
-        dist.destroy_process_group()
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return status
 
 # %% ../nbs/cli.ipynb #72997c27

@@ -22,8 +22,8 @@ from interlace.baselines.sleb import round_losses, sleb_plan, sleb_search
 from interlace.baselines.sparsity import magnitude_, prune_2_4, two_of_four, wanda_
 from interlace.core.errors import BadInput
 from interlace.method.decoder import find_decoder, layer_inputs, places
+from interlace.method.layer_scores import LayerScores
 from interlace.method.selection import Plan
-from interlace.method.similarity import LayerScores
 from interlace.method.surgery import prune, pruned_by
 
 SOME = ["qwen3-vl", "gemma3", "smolvlm", "llama"]

@@ -292,7 +292,7 @@ def test_missing_weights(work, tmp_path):
 
 
 def test_scores_of_another_model(work, tmp_path):
-    from interlace.method.similarity import LayerScores
+    from interlace.method.layer_scores import LayerScores
 
     LayerScores.from_arrays({s: [0.5] * (36 - s) for s in (1, 2, 3)}, n_layers=36).to_json(
         tmp_path / "scores.json"

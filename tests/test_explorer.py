@@ -12,8 +12,8 @@ from conftest import ROOT
 
 from interlace.baselines.sleb import sleb_plan
 from interlace.core.errors import BadInput
+from interlace.method.layer_scores import LayerScores
 from interlace.method.selection import RULES, make_plan
-from interlace.method.similarity import LayerScores
 
 STORED = {
     p.parent.name: json.loads(p.read_text())

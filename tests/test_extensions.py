@@ -13,8 +13,8 @@ from interlace.core.errors import BadInput
 from interlace.core.profiles import load_profile
 from interlace.core.registry import import_extensions
 from interlace.evaluation.harness import ADDED
+from interlace.method.layer_scores import LayerScores
 from interlace.method.selection import RULES, STRATEGIES
-from interlace.method.similarity import LayerScores
 from interlace.nano.benchmarks import _png, _write_parquet
 from interlace.nano.samples import scene
 from interlace.reproduction.pipeline import TEXT_SETS, check_profile, extensions_of, stages

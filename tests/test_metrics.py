@@ -23,7 +23,8 @@ from interlace.evaluation.metrics import (
     yes_no_table,
     yesno,
 )
-from interlace.models.loading import load_model, model_folder
+from interlace.models.loading import load_model
+from interlace.models.sources import model_folder
 from interlace.nano.benchmarks import BENCHMARKS
 
 CASES = [

@@ -6,7 +6,8 @@ import torch
 
 from interlace.core.files import read_json
 from interlace.method.decoder import find_decoder
-from interlace.models.loading import load_model, model_folder
+from interlace.models.loading import load_model
+from interlace.models.sources import model_folder
 from interlace.nano.model import (
     RUNS,
     check_criteria,

@@ -155,7 +155,7 @@ def one(tmp_path_factory, one_thread):
 
 
 def test_scores_are_bitwise_the_same(two):
-    from interlace.method.similarity import LayerScores
+    from interlace.method.layer_scores import LayerScores
 
     calibration = data(11)
     alone = score_layers(

@@ -10,8 +10,8 @@ from hypothesis import given, settings, strategies as st
 from interlace.core.errors import BadInput
 from interlace.core.profiles import load_profile
 from interlace.data.conversations import BadRow, read_row
+from interlace.method.layer_scores import LayerScores
 from interlace.method.selection import Plan
-from interlace.method.similarity import LayerScores
 
 L = 6
 ANY = st.recursive(

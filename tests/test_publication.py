@@ -14,6 +14,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,18 +42,14 @@ from transformers import (
 )
 
 from interlace.core.errors import BadInput
+from interlace.method.layer_scores import LayerScores
 from interlace.method.selection import Plan
-from interlace.method.similarity import LayerScores
 from interlace.method.surgery import prune
 from interlace.models import loading, publication
-from interlace.models.loading import (
-    load_model,
-    load_processor,
-    model_folder,
-    model_source,
-    weights_mark,
-)
-from interlace.models.publication import model_card, push_to_hub
+from interlace.models.cards import model_card
+from interlace.models.loading import load_model, load_processor
+from interlace.models.publication import push_to_hub
+from interlace.models.sources import model_folder, model_source, weights_mark
 from interlace.nano.benchmarks import write_nano_data
 from interlace.nano.model import nano_model
 
@@ -399,6 +397,16 @@ def test_card_after_training_and_evaluation(work, pruned):
         why="the evaluation is of another model (tuned)",
     )
     refused("card", work / "qwen3-vl", why="no interlace.json there")
+    # where torch cannot be imported, the card is the same
+    before = (work / "tuned" / "README.md").read_bytes()
+    without_torch = (
+        "import sys; sys.modules |= dict.fromkeys(['torch', 'transformers', 'datasets']);"
+        " from interlace.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    args = ("card", str(work / "tuned"), "--evaluation", str(work / "record.json"))
+    done = subprocess.run([sys.executable, "-c", without_torch, *args], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (work / "tuned" / "README.md").read_bytes() == before
 
 
 def test_a_card_holds_no_markup_of_a_file(pruned):

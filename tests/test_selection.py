@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from interlace.core.errors import BadInput
+from interlace.method.layer_scores import LayerScores
 from interlace.method.selection import STRATEGIES, Plan, make_plan, n_drops
-from interlace.method.similarity import LayerScores
 
 
 def random_scores(L, seed, last=False, ties=False):

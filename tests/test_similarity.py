@@ -10,7 +10,8 @@ from conftest import L, tiny
 
 from interlace.core.errors import BadInput
 from interlace.method.decoder import decoder_mark, find_decoder, layer_inputs
-from interlace.method.similarity import SPANS, LayerScores, _Windows, n_windows, score_layers
+from interlace.method.layer_scores import SPANS, LayerScores, n_windows
+from interlace.method.similarity import _Windows, score_layers
 
 
 def by_hand(model, inputs):

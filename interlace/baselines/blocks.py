@@ -14,8 +14,8 @@ import torch
 from .sleb import sleb_plan
 from ..core.errors import BadInput
 from ..method.decoder import find_decoder, layer_inputs, on_device
+from ..method.layer_scores import LayerScores
 from ..method.selection import Plan, n_drops
-from ..method.similarity import LayerScores
 
 # %% ../../nbs/baselines/03_blocks.ipynb #b10c0005
 def shortgpt_plan(

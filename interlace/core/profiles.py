@@ -58,6 +58,7 @@ SETTINGS = {
     "fraction": (float, _SHARE),
     "calibration": (float, _SHARE),
     "test_windows": (int, _OVER),
+    "own_questions": (int, _NOT_BELOW),
     "seeds": ([int], _NOT_BELOW),
     "domains": ([str], _ANY),
     "ablation": ([str], _ANY),

@@ -185,8 +185,8 @@ def _spread(items, n):
     return [items[i] for i in sorted({round(k * last / max(n - 1, 1)) for k in range(n)})]
 
 # %% ../../nbs/evaluation/04_text.ipynb #e3d297fe
-def _write_samples(file, split, windows):
-    "Write windows as samples in the schema of all data sets"
+def _write_samples(file, samples):
+    "Write samples in the schema of all data sets"
     from datasets import Dataset, Features, Image, List, Value
 
     features = Features(
@@ -195,7 +195,6 @@ def _write_samples(file, split, windows):
         images=List(Image()),
         texts=List(dict(user=Value("string"), assistant=Value("string"))),
     )
-    samples = [prose_sample(text, f"{split}/{i}", group) for i, (group, text) in enumerate(windows)]
     with quiet_datasets(), finished(file) as part:
         Dataset.from_list(samples, features=features).to_parquet(part)
 
@@ -206,6 +205,7 @@ def write_prose(
     fraction: float = 1.0,  # share of the training windows to use
     calibration: float = 0.1,  # size of the calibration set relative to the fine-tuning set
     test: int = 100,  # maximum number of test windows, spread over the test text
+    further: list = (),  # further samples for the fine-tuning set
 ) -> dict:
     """Write the fine-tuning set, the calibration set and the test windows.
 
@@ -224,10 +224,13 @@ def write_prose(
         if split == "test":
             write_json(file, texts)
         else:
-            _write_samples(file, split, chosen)
+            samples = [prose_sample(text, f"{split}/{i}", g) for i, (g, text) in enumerate(chosen)]
+            samples += further if split == "train" else []
+            _write_samples(file, samples)
+            texts = [str(sample["texts"]) for sample in samples]
         groups = {group for group, _ in windows[split]}
         subsets[split] = dict(rows=len(windows[split]), taken=len(chosen), groups=len(groups))
-        files[file.name] = dict(rows=len(chosen), fingerprint=fingerprint(*texts))
+        files[file.name] = dict(rows=len(texts), fingerprint=fingerprint(*texts))
     manifest = dict(data=data, fraction=fraction, subsets=subsets, files=files)
     write_json(folder / "manifest.json", manifest)
     return manifest

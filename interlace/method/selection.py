@@ -17,7 +17,7 @@ import numpy as np
 from ..core.errors import BadInput, is_whole
 from ..core.files import read_kind, write_json
 from ..core.registry import add_to
-from .similarity import LayerScores
+from .layer_scores import LayerScores
 
 # %% ../../nbs/method/03_selection.ipynb #4e7b90d2
 def _is_ratio(value):

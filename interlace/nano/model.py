@@ -551,11 +551,15 @@ class TrainingRun:
     offset_decay: float = 0.0  # decay of the offset that the rows of a gate projection share
 
 
-_BOTH = (
-    TrainingRun(0, 88_000, 2e-2, "constant_with_warmup"),
-    TrainingRun(88_000, 123_000, 2e-2, "linear", offset_decay=0.15),
-)
-RUNS = {"nano-l": _BOTH, "nano-s": _BOTH}
+_FIRST = TrainingRun(0, 88_000, 2e-2, "constant_with_warmup")
+
+
+def _second(end):
+    "The run from the end of the first to a sample, with a learning rate that falls to zero"
+    return TrainingRun(_FIRST.end, end, 2e-2, "linear", offset_decay=0.15)
+
+
+RUNS = {"nano-l": (_FIRST, _second(123_000)), "nano-s": (_FIRST, _second(108_000))}
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17
 def _chosen_dtype(file):

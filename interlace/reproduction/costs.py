@@ -19,7 +19,8 @@ from ..core.errors import BadInput
 from ..evaluation.latency import PAPER_SHAPES, shaped_config
 from ..method.decoder import find_decoder
 from ..method.loss import answer_positions
-from ..models.loading import load_config, model_source, sees
+from ..models.loading import load_config, sees
+from ..models.sources import model_source
 
 # %% ../../nbs/reproduction/05_costs.ipynb #d46288bc
 def config_of(

@@ -291,7 +291,7 @@ DRAWING = (
     "calibration",
     "domains",
 )
-PROSE = ("data", "fraction", "calibration", "test_windows")
+PROSE = ("data", "fraction", "own_questions", "calibration", "test_windows")
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #7c90ad15
 class Layout:
@@ -378,8 +378,11 @@ def _data_stage(at):
         made += [f"{folder}/train.parquet" for folder in folders]
     elif at.text:
         made += [f"{at.data}/train.parquet", f"{at.data}/test.json"]
-    notebook, settings = ("prose", PROSE) if at.text else ("data", DRAWING)
-    return Stage("data", f"stages/{notebook}", at.take(*settings) | dict(out=at.data), [], made)
+        # the first model answers questions for all
+        parameters = at.take(*PROSE, "dtype", "attention") | dict(model=at.first, out=at.data)
+        inputs = at.weights(at.first)
+        return Stage("data", "stages/prose", parameters, inputs, made, 2000, gpus=at.gpus)
+    return Stage("data", "stages/data", at.take(*DRAWING) | dict(out=at.data), [], made)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #390f4493
 def _benchmarks_stage(at):

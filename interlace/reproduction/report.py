@@ -19,9 +19,9 @@ from ..core.errors import BadInput
 from ..core.files import finished, package_folder, project_root, read_json
 from ..evaluation.metrics import pm
 from ..evaluation.uncertainty import difference, figures, shown, with_intervals
+from ..method.layer_scores import LayerScores
 from ..method.selection import Plan
-from ..method.similarity import LayerScores
-from ..models.publication import folder_records
+from ..models.cards import folder_records
 from .artifacts import WIDTH, figure_style, similarity_axis, strip
 
 # %% ../../nbs/reproduction/07_report.ipynb #c85f20ab

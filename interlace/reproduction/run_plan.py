@@ -16,7 +16,7 @@ from ..core.errors import BadInput
 from ..core.machine import cores, memory
 from ..evaluation.text import TEXT_SETS, prose_windows, text_questions
 from ..method.selection import n_drops
-from ..models.loading import model_folder
+from ..models.sources import model_folder
 from ..nano.benchmarks import BENCHMARKS, ROWS
 from ..nano.samples import FAMILIES
 from interlace.reproduction.costs import (
@@ -298,13 +298,16 @@ def _training_samples(job, domain=None):
     "Return the number of samples for fine-tuning, on all data or on one domain"
     p, a = job.settings, job.assume
     samples = max(a.subsets, a.rows * p["fraction"])
+    if textual(p):
+        return a.rows * p["fraction"] + p["own_questions"]
     if domain is None or p["data"] == "nano":
         return samples
     return min(samples, _DOMAIN_ROWS.get(domain, samples))
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #5fa7c310
 def _calibration_samples(job):
-    return max(1, _training_samples(job) * job.settings["calibration"])
+    drawn = _training_samples(job) - (job.settings["own_questions"] if textual(job.settings) else 0)
+    return max(1, drawn * job.settings["calibration"])
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #83be70d4
 def _patches(job, pixels, prefix=""):
@@ -356,6 +359,8 @@ def _data_cost(job):
     elif source != "topics":
         buffered = a.subsets * p["buffer"] if p["order"] == "shuffle" else 0
         seconds = min(a.rows, rows + buffered) * a.row_kb / 1000 / a.network_mb
+    if p["own_questions"]:
+        seconds += _answering_work(job, Questions(p["own_questions"], 0, 30, 64, 60)).seconds
     buffers = 0 if source == "nano" else p["data_workers"] * p["buffer"] * a.row_kb / 1024
     return job.planned(
         minutes=seconds / 60 + 0.2,
