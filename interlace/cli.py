@@ -202,7 +202,7 @@ def _scores(a, model, processor):
             "no scores and no calibration set; give --scores FILE, or --calibration with a parquet"
             " file or a folder of them"
         )
-    samples = Collator(processor, 2).by_length(calibration_set(a.calibration, processor))
+    samples = Collator(processor, 1).by_length(calibration_set(a.calibration, processor))
     return score_layers(
         model,
         calibration_batches(shard_batches(samples, a.batch_size), processor, a.batch_size),
@@ -307,7 +307,7 @@ def _plan_for(a, made):
 def _settings(a):
     "The training settings: options, then what the settings file says"
     names = ("gradient_checkpointing", "learning_rate", "batch_size", "accumulation", "epochs")
-    names += ("max_messages", "max_length", "seed")
+    names += ("turns", "max_length", "seed")
     chosen = {n: getattr(a, n) for n in names}
     stored = read_json(a.settings) if a.settings else {}
     if not isinstance(stored, dict):
@@ -362,7 +362,7 @@ def _finetune(a):
     settings = _settings(a)
     if plan.drop and len(find_decoder(model)) == plan.n_layers:
         prune(model, plan)
-    limits = settings["max_messages"], settings["max_length"]
+    limits = settings["turns"], settings["max_length"]
     samples, left_out = fitting(load_samples(a.data), processor, *limits)
     if a.first:
         say_left_out(a.data, left_out)
@@ -775,7 +775,7 @@ def _add_finetune(c):
         ("learning-rate", float, 1e-5),
         ("accumulation", _count, 2),
         ("epochs", float, 1.0),
-        ("max-messages", _count, 5),
+        ("turns", _count, 3),
         ("max-length", _count, 8192),
     ):
         usual = f"(default: {default:g}, as in the paper)"

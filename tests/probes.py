@@ -274,10 +274,10 @@ def option_values():
         yield "finetune", "--learning-rate", value, "learning"
     for value in ("nan", "inf", "-1", "0", "x"):
         yield "finetune", "--epochs", value, "epochs"
-    for option in ("accumulation", "max-messages", "max-length"):
+    for option in ("accumulation", "turns", "max-length"):
         for value in ("0", "-1", "x"):
             yield "finetune", f"--{option}", value, option
-    yield "finetune", "--max-messages", "1", "max_messages"
+    yield "finetune", "--turns", "0", "turns"
     yield "finetune", "--max-length", "1", "max_length"
     for command in ("plan", "evaluate", "finetune"):
         for value in ("-1", "x", "1.5", str(2**70)):
@@ -538,7 +538,7 @@ def training_settings(world):
         warmup_ratio=(-1, 2, "x", None),
         weight_decay=(-1, "x", None),
         max_grad_norm=(0, -1, "x", None),
-        max_messages=(0, 1, "x", None, 2.5),
+        turns=(0, -1, "x", None, 2.5),
         max_length=(0, "x", None),
         checkpoint_steps=(0, "x", None, 1.5),
         log_steps=(0, "x", None),

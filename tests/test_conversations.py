@@ -47,7 +47,7 @@ def test_text_only_and_several_pictures_in_one_batch(processor):
         dict(images=[picture()], texts=TURNS[:1]),
         dict(images=[picture(), picture("blue"), picture("green")], texts=TURNS[:2]),
     ]
-    batch = Collator(processor, 10)(samples)
+    batch = Collator(processor, 5)(samples)
     visual = (batch["input_ids"] == processor.image_token_id).sum(1).tolist()
     assert visual == [0, 16, 48] and batch["image_grid_thw"].shape == (4, 3)
     for b, s in enumerate(samples):
@@ -57,9 +57,7 @@ def test_text_only_and_several_pictures_in_one_batch(processor):
 
 
 def test_a_batch_without_any_picture(processor):
-    batch = Collator(processor, 10)(
-        [dict(images=[], texts=TURNS), dict(images=[], texts=TURNS[:1])]
-    )
+    batch = Collator(processor, 5)([dict(images=[], texts=TURNS), dict(images=[], texts=TURNS[:1])])
     assert (
         "pixel_values" not in batch
         and said(processor, batch["labels"][1]) == "red circle<|im_end|>"
@@ -70,7 +68,7 @@ def test_a_text_model_has_a_tokenizer_only():
     tokenizer = nano_tokenizer()
     tokenizer.chat_template = TEMPLATE
     samples = [dict(images=[], texts=TURNS), dict(images=[], texts=TURNS[:1])]
-    batch = Collator(tokenizer, 10)(samples)
+    batch = Collator(tokenizer, 5)(samples)
     assert (
         said(tokenizer, batch["labels"][0]) == "red circle<|im_end|>top left<|im_end|>yes<|im_end|>"
     )
@@ -78,8 +76,8 @@ def test_a_text_model_has_a_tokenizer_only():
     assert tokenizer.decode(prompts[0]["input_ids"][1]).endswith("<|im_start|>assistant\n")
 
 
-def test_five_messages_are_two_answered_turns():
-    messages = to_messages(TURNS, 1, max_messages=5)
+def test_turns_are_cut():
+    messages = to_messages(TURNS, 1, turns=2)
     assert (
         [m["role"] for m in messages] == ["user", "assistant"] * 2
         and messages[0]["content"][0] == {"type": "image"}
@@ -93,7 +91,7 @@ def test_a_template_that_rewrites_history_is_refused(processor):
     other = copy.deepcopy(processor)
     other.chat_template = "{{ messages | length }}" + TEMPLATE
     with pytest.raises(BadInput, match="incremental"):
-        Collator(other, 10)([dict(images=[], texts=TURNS)])
+        Collator(other, 5)([dict(images=[], texts=TURNS)])
 
 
 def test_more_than_three_pictures_are_skipped(tmp_path):

@@ -3,6 +3,7 @@
 Gradient checkpointing recomputes only from the first tuned layer upwards.
 """
 
+import copy
 import json
 import os
 import signal
@@ -34,9 +35,7 @@ from interlace.nano.model import Muon, nano_config, nano_model, nano_processor
 from interlace.nano.samples import conversation
 
 PLAN = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=0.25)
-QUICK = dict(
-    batch_size=4, accumulation=1, learning_rate=1e-3, max_messages=10, log_steps=1, progress=False
-)
+QUICK = dict(batch_size=4, accumulation=1, learning_rate=1e-3, turns=5, log_steps=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +109,13 @@ def test_the_backward_pass_ends_at_the_first_tuned_layer(processor):
             ),
             with_kwargs=True,
         )
-    model(**Collator(processor, 10)(data(2))).loss.backward()
+    model(**Collator(processor, 5)(data(2))).loss.backward()
     first = PLAN.kept.index(3)
     assert entered == {i: i > first for i in range(6)}
 
 
 def test_gradient_checkpointing_from_the_first_tuned_layer_up_and_same_gradients(processor):
-    batch, grads = Collator(processor, 10)(data(2)), []
+    batch, grads = Collator(processor, 5)(data(2)), []
     for checkpointing in (False, True):
         model = freeze_for(pruned(processor), PLAN).train()
         if checkpointing:
@@ -159,7 +158,7 @@ processor = nano_processor()
 pruned = prune(nano_model(processor=processor, layers=8), plan)
 data = [conversation("objects", "train", i) for i in range(64)]
 finetune(pruned, plan, data, processor, sys.argv[1], batch_size=4, accumulation=1,
-         learning_rate=1e-3, max_messages=10, log_steps=1, checkpoint_steps=2, progress=False)
+         learning_rate=1e-3, turns=5, log_steps=1, checkpoint_steps=2, progress=False)
 """
 
 
@@ -278,7 +277,7 @@ def test_a_step_in_parts_is_the_step_as_a_whole(processor, tmp_path):
 
 def test_a_sorted_part_is_padded_to_its_own_longest_sample(processor):
     samples = [conversation(f, "train", i) for i in range(3) for f in ("vast", "text_words")]
-    collator = Collator(processor, 10)
+    collator = Collator(processor, 5)
     step = _Parts(collator, 2, lambda batch, samples: batch)(samples)
     whole = collator(samples)
     assert [b["input_ids"].shape[0] for b in step["parts"]] == [3, 3]
@@ -396,7 +395,7 @@ def test_settings_that_no_training_can_have(wrong, processor, tmp_path):
 def test_muon_trains_everything_and_its_state_reloads(processor):
     torch.manual_seed(0)
     model = nano_model(processor=processor, layers=2)
-    batch, optimizer = Collator(processor, 10)(data(4)), Muon(model)
+    batch, optimizer = Collator(processor, 5)(data(4)), Muon(model)
     covered = {id(p) for g in optimizer.param_groups for p in g["params"]}
     assert covered == {id(p) for p in model.parameters()}
     losses = []
@@ -418,13 +417,13 @@ def test_labels_are_the_assistants_tokens(processor):
         for n in ("objects", "science_balance", "text_fields")
         for i in range(6)
     ]
-    batch = Collator(processor, max_messages=20)(samples)
+    batch = Collator(processor, turns=10)(samples)
     for b, s in enumerate(samples):
         labels = batch["labels"][b]
         assert processor.tokenizer.decode(labels[labels != IGNORE]) == "".join(
             t["assistant"] + "<|im_end|>" for t in s["texts"]
         )
-    one = Collator(processor, max_messages=5)(samples[:1])  # five messages: two answered turns
+    one = Collator(processor, turns=2)(samples[:1])
     assert int(
         (one["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")).sum()
     ) == 2 * min(2, len(samples[0]["texts"]))
@@ -432,12 +431,12 @@ def test_labels_are_the_assistants_tokens(processor):
 
 def test_too_long_is_cut_and_pictures_must_fit(processor):
     samples = [conversation("science_balance", "train", i) for i in range(3)]
-    whole, cut = (Collator(processor, 10, n)(samples) for n in (512, 80))
+    whole, cut = (Collator(processor, 5, n)(samples) for n in (512, 80))
     assert cut["input_ids"].shape[1] == 80 and torch.equal(
         whole["input_ids"][:, :80], cut["input_ids"]
     )
     with pytest.raises(BadInput, match="max_length"):
-        Collator(processor, 10, 12)(samples)
+        Collator(processor, 5, 12)(samples)
 
 
 @pytest.mark.parametrize(
@@ -470,3 +469,45 @@ def test_unwritable_output_is_said_before_training(processor, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadInput, match="cannot be written"):
         finetune(pruned(processor), PLAN, data(4), processor, tmp_path / "file" / "m", **QUICK)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_of_its_own_is_trained_on_request(tied, processor, tmp_path):
+    "As in the authors' code: only where the embeddings do not share its weight"
+    config = nano_config("nano-l", processor, layers=4)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
+    for train_head in (False, True):
+        torch.manual_seed(0)
+        model = Qwen3VLForConditionalGeneration(copy.deepcopy(config))
+        plan = Plan((0,), (1,), (2,), 4, "by hand", 0.25)
+        before = model.lm_head.weight.detach().clone()
+        record = finetune(
+            prune(model, plan),
+            plan,
+            data(8),  # two steps: the first has learning rate 0
+            processor,
+            tmp_path / f"{train_head}",
+            train_head=train_head,
+            **QUICK,
+        )
+        changed = not torch.equal(before, model.lm_head.weight)
+        assert changed == (train_head and not tied)
+        assert record["train_head"] is train_head
+        layer = sum(p.numel() for p in model.model.language_model.layers[0].parameters())
+        assert record["trained"] == layer + (before.numel() if changed else 0)
+
+
+def test_flattened_batches_train_the_same(processor, tmp_path):
+    "Without padding, in float32: the same losses and nearly the same weights"
+    tuned, losses = [], []
+    for flatten in (False, True):
+        model = pruned(processor)
+        out = tmp_path / f"{flatten}"
+        how = QUICK | dict(bfloat16=False, flatten=flatten, batch_size=4)
+        record = finetune(model, PLAN, data(16), processor, out, **how)
+        losses.append([loss for _, loss in record["loss"]])
+        tuned.append(load_file(out / "model.safetensors"))
+        assert record["flatten"] is flatten
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], abs=2e-5)
+    for name, weights in tuned[0].items():
+        assert torch.allclose(weights, tuned[1][name], atol=1e-4), name

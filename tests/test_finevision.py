@@ -137,7 +137,7 @@ def test_numbers_add_up_and_pictures_are_untouched(like, tmp_path):
         r = source[subset][int(i) + 6 * int(shard.split("-")[1])]
         assert (
             s["images"] == r["images"]
-            and s["texts"] == r["texts"][:2]
+            and s["texts"] == r["texts"][:3]
             and s["source"] == r["source"]
         )
     assert (
@@ -190,7 +190,7 @@ def test_first_is_the_first_n(like, tmp_path):
     write(tmp_path, like, order="first", fraction=0.6, subsets=["street", "chartqa"])
     for n in ("street", "chartqa"):
         assert [s["texts"] for s in rows(tmp_path) if s["id"].startswith(n)] == [
-            r["texts"][:2] for r in raw(like, n)[:7]
+            r["texts"][:3] for r in raw(like, n)[:7]
         ]
 
 
@@ -310,7 +310,7 @@ def test_a_killed_run_reads_no_subset_twice(like, tmp_path, monkeypatch):
         dict(seed=1),
         dict(order="first"),
         dict(max_images=2),
-        dict(max_messages=2),
+        dict(turns=1),
         dict(fraction=0.5),
         dict(buffer=2),
     ],
@@ -412,7 +412,7 @@ def test_only_what_is_drawn_is_read(mine):
         (dict(calibration=1.5), "calibration 1.5"),
         (dict(order="last"), "order 'last'"),
         (dict(max_images=-1), "max_images -1"),
-        (dict(max_messages=1), "max_messages 1"),
+        (dict(turns=0), "turns 0"),
         (dict(buffer=0), "buffer 0"),
         (dict(workers=0), "workers 0"),
         (dict(subsets=["empty"]), "of 0 rows drawn none can be taken"),
@@ -490,12 +490,12 @@ def test_loading_a_folder(like, tmp_path):
 def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path, processor):
     write(tmp_path, like)
     d = load_samples(train_set(tmp_path))
-    fit, left_out = fitting(d, processor, 5, 512)
+    fit, left_out = fitting(d, processor, 2, 512)
     assert (
         left_out == [f"flawed/train-00000-of-00002/{FLAWS.index('long')}"]
         and len(fit) == len(d) - 1
     )
-    collate = Collator(processor, 5, 512)
+    collate = Collator(processor, 2, 512)
     for k in range(0, len(fit), 16):
         assert (
             (collate([fit[i] for i in range(k, min(k + 16, len(fit)))])["labels"] != IGNORE)
@@ -507,9 +507,9 @@ def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path, proc
         match=f"sample {left_out[0]} of .* tokens has its images and no answer within it",
     ):
         collate([s for s in d if s["id"] == left_out[0]])
-    assert fitting(fit, processor, 5, 512) == (fit, [])
+    assert fitting(fit, processor, 2, 512) == (fit, [])
     with pytest.raises(BadInput, match="no sample has an answer within it"):
-        fitting(fit, processor, 5, 4)
+        fitting(fit, processor, 2, 4)
 
 
 def test_fitting_agrees_with_the_collator_at_every_length(like, tmp_path, processor):
@@ -520,12 +520,12 @@ def test_fitting_agrees_with_the_collator_at_every_length(like, tmp_path, proces
         fits = []
         for s in d:
             try:
-                Collator(processor, 5, n)([s])
+                Collator(processor, 2, n)([s])
                 fits.append(s["id"])
             except BadInput:
                 pass
         if fits:
-            assert [s["id"] for s in fitting(d, processor, 5, n)[0]] == fits
+            assert [s["id"] for s in fitting(d, processor, 2, n)[0]] == fits
 
 
 def beginning(processor):
@@ -553,10 +553,10 @@ def test_the_token_that_begins_a_text_stands_once(writes, like, processor):
         ],
     )
     processor.tokenizer.pad_token = "<|im_start|>"  # not the one that is counted
-    for batch in (Collator(processor, 10)(samples), *calibration_batches(samples, processor)):
+    for batch in (Collator(processor, 5)(samples), *calibration_batches(samples, processor)):
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
             assert (ids[mask.bool()] == bos).nonzero().flatten().tolist() == [0]
-    labels = Collator(processor, 10)(samples)["labels"]
+    labels = Collator(processor, 5)(samples)["labels"]
     assert (
         processor.tokenizer.decode(labels[0][labels[0] != IGNORE])
         == "red circle<|im_end|>top left<|im_end|>yes<|im_end|>"
@@ -568,7 +568,7 @@ def test_a_text_models_template_has_the_last_word(processor):
     for start in ("<|endoftext|>", ""):
         tokenizer.chat_template = start + TEMPLATE
         for batch in (
-            Collator(tokenizer, 10)([dict(images=[], texts=TURNS)]),
+            Collator(tokenizer, 5)([dict(images=[], texts=TURNS)]),
             *calibration_batches([dict(images=[], texts=TURNS)], tokenizer),
         ):
             assert batch["input_ids"][0].tolist().count(tokenizer.bos_token_id) == bool(start)

@@ -38,7 +38,7 @@ from interlace.nano.samples import conversation
 from interlace.method.selection import Plan
 from interlace.method.surgery import prune
 PLAN = Plan(drop=(2, 5), tune=(3, 6), anchor=(4, 7), n_layers=8, strategy="by hand", ratio=.25)
-QUICK = dict(learning_rate=1e-3, max_messages=10, log_steps=1, progress=False, bfloat16=False)
+QUICK = dict(learning_rate=1e-3, turns=5, log_steps=1, progress=False, bfloat16=False)
 processor = nano_processor()
 def data(n): return [conversation(("objects", "text_numbers")[i % 2], "train", i) for i in range(n)]
 def pruned(dtype=torch.float32):

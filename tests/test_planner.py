@@ -294,6 +294,7 @@ def test_what_does_not_fit_and_its_remedy():
     settings = load_profile("qwen3-vl-8b") | dict(
         batch_size=16,
         accumulation=2,
+        flatten=False,
         max_length=8192,
         gradient_checkpointing=False,
         processes=1,
@@ -307,6 +308,8 @@ def test_what_does_not_fit_and_its_remedy():
     answers = assumed.answer_tokens / (assumed.answer_tokens + assumed.question_tokens)
     assert not pruned.fits
     assert pruned.parts["logits"] == pytest.approx(12 * 16 * 8192 * answers * 151936)
+    flat = plan_run(settings | dict(flatten=True), "H100").stage("train-interlace-25")
+    assert flat.parts["logits"] < pruned.parts["logits"] / 4  # one of sixteen is that long
     words = dict(part.split(" = ") for part in pruned.remedy.split("; or ")[0].split(", "))
     assert int(words["batch_size"]) * int(words["accumulation"]) == 32
     better = settings | dict(

@@ -84,7 +84,7 @@ def naive_order(model, batches, rounds):
 def test_slebs_order_is_the_naive_searchs(smollm2):
     model, tokenizer = smollm2
     batches = [
-        Collator(tokenizer, 10, 80)(
+        Collator(tokenizer, 5, 80)(
             [
                 prose_sample(w[:80], f"c/{i}", g)
                 for i, (g, w) in enumerate(prose_windows()["calibration"][:2])

@@ -13,7 +13,7 @@ import torch
 
 from .sleb import sleb_plan
 from ..core.errors import BadInput
-from ..method.decoder import find_decoder, layer_inputs, on_device
+from ..method.decoder import evaluating, find_decoder, layer_inputs, on_device
 from ..method.layer_scores import LayerScores
 from ..method.selection import Plan, n_drops
 
@@ -43,9 +43,7 @@ def angular_distances(
     L, found = len(find_decoder(model)), []
     if not 0 < block < L:
         raise BadInput(f"block {block}; it must be between 1 and {L - 1}, for {L} layers")
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for batch in batches:
             batch, states = on_device(batch, model), {}
             mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).long()
@@ -58,8 +56,6 @@ def angular_distances(
             ends = torch.stack([states[i][rows, last].float() for i in range(L + 1)])
             cosine = torch.cosine_similarity(ends[:-block], ends[block:], dim=-1)
             found.append(cosine.clamp(-1, 1).arccos() / torch.pi)
-    finally:
-        model.train(was_training)
     if not found:
         raise BadInput("no calibration batch: the calibration set is empty; take a larger fraction")
     return torch.cat(found, 1).mean(1).double().cpu().numpy()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..core.errors import BadInput
-from ..method.decoder import find_decoder, layer_inputs, on_device
+from ..method.decoder import evaluating, find_decoder, layer_inputs, on_device
 from ..method.selection import Plan
 from ..method.surgery import prune
 
@@ -134,12 +134,8 @@ def _measuring(model, batches):
     "Within the block, dropout is off; no batches raise a `BadInput`"
     if not batches:
         raise BadInput("no calibration batch: the calibration set is empty; take a larger fraction")
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         yield
-    finally:
-        model.train(was_training)
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90012
 @torch.no_grad()

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .sleb import beside, fresh, handing_out
 from ..core.errors import BadInput
-from ..method.decoder import find_decoder, on_device
+from ..method.decoder import evaluating, find_decoder, on_device
 
 # %% ../../nbs/baselines/02_sparsity.ipynb #84ec47b1
 def two_of_four(
@@ -137,17 +137,14 @@ def _thin(linear, score):
 # %% ../../nbs/baselines/02_sparsity.ipynb #084e8ef4
 def _wanda(model, batches, progress):
     "Thin out layer by layer; every layer is measured on what the thinned layers below give it"
-    passes, was_training = _LayerByLayer(model, batches), model.training
-    model.eval()
-    try:
+    passes = _LayerByLayer(model, batches)
+    with evaluating(model):
         for i, layer in enumerate(tqdm(passes.layers, desc="wanda", disable=not progress)):
             squares = _input_squares(passes, i)
             for n, m in _linears(layer).items():
                 _thin(m, m.weight.abs().float() * squares[n].sqrt())
             if layer is not passes.layers[-1]:
                 passes.finish(i)
-    finally:
-        model.train(was_training)
 
 # %% ../../nbs/baselines/02_sparsity.ipynb #4c9f12e6
 _NEGLIGIBLE = 0.02  # of a layer's weights: routers, short convolutions

@@ -30,15 +30,15 @@ def _make_message(role, text, n_images=0):
 
 # %% ../../nbs/data/01_conversations.ipynb #0bbe823b
 def to_messages(
-    texts: list,  # turns: dicts with `user` and `assistant`
+    texts: list,  # the turns: dicts with `user` and `assistant`
     n_images: int,  # number of images, placed at the start of the first user turn
-    max_messages: int = 5,  # maximum number of user and assistant messages
+    turns: int = 3,  # maximum number of turns
 ) -> list:  # dicts with `role` and `content`
     "Convert turns to chat messages"
     messages = []
     if texts and texts[0].get("system"):
         messages.append(_make_message("system", texts[0]["system"]))
-    for k, turn in enumerate(texts[: max_messages // 2]):
+    for k, turn in enumerate(texts[:turns]):
         messages.append(_make_message("user", turn["user"], n_images if k == 0 else 0))
         messages.append(_make_message("assistant", turn["assistant"]))
     return messages
@@ -377,14 +377,14 @@ class Collator:
     def __init__(
         self,
         processor,  # the model's processor (or, for a text model, its tokenizer)
-        max_messages: int = 5,  # see `to_messages`
+        turns: int = 3,  # see `to_messages`
         max_length: int = 8192,  # tokens kept per sample; the rest is cut
     ):
-        self.processor, self.max_messages, self.max_length = processor, max_messages, max_length
+        self.processor, self.turns, self.max_length = processor, turns, max_length
         self.tokenizer = getattr(processor, "tokenizer", processor)
 
     def _messages(self, sample):
-        return to_messages(sample["texts"], len(sample["images"]), self.max_messages)
+        return to_messages(sample["texts"], len(sample["images"]), self.turns)
 
     def lengths(
         self,
@@ -477,7 +477,7 @@ def _try_images(processor, row, name):
         return None
     images = [open_image(image, name) for image in row["images"]]
     try:
-        encode(processor, [render(processor, to_messages(row["texts"], len(images), 2))], [images])
+        encode(processor, [render(processor, to_messages(row["texts"], len(images), 1))], [images])
     except BadInput:
         raise
     except Exception as e:
@@ -558,7 +558,7 @@ def say_left_out(
 # %% ../../nbs/data/01_conversations.ipynb #249c4c07
 def _count_frame_bytes(processor, n_images):
     "The bytes of the template's text around a question and its answer"
-    empty = to_messages([dict(user="", assistant="")], n_images, 2)
+    empty = to_messages([dict(user="", assistant="")], n_images, 1)
     return 8 * (n_images + 1) + len(render(processor, empty).encode())
 
 # %% ../../nbs/data/01_conversations.ipynb #3719727a
@@ -597,7 +597,7 @@ def _find_too_long(samples, processor, collate, flaws):
 def fitting(
     samples,  # a sequence of samples with `images` and `texts`
     processor,  # the model's processor or tokenizer
-    max_messages: int = 5,  # as for the `Collator` that will read them
+    turns: int = 3,  # as for the `Collator` that will read them
     max_length: int = 8192,  # tokens, as for the same `Collator`
 ) -> tuple:  # (samples, names of those left out)
     """Keep samples whose first answer begins within `max_length`; the same object if all do
@@ -605,7 +605,7 @@ def fitting(
     If no sample fits, `fitting` raises a `BadInput`.
     """
     flaws = _few_flaws(samples, processor, "the data")
-    collate = Collator(processor, max_messages, max_length)
+    collate = Collator(processor, turns, max_length)
     gone = flaws | _find_too_long(samples, processor, collate, flaws)
     if gone and len(gone) == len(samples):
         raise BadInput(
@@ -748,7 +748,7 @@ def calibration_batches(
     for start in range(0, len(samples), batch_size):
         end = min(start + batch_size, len(samples))
         rows = _read_samples((samples[i] for i in range(start, end)), start)
-        prompts = [to_messages(r["texts"], len(r["images"]), 2)[:1] for r in rows]
+        prompts = [to_messages(r["texts"], len(r["images"]), 1)[:1] for r in rows]
         images = _open_images(rows, start)
         texts = [render(processor, messages, True) for messages in prompts]
         yield dict(encode(processor, texts, images))

@@ -249,11 +249,11 @@ def rows_of(
 # %% ../../nbs/data/02_finevision.ipynb #a5f7fe45
 def flaw(
     row: dict,  # a row with `images` (as bytes) and `texts`
-    max_messages: int = 5,  # maximum number of user and assistant messages
+    turns: int = 3,  # turns kept of a conversation
 ) -> str | None:
     "The reason why a row is broken, or None if it is not"
     try:
-        read_row(row | dict(texts=(row["texts"] or [])[: max_messages // 2]))
+        read_row(row | dict(texts=(row["texts"] or [])[:turns]))
     except BadRow as e:
         return str(e)
     for k, im in enumerate(row["images"] or [], 1):
@@ -336,7 +336,7 @@ class DrawSettings:
     fraction: float = 0.01  # share of each subset for fine-tuning; at least one row of each
     calibration: float = 0.1  # size of the calibration set, as a share of the fine-tuning set
     max_images: int = 3  # rows with more images are skipped
-    max_messages: int = 5  # maximum number of user and assistant messages
+    turns: int = 3  # turns kept of a conversation
     buffer: int = 1000  # rows held by the shuffle buffer of each worker
     workers: int = 1  # number of processes; the rows do not depend on it
     order: str = "shuffle"  # 'shuffle', or the authors' 'first'
@@ -347,7 +347,7 @@ class DrawSettings:
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise BadInput(f"{name} {value}: it must lie in (0, 1]; the paper takes {papers}")
-        for name, least in dict(max_images=0, max_messages=2, buffer=1, workers=1).items():
+        for name, least in dict(max_images=0, turns=1, buffer=1, workers=1).items():
             value = getattr(self, name)
             if value < least:
                 raise BadInput(f"{name} {value}: it must be at least {least}")
@@ -356,7 +356,7 @@ class DrawSettings:
 
     def recorded(self) -> dict:
         "The settings as the manifest records them"
-        names = ("seed", "order", "max_images", "max_messages", "buffer", "calibration")
+        names = ("seed", "order", "max_images", "turns", "buffer", "calibration")
         values = {name: getattr(self, name) for name in names}
         return values if self.order == "shuffle" else values | dict(buffer=None)
 
@@ -380,7 +380,7 @@ class _SubsetJob:
             self.repo.mark,
             self.subset,
             self.asked,
-            *(s[k] for k in ("order", "seed", "max_images", "max_messages", "buffer")),
+            *(s[k] for k in ("order", "seed", "max_images", "turns", "buffer")),
         )
 
     def draw(self):
@@ -406,7 +406,7 @@ def _write_subset(job):
             count["missing"] -= 1
             if len(row["images"] or []) > settings.max_images:
                 count["skipped"] += 1
-            elif reason := flaw(row, settings.max_messages):
+            elif reason := flaw(row, settings.turns):
                 broken.append(dict(subset=job.subset, file=file, row=i, reason=reason))
             else:
                 sample = _make_sample(job, file, i, row)
@@ -421,7 +421,7 @@ def _make_sample(job, file, i, row):
     return dict(
         id=f"{job.subset}/{Path(file).stem}/{i}",
         source=row.get("source") or job.subset,
-        texts=row["texts"][: job.settings.max_messages // 2],
+        texts=row["texts"][: job.settings.turns],
         images=row["images"] or [],
     )
 

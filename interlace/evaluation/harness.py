@@ -42,6 +42,7 @@ from interlace.evaluation.metrics import (
     summary,
     yes_no_table,
 )
+from ..method.decoder import evaluating
 from ..models.decoding import attention_for_decoding, cache_for_decoding
 from ..nano.benchmarks import BENCHMARKS, write_nano_benchmarks
 from ..nano.samples import COT, final_answer
@@ -690,25 +691,18 @@ def _ask(model, processor, tasks, settings, judged, folder):
     bars = (
         contextlib.nullcontext() if settings.progress else contextlib.redirect_stderr(io.StringIO())
     )
-    was_training = model.training
-    model.eval()
-    try:
-        with bars, _quiet_harness():
-            log = lmms_eval.evaluator.simple_evaluate(
-                model=in_memory(model, processor, **settings.of_adapter()),
-                tasks=tasks,
-                task_manager=lmms_eval.tasks.TaskManager(include_defaults=False),
-                bootstrap_iters=0,
-                torch_random_seed=settings.seed,
-                cli_args=Namespace(
-                    process_with_media=False, output_path=folder, reasoning_tags=None
-                ),
-                process_docs_parallel=8 if judged else 1,
-                verbosity="ERROR",
-                distributed_executor_backend="torchrun" if several else "accelerate",
-            )
-    finally:
-        model.train(was_training)
+    with evaluating(model), bars, _quiet_harness():
+        log = lmms_eval.evaluator.simple_evaluate(
+            model=in_memory(model, processor, **settings.of_adapter()),
+            tasks=tasks,
+            task_manager=lmms_eval.tasks.TaskManager(include_defaults=False),
+            bootstrap_iters=0,
+            torch_random_seed=settings.seed,
+            cli_args=Namespace(process_with_media=False, output_path=folder, reasoning_tags=None),
+            process_docs_parallel=8 if judged else 1,
+            verbosity="ERROR",
+            distributed_executor_backend="torchrun" if several else "accelerate",
+        )
     return log and dict(samples=log["samples"], results=log["results"])
 
 # %% ../../nbs/evaluation/02_harness.ipynb #61a0e2d1

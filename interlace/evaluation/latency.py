@@ -22,7 +22,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 
 from ..core.errors import BadInput
-from ..method.decoder import find_decoder, on_device
+from ..method.decoder import evaluating, find_decoder, on_device
 from ..method.selection import Plan
 from ..method.surgery import pruned_by
 
@@ -137,13 +137,9 @@ def _check_plans(variants):
 def _prepared(variant, inputs):
     "Yield the model of a variant, without its dropped layers, and the inputs on its device"
     model, plan = variant if isinstance(variant, tuple) else (variant, None)
-    was_training = model.training
-    model.eval()
-    try:
-        with contextlib.nullcontext() if plan is None else pruned_by(model, plan):
-            yield model, on_device(inputs, model)
-    finally:
-        model.train(was_training)
+    removed = contextlib.nullcontext() if plan is None else pruned_by(model, plan)
+    with evaluating(model), removed:
+        yield model, on_device(inputs, model)
 
 # %% ../../nbs/evaluation/06_latency.ipynb #c55eea65
 def _take_turns(variants, repeats, warmup, seed):

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.conversations import encode, render, to_messages
 from .text import TEXT_SETS, text_questions
+from ..method.decoder import evaluating
 from ..models.decoding import attention_for_decoding, cache_for_decoding
 
 # %% ../../nbs/evaluation/04a_own_answers.ipynb #7e5b0c13
@@ -83,10 +84,10 @@ def own_answers(
 ) -> list:  # samples: `id`, `source`, `images` (empty), `texts`
     "Let a model answer questions, each with its likeliest tokens; empty answers are left out"
     starts, answers = range(0, len(questions), batch_size), []
-    with attention_for_decoding(model):
+    with evaluating(model), attention_for_decoding(model):
         for k in tqdm(starts, desc="own answers", disable=not progress):
             batch = questions[k : k + batch_size]
-            answers += _answer_batch(model.eval(), tokenizer, batch, max_new_tokens)
+            answers += _answer_batch(model, tokenizer, batch, max_new_tokens)
     return [
         dict(id=f"own/{i}", source="own answers", images=[], texts=[dict(user=q, assistant=a)])
         for i, (q, a) in enumerate(zip(questions, answers, strict=True))

@@ -20,7 +20,7 @@ from ..core.errors import BadInput, explain_errors
 from ..core.files import finished, quiet_datasets, write_json
 from ..core.provenance import fingerprint
 from .harness import ADDED, local_exam
-from ..method.decoder import on_device
+from ..method.decoder import evaluating, on_device
 from ..nano.world import rng_for
 
 # %% ../../nbs/evaluation/04_text.ipynb #a06faf28
@@ -293,16 +293,12 @@ def perplexity(
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"][:max_length] for text in texts]
     # windows of similar length need little padding
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    nll, length, was_training = (
-        np.zeros(len(ids)),
-        [len(window) - 1 for window in ids],
-        model.training,
-    )
-    model.eval()
-    for k in tqdm(range(0, len(order), batch_size), desc="perplexity", disable=not progress):
-        at = order[k : k + batch_size]
-        nll[at] = _window_nll(model, [ids[i] for i in at])
-    model.train(was_training)
+    nll, length = np.zeros(len(ids)), [len(window) - 1 for window in ids]
+    starts = range(0, len(order), batch_size)
+    with evaluating(model):
+        for k in tqdm(starts, desc="perplexity", disable=not progress):
+            at = order[k : k + batch_size]
+            nll[at] = _window_nll(model, [ids[i] for i in at])
     out = dict(windows=len(ids), tokens=sum(length), nll=nll.tolist(), length=length)
     value, *drawn = np.exp(log_perplexity([out]))
     low, high = np.percentile(drawn, [2.5, 97.5])

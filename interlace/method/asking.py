@@ -12,6 +12,8 @@ import warnings
 
 import torch
 
+from .decoder import evaluating
+
 # %% ../../nbs/method/03a_asking.ipynb #a5c00005
 def short_text(
     model: torch.nn.Module,  # any model with a text configuration
@@ -82,19 +84,15 @@ def logits(
     cached: bool = False,  # whether the second half of a text reads the first from the cache
 ) -> torch.Tensor:  # `1 T V`, float32
     "The logits after each token, with dropout off"
-    was_training, half = model.training, inputs["input_ids"].shape[1] // 2
-    model.eval()
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if not cached:
-                return model(**inputs, use_cache=False).logits.float()
-            ids = inputs["input_ids"]
-            first = model(input_ids=ids[:, :half], use_cache=True)
-            rest = model(input_ids=ids[:, half:], past_key_values=first.past_key_values)
-            return torch.cat([first.logits, rest.logits], 1).float()
-    finally:
-        model.train(was_training)
+    half = inputs["input_ids"].shape[1] // 2
+    with evaluating(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not cached:
+            return model(**inputs, use_cache=False).logits.float()
+        ids = inputs["input_ids"]
+        first = model(input_ids=ids[:, :half], use_cache=True)
+        rest = model(input_ids=ids[:, half:], past_key_values=first.past_key_values)
+        return torch.cat([first.logits, rest.logits], 1).float()
 
 # %% ../../nbs/method/03a_asking.ipynb #a5c0000c
 def image_inputs(

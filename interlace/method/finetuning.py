@@ -35,7 +35,8 @@ from ..core.files import finished, package_folder, read_json, writable, write_js
 from ..core.machine import ends_with_us, measured
 from ..core.provenance import fingerprint, provenance, seed_everything
 from ..data.conversations import IGNORE, Collator
-from .decoder import find_decoder
+from .decoder import evaluating, find_decoder, on_device
+from .flattening import check_flattening, flatten_batch
 from .loss import answer_loss, logits_where_labelled, token_mean
 from .selection import Plan
 from .surgery import freeze_for, tuned_layers
@@ -151,7 +152,11 @@ class _PartsTrainer(Trainer):
     It stops when the loss is no longer finite.
     """
 
+    flatten = False  # whether a batch becomes one row without padding
+
     def compute_loss(self, model, inputs, **settings):
+        if self.flatten:
+            inputs = flatten_batch(self.model, inputs)
         with logits_where_labelled(self.model, inputs["labels"]):
             return super().compute_loss(model, inputs, **settings)
 
@@ -196,7 +201,7 @@ _LIMITS = {  # name of a setting -> (lowest, highest) of its values, in words
     "warmup_ratio": (0, 0.999, "in [0, 1)"),
     "weight_decay": (0, 1e3, "at least 0"),
     "max_grad_norm": (1e-12, 1e12, "above 0"),
-    "max_messages": (2, 2**20, "at least 2"),
+    "turns": (1, 2**20, "at least 1"),
     "max_length": (1, 2**31, "at least 1"),
     "checkpoint_steps": (1, 2**31, "at least 1"),
     "log_steps": (1, 2**31, "at least 1"),
@@ -212,13 +217,14 @@ class TrainConfig:
     learning_rate: float = 1e-5  # its peak, after warm-up
     batch_size: int = 16  # samples per device and step
     parts: int = 1  # batches that a step's samples are sorted into by length
+    flatten: bool = False  # a batch as one row without padding
     accumulation: int = 2  # steps whose gradients are summed
     epochs: float = 1.0  # passes over the data; a fraction ends within one
     warmup_ratio: float = 0.03  # share of the steps in which the learning rate rises
     weight_decay: float = 0.0  # of the optimizer; the paper gives none
     max_grad_norm: float = 1.0  # longer gradients are shortened to this
     bfloat16: bool = True  # autocast
-    max_messages: int = 5  # user and assistant messages kept of a conversation
+    turns: int = 3  # turns kept of a conversation
     max_length: int = 8192  # tokens
     checkpoint_steps: int = 500  # optimizer steps between checkpoints
     log_steps: int = 10  # optimizer steps between entries of the loss curve
@@ -477,6 +483,7 @@ def _trainer(model, dataset, collator, arguments, config, callbacks):
         callbacks=callbacks,
         optimizers=(config.optimizer(model) if config.optimizer else None, None),
     )
+    trainer.flatten = config.flatten
     trainer.remove_callback(PrinterCallback)  # the loss curve is in the record
     if processes > 1:
         order = _Filled(len(dataset), total, config.seed, config.shuffle)
@@ -532,6 +539,8 @@ def train(
     )
     sharding = _sharding(processes)
     _check_training(model, dataset, config, sharding)
+    if config.flatten:
+        check_flattening(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     about = dict(processes=processes, sharding=sharding, samples=len(dataset), trained=trained)
     settings = config.recorded() | about | notes
@@ -544,7 +553,7 @@ def train(
     if resume:
         clock.resume_at(step)
     callbacks = [clock, _LastStep(), *([_Bar()] if config.progress else [])]
-    collator = Collator(processor, config.max_messages, config.max_length)
+    collator = Collator(processor, config.turns, config.max_length)
     arguments = _arguments(config, checkpoints, sharding)
     cost, caching = {}, getattr(model.config, "use_cache", None)
     same, state = _names_by_parameter(model), None
@@ -652,6 +661,7 @@ def finetune(
     out_dir: str | Path,  # the folder to create
     # recompute activations in the backward pass: less memory, more time
     gradient_checkpointing: bool = False,
+    train_head: bool = False,  # see `freeze_for`
     **settings,  # fields of `TrainConfig`, and anything else that the record should say
 ) -> dict:
     """Fine-tune the plan's tuned layers, save the model to `out_dir` and return the record
@@ -660,7 +670,7 @@ def finetune(
     tunes no layer.
     """
     config, notes = _config_and_notes(settings)
-    freeze_for(pruned, plan)
+    freeze_for(pruned, plan, train_head)
     if not plan.tune:
         raise BadInput(
             f"plan '{plan.strategy}' with ratio {plan.ratio} tunes no layer; choose a larger ratio,"
@@ -678,6 +688,7 @@ def finetune(
             **notes,
             plan=json.loads(plan.to_json()),
             gradient_checkpointing=gradient_checkpointing,
+            train_head=train_head,
         )
     finally:
         if gradient_checkpointing:
@@ -690,26 +701,21 @@ def held_out_loss(
     samples,  # sequence of held-out samples with `images` and `texts`
     processor,  # the model's processor or tokenizer
     batch_size: int = 16,  # samples per batch
-    max_messages: int = 5,  # as in training
+    turns: int = 3,  # as in training
     max_length: int = 8192,  # as in training
     bfloat16: bool = True,  # autocast, as in training
 ) -> float:  # nats per answer token
     "Mean next-token cross-entropy on the answers of held-out samples"
-    collator, was_training = Collator(processor, max_messages, max_length), model.training
+    collator = Collator(processor, turns, max_length)
     order = np.argsort(collator.lengths(list(samples)), kind="stable")
     loss = tokens = 0.0
-    model.eval()
-    for k in range(0, len(order), batch_size):
-        batch = {
-            n: v.to(model.device)
-            for n, v in collator([samples[int(i)] for i in order[k : k + batch_size]]).items()
-        }
-        precision = torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16)
-        with precision:
-            of_batch, of_tokens = answer_loss(model, batch)
-        loss += float(of_batch)
-        tokens += of_tokens
-    model.train(was_training)
+    precision = torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16)
+    with evaluating(model), precision:
+        for k in range(0, len(order), batch_size):
+            batch = collator([samples[int(i)] for i in order[k : k + batch_size]])
+            of_batch, of_tokens = answer_loss(model, on_device(batch, model))
+            loss += float(of_batch)
+            tokens += of_tokens
     return loss / tokens
 
 # %% ../../nbs/method/05_finetuning.ipynb #df9fc05b

@@ -580,10 +580,14 @@ def tuned_layers(
 def freeze_for(
     pruned: nn.Module,  # a model that `plan` has pruned
     plan: Plan,  # says which layers are tuned
+    head: bool = False,  # also the language-model head, unless the embeddings share its weight
 ) -> nn.Module:  # the same model
     "Make only the tuned layers require gradients"
     tuned = tuned_layers(pruned, plan)
     pruned.requires_grad_(False)
     for layer in tuned:
         layer.requires_grad_(True)
+    own_head = pruned.get_output_embeddings()
+    if head and own_head.weight is not pruned.get_input_embeddings().weight:
+        own_head.requires_grad_(True)
     return pruned

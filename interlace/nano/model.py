@@ -559,7 +559,7 @@ def _second(end):
     return TrainingRun(_FIRST.end, end, 2e-2, "linear", offset_decay=0.15)
 
 
-RUNS = {"nano-l": (_FIRST, _second(123_000)), "nano-s": (_FIRST, _second(108_000))}
+RUNS = {"nano-l": (_FIRST, _second(123_000)), "nano-s": (_FIRST, _second(115_000))}
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17
 def _chosen_dtype(file):
@@ -607,7 +607,7 @@ def _run_config(run, dtype, batch_size, seed, settings):
         warmup_ratio=0.0 if run.start else 0.01,
         batch_size=batch_size,
         accumulation=1,
-        max_messages=16,
+        turns=8,
         max_length=512,
         seed=seed,
         shuffle=False,

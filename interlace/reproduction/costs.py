@@ -76,6 +76,7 @@ class Sizes:
     mergers: int = 0  # matrix parameters that process each visual token
     deep: int = 0  # number of features that DeepStack adds
     side: int = 0  # pixels on each side of an image, if the model has a fixed image size
+    head: int = 0  # parameters of the language-model head, unless it shares the embeddings'
 
     @property
     def parameters(self) -> int:
@@ -104,6 +105,12 @@ def _layer_size(model, decoder):
             " made for such a model"
         )
     return found.pop()
+
+# %% ../../nbs/reproduction/05_costs.ipynb #5b9d2e70
+def _head_size(model):
+    "Return the parameters of the language-model head; 0 if it shares the embeddings' weight"
+    head = model.get_output_embeddings()
+    return 0 if head.weight is model.get_input_embeddings().weight else _count(head)
 
 # %% ../../nbs/reproduction/05_costs.ipynb #52c9e4b0
 def _vision_matrices(model, decoder, depth):
@@ -171,6 +178,7 @@ def sizes(
         layer=layer,
         matrices=sum(p.numel() for p in decoder.layers[0].parameters() if p.dim() > 1),
         rest=_count(model) - len(decoder) * layer,
+        head=_head_size(model),
         **_vision_sizes(config, model, decoder),
     )
 
@@ -247,6 +255,7 @@ class Tuning:
     processes: int = 1  # processes that train together, one per GPU
     # what the processes share: 'ddp' (nothing), 'fsdp2' or 'zero3' (weights, gradients, optimizer)
     sharding: str = "ddp"
+    head: int = 0  # parameters of the language-model head, if it is trained
 
     @property
     def shared(self) -> bool:
@@ -266,6 +275,7 @@ def step_flops(
         2 * s.hidden * s.vocabulary * b.predicting
         + above * (2 * s.matrices * b.tokens + attention)
         + t.tuned * 2 * s.matrices * b.tokens
+        + 2 * t.head * b.predicting
     )
     again = above * layer_flops(s, b) if t.checkpointing else 0
     return forward_flops(s, b, head=b.predicting) + backward + again
@@ -356,7 +366,8 @@ def step_memory(
     The kinds are `weights`, `gradients`, `optimizer`, `casts`, `activations`, `logits` and
     `gathered`.
     """
-    trained, frozen = t.tuned * s.layer, s.pruned(t.tuned).parameters
+    trained = t.tuned * s.layer + t.head
+    frozen = s.parameters - trained
     gpus = t.processes if t.shared else 1
     per_weight = 6 if t.shared and t.sharding == "zero3" else 4
     copies = (t.accumulation > 1) + (t.processes > 1 and not t.shared)  # of the gradients

@@ -251,22 +251,24 @@ def check_profile(
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #a685a861
 LOADING = ("dtype", "attention", "min_pixels", "max_pixels")
-SCORING = ("score_batch_size", "max_messages", "max_length")
+SCORING = ("score_batch_size", "turns", "max_length")
 TRAINING = (
     "learning_rate",
     "batch_size",
     "parts",
+    "flatten",
     "accumulation",
     "epochs",
     "warmup_ratio",
     "weight_decay",
     "max_grad_norm",
     "bfloat16",
-    "max_messages",
+    "turns",
     "max_length",
     "checkpoint_steps",
     "log_steps",
     "gradient_checkpointing",
+    "train_head",
     "processes",
     "sharding",
 )
@@ -286,7 +288,7 @@ DRAWING = (
     "buffer",
     "max_images",
     "data_workers",
-    "max_messages",
+    "turns",
     "fraction",
     "calibration",
     "domains",
@@ -399,7 +401,9 @@ def _benchmarks_stage(at):
 def _scores_stage(at, model):
     "The similarity scores of a model"
     (out,) = at.scores(model)
-    parameters = at.take(*LOADING, *SCORING) | dict(model=model, data=at.data, out=out)
+    parameters = at.take("dtype", "attention", "states", *SCORING)
+    parameters |= {n: at.settings[f"score_{n}"] for n in ("min_pixels", "max_pixels")}
+    parameters |= dict(model=model, data=at.data, out=out)
     inputs = [at.drawn, *at.weights(model)]
     name = at.stage("scores", model)
     return Stage(name, "stages/scores", parameters, inputs, [out], gpus=at.gpus)

@@ -98,7 +98,7 @@ class Assumptions:
     subsets: float = FINEVISION["subsets"]
     row_kb: float = FINEVISION["bytes"] / FINEVISION["samples"] / 1000
     pictures: float = FINEVISION["pictures"] / FINEVISION["samples"]  # images per sample
-    turns: float = FINEVISION["turns"] / FINEVISION["samples"]  # before `max_messages`
+    turns: float = FINEVISION["turns"] / FINEVISION["samples"]  # before the limit `turns`
     question_tokens: float = 50  # per turn, including the template's
     answer_tokens: float = FINEVISION["answer_tokens"] / FINEVISION["turns"]  # per turn
     longest: float = math.inf  # positions of the longest sample; `max_length` truncates it
@@ -311,7 +311,7 @@ def _calibration_samples(job):
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #83be70d4
 def _patches(job, pixels, prefix=""):
-    "Return the patches of an image after the limits; those of the evaluation begin with 'eval_'"
+    "Return the patches of an image after the limits whose names begin with a prefix"
     s, p, a = job.sizes, job.settings, job.assume
     if not s.patch:
         return 0
@@ -322,21 +322,24 @@ def _patches(job, pixels, prefix=""):
     return max(s.merge**2, min(max(pixels, least), most) / s.patch**2)
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #290c0bf5
-def _sample_batch(job, n, question=False, longest=False):
+def _sample_batch(job, n, question=False, longest=False, prefix=""):
     """Return a batch of n training samples, or of their first questions alone
 
     All samples have the mean length, or that of the longest, whose text has the mean share of
     answers.
     """
     s, p, a = job.sizes, job.settings, job.assume
-    patches = _patches(job, a.picture_pixels)
+    patches = _patches(job, a.picture_pixels, prefix)
     images = p["max_images"] if longest else min(a.pictures, p["max_images"])
-    turns = min(p["max_messages"] // 2, a.turns)
+    turns = min(p["turns"], a.turns)
     text = a.question_tokens if question else turns * (a.question_tokens + a.answer_tokens)
-    length = (text + images * patches / s.merge**2) * a.padding
+    flat = p["flatten"] and not question  # only fine-tuning flattens
+    length = (text + images * patches / s.merge**2) * (1 if flat else a.padding)
     labelled = turns * a.answer_tokens / length
     if longest:
-        length = max(length, a.longest_question) if question else a.longest
+        longest = max(length, a.longest_question) if question else a.longest
+        longest = min(longest, p["max_length"])
+        length = (longest + (n - 1) * length) / n if flat else longest
         labelled = a.answer_tokens / (a.question_tokens + a.answer_tokens)
     images = n * images if s.patch else 0
     return Batch(n, min(length, p["max_length"]), images, patches, min(labelled, 1.0))
@@ -397,13 +400,13 @@ def _largest_that_fits(job, setting, memory, otherwise):
 # %% ../../nbs/reproduction/06_run_plan.ipynb #4e7b19cf
 def _scores_memory(job, size):
     "Return the bytes at the peak of scoring: four states are kept in float32"
-    b = _sample_batch(job, size, question=True, longest=True)
+    b = _sample_batch(job, size, question=True, longest=True, prefix="score_")
     return _forward_memory(job, b) | dict(states=6 * 4 * job.sizes.hidden * b.tokens)
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #9b8292e7
 def _scores_cost(job):
     s, size, n = job.sizes, job.settings["score_batch_size"], _calibration_samples(job)
-    b, passes = _sample_batch(job, n, question=True), math.ceil(n / size)
+    b, passes = _sample_batch(job, n, True, prefix="score_"), math.ceil(n / size)
     flops = forward_flops(s, b, head=0)
     seconds = job.seconds(flops, passes * s.layers)
     seconds += job.decoding_seconds(b.images * job.assume.picture_pixels)
@@ -469,6 +472,7 @@ def _tuning(job):
         accumulation=q["accumulation"],
         processes=q["processes"],
         sharding=p["sharding"],
+        head=job.sizes.head if p["train_head"] else 0,
     )
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #f8d60b42
@@ -519,7 +523,7 @@ def _train_cost(job):
     steps, b = math.ceil(samples / size / t.processes), _sample_batch(job, size)
     flops, parts = step_flops(s, b, t), _training_memory(job, t, size)
     seconds = job.seconds(flops, s.layers * 3) + job.decoding_seconds(b.images * a.picture_pixels)
-    trainable = t.tuned * s.layer
+    trainable = t.tuned * s.layer + t.head
     return job.planned(
         gpus=t.processes,
         passes=steps * t.processes,
@@ -701,10 +705,11 @@ class PlannedModel:
 # %% ../../nbs/reproduction/06_run_plan.ipynb #5d3f2e76
 def _plan_model(name, settings):
     s = sizes(config_of(name))
-    rows = [PrunedSize(0.0, s.layers, s.parameters, s.layers * s.layer)]
+    head = s.head if settings["train_head"] else 0
+    rows = [PrunedSize(0.0, s.layers, s.parameters, s.layers * s.layer + head)]
     for ratio in settings["ratios"]:
         k = n_drops(s.layers, ratio)
-        rows.append(PrunedSize(ratio, s.layers - k, s.pruned(k).parameters, k * s.layer))
+        rows.append(PrunedSize(ratio, s.layers - k, s.pruned(k).parameters, k * s.layer + head))
     here = Path(model_folder(name)).is_dir()
     download_mib = 0 if here else BYTES[settings["dtype"]] * s.parameters / 2**20
     return PlannedModel(name, s, download_mib, rows)

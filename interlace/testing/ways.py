@@ -4,6 +4,7 @@ A worker process runs this file with one build on its path, so it uses only name
 
 import contextlib
 import copy
+import inspect
 import json
 import os
 import shutil
@@ -36,6 +37,12 @@ def _samples(at, name, n):
 def _prompts(at, processor, n=None, size=16):
     rows = _samples(at, "calibration", n or at["samples"])
     return list(il.calibration_batches(rows, processor, size))
+
+
+def _turns(n):
+    "A limit of n turns as the build's own argument; earlier builds counted messages"
+    counts = "turns" in inspect.signature(il.Collator).parameters
+    return dict(turns=n) if counts else dict(max_messages=2 * n)
 
 
 def _by_length(collate, rows):
@@ -109,8 +116,8 @@ def _finetuning(at, network, processor, **settings):
 
     def run():
         shutil.rmtree(place)
-        how = dict(batch_size=16, accumulation=1, learning_rate=1e-6, max_messages=10)
-        how |= dict(max_length=512, progress=False) | settings
+        how = dict(batch_size=16, accumulation=1, learning_rate=1e-6, max_length=512)
+        how |= _turns(5) | dict(progress=False) | settings
         il.finetune(copy.deepcopy(network), plan, rows, processor, place, **how)
 
     return run
@@ -163,7 +170,8 @@ def one_by_one(at):
 def wanda(at):
     "As the stage calls it: samples sorted by length, where the build does so"
     network, processor = _load(at)
-    rows = _by_length(il.Collator(processor, 2, 512), _samples(at, "calibration", at["samples"]))
+    collate = il.Collator(processor, max_length=512, **_turns(1))
+    rows = _by_length(collate, _samples(at, "calibration", at["samples"]))
     batches = list(il.calibration_batches(rows, processor))
     return lambda: il.wanda_(copy.deepcopy(network), batches)
 
@@ -232,7 +240,7 @@ def _first(out):
 
 
 def _answered(at, processor):
-    collate = il.Collator(processor, 10, 512)
+    collate = il.Collator(processor, max_length=512, **_turns(5))
     rows = _by_length(collate, _samples(at, "calibration", at["searched"]))
     return [collate(rows[k : k + 16]) for k in range(0, len(rows), 16)]
 
