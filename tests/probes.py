@@ -36,7 +36,7 @@ from PIL import Image  # noqa: E402
 
 from interlace.cli import main  # noqa: E402
 from interlace.core.profiles import SETTINGS  # noqa: E402
-from interlace.method.finetuning import save  # noqa: E402
+from interlace.method.saving import save  # noqa: E402
 from interlace.nano.benchmarks import write_nano_benchmarks  # noqa: E402
 from interlace.nano.model import nano_model, nano_processor  # noqa: E402
 

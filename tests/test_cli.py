@@ -11,7 +11,7 @@ from conftest import ROOT, command, interlace
 
 from interlace.core.files import locked
 from interlace.core.profiles import load_profile
-from interlace.method.finetuning import save
+from interlace.method.saving import save
 from interlace.method.selection import Plan
 from interlace.nano.benchmarks import write_nano_benchmarks, write_nano_data
 from interlace.nano.model import nano_model, nano_processor

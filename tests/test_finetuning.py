@@ -19,16 +19,10 @@ from transformers import Qwen3VLForConditionalGeneration
 from interlace.core.errors import BadInput
 from interlace.data.conversations import IGNORE, Collator
 from interlace.method import finetuning
+from interlace.method.checkpoints import claim_checkpoints, last_checkpoint
 from interlace.method.decoder import find_decoder
-from interlace.method.finetuning import (
-    _check_finite,
-    _claim_checkpoints,
-    _Parts,
-    checkpoint_from,
-    finetune,
-    last_checkpoint,
-    save,
-)
+from interlace.method.finetuning import _check_finite, _Parts, checkpoint_from, finetune
+from interlace.method.saving import save
 from interlace.method.selection import Plan
 from interlace.method.surgery import freeze_for, prune
 from interlace.nano.model import Muon, nano_config, nano_model, nano_processor
@@ -219,8 +213,8 @@ def test_other_settings_start_anew(processor, tmp_path):
 @pytest.mark.parametrize("other", ["data", "weights"])
 def test_other_data_or_weights_start_anew(other, processor, tmp_path, monkeypatch):
     "A checkpoint of a run with the same settings but other data or weights is not used"
-    marks, mark_of = [], finetuning._run_mark
-    monkeypatch.setattr(finetuning, "_run_mark", lambda *a: marks.append(mark_of(*a)) or marks[-1])
+    marks, mark_of = [], finetuning.run_mark
+    monkeypatch.setattr(finetuning, "run_mark", lambda *a: marks.append(mark_of(*a)) or marks[-1])
     broken = dict(data(1)[0], images=[dict(bytes=b"no image", path=None)])
     for seed, n in ((42, 4), (7, 4) if other == "weights" else (42, 5)):
         model = prune(nano_model(processor=processor, layers=8, seed=seed), PLAN)
@@ -291,8 +285,8 @@ def test_a_sorted_part_is_padded_to_its_own_longest_sample(processor):
 def mark_of(threads):
     code = (
         "import sys, torch; torch.set_num_threads(int(sys.argv[1]))\nfrom"
-        " interlace.method.finetuning import _run_mark\nfrom interlace.nano.model import"
-        " nano_model, nano_processor\nprint(_run_mark(nano_model(processor=nano_processor(),"
+        " interlace.method.checkpoints import run_mark\nfrom interlace.nano.model import"
+        " nano_model, nano_processor\nprint(run_mark(nano_model(processor=nano_processor(),"
         " layers=8), [], dict(a=1)))"
     )
     out = subprocess.run(
@@ -311,14 +305,14 @@ def test_the_mark_of_a_run_does_not_depend_on_threads():
 
 def test_checkpoints_of_another_run_are_moved_aside_and_taken_up_again(tmp_path, capsys):
     folder = tmp_path / "m.checkpoints"
-    _claim_checkpoints(folder, "one")
+    claim_checkpoints(folder, "one")
     (folder / "checkpoint-5").mkdir()
-    _claim_checkpoints(folder, "two")
+    claim_checkpoints(folder, "two")
     assert (
         not (folder / "checkpoint-5").exists()
         and "moved to m.checkpoints-one" in capsys.readouterr().err
     )
-    _claim_checkpoints(folder, "one")
+    claim_checkpoints(folder, "one")
     assert (folder / "checkpoint-5").exists() and (tmp_path / "m.checkpoints-two").exists()
 
 

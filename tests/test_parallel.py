@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from interlace.core.errors import BadInput
 from interlace.data.conversations import calibration_batches
 from interlace.evaluation.harness import evaluate
-from interlace.method.finetuning import configuration, finetune, launch
+from interlace.method.finetuning import finetune
+from interlace.method.several_gpus import configuration, launch
 from interlace.method.similarity import score_layers
 from interlace.models.loading import load_model
 from interlace.nano.benchmarks import write_nano_benchmarks

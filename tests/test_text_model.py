@@ -27,7 +27,7 @@ from interlace.evaluation.text import (
     write_prose,
 )
 from interlace.method.decoder import find_decoder
-from interlace.method.finetuning import save
+from interlace.method.saving import save
 from interlace.method.selection import make_plan
 from interlace.method.similarity import score_layers
 from interlace.method.surgery import prune

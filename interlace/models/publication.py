@@ -21,8 +21,8 @@ from ..core.files import finished, writable, write_json
 from ..core.provenance import provenance
 from ..data.conversations import load_samples, readable, say_left_out
 from ..method.decoder import find_decoder
-from ..method.finetuning import save
 from ..method.layer_scores import LayerScores
+from ..method.saving import save
 from ..method.selection import Plan
 from ..method.surgery import prune, tuned_layers
 from .cards import model_card, write_card, write_recipe
