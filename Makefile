@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget stability rivals shapes gpu families nano-l nano-s outputs readme citation lock sbom clean
+.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget stability fidelity rivals shapes gpu families nano-l nano-s outputs readme citation lock sbom clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -24,6 +24,7 @@ help:
 	@echo "make families                  prune a tiny model of every class of transformers, and compare"
 	@echo "make budget                    choose the fine-tuning budget by held-out loss"
 	@echo "make stability                 which layers other calibration samples would choose"
+	@echo "make fidelity                  what the settings of the authors' code change"
 	@echo "make rivals                    other ways of depth pruning at INTERLACE's budget"
 	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
 	@echo "make nano-l, make nano-s       train a nano model from nothing"
@@ -103,6 +104,10 @@ stability: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/stability.ipynb runs/bench/stability.ipynb --no-progress-bar
 	$(BIN)/python -m papermill nbs/paper/extra/stability.ipynb runs/bench/stability-smollm2.ipynb -p profile smollm2 -p model smollm2 -p out smollm2 -p pool 200 -p held_out 100 -p batch_size 4 --no-progress-bar
+
+fidelity: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/extra/fidelity.ipynb runs/bench/fidelity.ipynb --no-progress-bar
 
 rivals: setup
 	mkdir -p runs/bench

@@ -323,7 +323,9 @@ def _check_training(settings, where):
     from interlace.method.finetuning import TrainConfig
 
     known = [f.name for f in fields(TrainConfig)]
-    wrong = dict.fromkeys(("optimizer", "save_dtype"), "a file cannot hold it; leave it out")
+    wrong = dict.fromkeys(
+        ("optimizer", "objective", "save_dtype"), "a file cannot hold it; leave it out"
+    )
     wrong = {n: why for n, why in wrong.items() if settings.get(n) is not None}
     if not isinstance(settings.get("gradient_checkpointing", False), bool):
         wrong["gradient_checkpointing"] = "it must be true or false"

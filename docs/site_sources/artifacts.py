@@ -16,6 +16,7 @@ MADE_WITH = {
     "power": "budget",
     "sample_size": "stability",
     "plan_losses": "stability",
+    "authors_settings": "fidelity",
     "rivals_scores": "rivals",
 }
 PAPER_LABEL = re.compile(r"(Figure|Table) (\d)")

@@ -90,6 +90,9 @@ class TrainConfig:
     shuffle: bool = True  # False: samples in the data set's own order
     schedule: str = "cosine"  # of the learning rate, by transformers' name
     optimizer: Callable | None = None  # model -> optimizer; AdamW by default
+    # (model, inputs of a batch, answer tokens of the step) -> context manager around the forward
+    # pass, which gives a list of further terms of the loss
+    objective: Callable | None = None
     save_dtype: torch.dtype | None = None  # of the saved weights; the model's own by default
     progress: bool = True  # show a bar
 
@@ -109,7 +112,7 @@ class TrainConfig:
     def recorded(self) -> dict:
         "What decides the result; the rest says how often something is written or shown"
         unrecorded = ("checkpoint_steps", "log_steps", "workers", "shuffle")
-        unrecorded += ("optimizer", "save_dtype", "progress")
+        unrecorded += ("optimizer", "objective", "save_dtype", "progress")
         return {k: v for k, v in vars(self).items() if k not in unrecorded}
 
 # %% ../../nbs/method/05_finetuning.ipynb #763a8b0a
@@ -159,12 +162,18 @@ class _PartsTrainer(Trainer):
     """
 
     flatten = False  # whether a batch becomes one row without padding
+    objective = None  # of the configuration
 
-    def compute_loss(self, model, inputs, **settings):
+    def compute_loss(self, model, inputs, num_items_in_batch=None, **settings):
         if self.flatten:
             inputs = flatten_batch(self.model, inputs)
-        with logits_where_labelled(self.model, inputs["labels"]):
-            return super().compute_loss(model, inputs, **settings)
+        objective = self.objective or (lambda *_: contextlib.nullcontext([]))
+        further = objective(self.model, inputs, num_items_in_batch)
+        with logits_where_labelled(self.model, inputs["labels"]), further as terms:
+            loss = super().compute_loss(
+                model, inputs, num_items_in_batch=num_items_in_batch, **settings
+            )
+        return sum(terms, start=loss)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         step = super().training_step
@@ -307,7 +316,7 @@ def _trainer(model, dataset, collator, arguments, config, callbacks):
         callbacks=callbacks,
         optimizers=(config.optimizer(model) if config.optimizer else None, None),
     )
-    trainer.flatten = config.flatten
+    trainer.flatten, trainer.objective = config.flatten, config.objective
     trainer.remove_callback(PrinterCallback)  # the loss curve is in the record
     if processes > 1:
         order = FilledSampler(len(dataset), total, config.seed, config.shuffle)
