@@ -34,6 +34,7 @@ _PUBLIC = {
     "baselines.sleb": ("sleb_search", "sleb_plan"),
     "baselines.sparsity": ("prune_2_4", "wanda_", "magnitude_"),
     "baselines.distillation": ("distill_states",),
+    "baselines.merging": ("laco_plan", "merge_dropped"),
     "baselines.blocks": ("shortgpt_plan", "spaced_plan", "angular_distances", "angular_plan", "last_layers_plan"),
     "baselines.compensation": ("replace_by_linear", "compensate_magnitude"),
     "evaluation.latency": ("latency",),
