@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget stability fidelity rivals shapes gpu families nano-l nano-s outputs readme citation lock sbom clean
+.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget text-budget stability fidelity rivals shapes gpu families nano-l nano-s outputs readme citation lock sbom clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -23,6 +23,7 @@ help:
 	@echo "make gpu                       everything that only a GPU can show, in some minutes"
 	@echo "make families                  prune a tiny model of every class of transformers, and compare"
 	@echo "make budget                    choose the fine-tuning budget by held-out loss"
+	@echo "make text-budget               how much a text model is fine-tuned, and on what"
 	@echo "make stability                 which layers other calibration samples would choose"
 	@echo "make fidelity                  what the settings of the authors' code change"
 	@echo "make rivals                    other ways of depth pruning at INTERLACE's budget"
@@ -99,6 +100,10 @@ budget: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/budget.ipynb runs/bench/budget.ipynb --no-progress-bar
 	@cat tables/nano/budget.md tables/nano/power.md
+
+text-budget: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/extra/text_budget.ipynb runs/bench/text_budget.ipynb --no-progress-bar
 
 stability: setup
 	mkdir -p runs/bench

@@ -559,7 +559,7 @@ def _second(end):
     return TrainingRun(_FIRST.end, end, 2e-2, "linear", offset_decay=0.15)
 
 
-RUNS = {"nano-l": (_FIRST, _second(123_000)), "nano-s": (_FIRST, _second(115_000))}
+RUNS = {"nano-l": (_FIRST, _second(123_000)), "nano-s": (_FIRST, _second(123_000))}
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17
 def _chosen_dtype(file):
