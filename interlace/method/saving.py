@@ -34,6 +34,35 @@ def _spell_dtype(config, dtype):
             _spell_dtype(value, dtype)
     return config
 
+# %% ../../nbs/method/04e_saving.ipynb #0f5ad3c2
+# model types of vision configurations: transformers 5's -> the published models'
+_VISION_TYPES = dict(qwen3_vl_vision="qwen3_vl", qwen3_vl_moe_vision="qwen3_vl_moe")
+
+
+def _old_rope(config):
+    "The old spelling of a configuration's rotary positions, empty if it has none of one kind"
+    rope = dict(config.get("rope_parameters") or {})
+    if "rope_theta" not in rope:  # none, or one for each kind of layer
+        return {}
+    theta = rope.pop("rope_theta")
+    return dict(rope_theta=theta, rope_scaling=None if rope == dict(rope_type="default") else rope)
+
+# %% ../../nbs/method/04e_saving.ipynb #6ad09b81
+def spell_for_engines(
+    config: dict,  # content of a config.json; changed in place
+) -> dict:
+    "Add the older spellings that programs for serving models read"
+    text = config.get("text_config", config)
+    text |= _old_rope(text)
+    if "tie_word_embeddings" in config:
+        text["tie_word_embeddings"] = config["tie_word_embeddings"]
+    if "dtype" in config:
+        config["torch_dtype"] = config["dtype"]
+    vision = config.get("vision_config", {})
+    if vision.get("model_type") in _VISION_TYPES:
+        vision["model_type"] = _VISION_TYPES[vision["model_type"]]
+    return config
+
 # %% ../../nbs/method/04e_saving.ipynb #fc21e465
 def save(
     model,  # the model to save
@@ -49,9 +78,11 @@ def save(
         if dtype is not None:
             state = _converted(state or model.state_dict(), dtype)
         model.save_pretrained(part, state_dict=state)
+        config = json.loads((part / "config.json").read_text())
         if dtype is not None:
-            config = _spell_dtype(json.loads((part / "config.json").read_text()), dtype)
-            (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            _spell_dtype(config, dtype)
+        config = json.dumps(spell_for_engines(config), indent=2)
+        (part / "config.json").write_text(config + "\n")
         processor.save_pretrained(part)
         for name, data in records.items():
             write_json(part / f"{name}.json", data)
