@@ -27,6 +27,7 @@ _PUBLIC = {
     "evaluation.uncertainty": ("figures", "interval", "relative", "with_intervals"),
     "models.cards": ("model_card", "mergekit_recipe"),
     "models.publication": ("publish", "push_to_hub"),
+    "models.engines": ("check_engines",),
     "data.finevision": ("write_finevision",),
     "evaluation.benchmarks": ("real_exams", "prepare_benchmarks"),
     "reproduction.pipeline": ("reproduce",),

@@ -381,6 +381,21 @@ def _finetune(a):
         " trained"
     )
 
+# %% ../nbs/cli.ipynb #e2630002
+def _check_engines(a):
+    from interlace.models.engines import check_engines
+
+    named = dict(part.partition("=")[::2] for part in a.python)
+    if wrong := [engine for engine, path in named.items() if not path]:
+        raise BadInput(f"--python {wrong[0]}: give ENGINE=PATH")
+    rows = check_engines(a.folder, named, a.tokens)
+    if a.json:
+        print(strict_json(rows, indent=1))
+        return
+    for row in rows:
+        versions = ", ".join(f"{name} {v}" for name, v in (row["versions"] or {}).items())
+        print(f"{row['engine']}{f' ({versions})' if versions else ''}: {row['remark']}")
+
 # %% ../nbs/cli.ipynb #af5b2f3e
 def _card(a):
     from interlace.models.cards import write_card
@@ -811,6 +826,19 @@ def _add_report(c):
         )
     _add_output(c, "HTML file")
 
+# %% ../nbs/cli.ipynb #e2630001
+def _add_check_engines(c):
+    c.add_argument("folder", help="a model folder, e.g. one that prune or finetune wrote")
+    c.add_argument(
+        "--python",
+        nargs="+",
+        default=[],
+        metavar="ENGINE=PATH",
+        help="interpreters of the environments in which engines are installed",
+    )
+    c.add_argument("--tokens", type=_count, default=8, help="tokens to generate (default: 8)")
+    _add_json(c)
+
 # %% ../nbs/cli.ipynb #2d7a90be
 def _add_crate(c):
     _add_profile(c)
@@ -916,6 +944,11 @@ COMMANDS = {  # name -> what runs it, what adds its options, its description
         _crate,
         _add_crate,
         "a profile's results as a Workflow Run RO-Crate: files, and how each was made",
+    ),
+    "check-engines": (
+        _check_engines,
+        _add_check_engines,
+        "whether programs for serving models run a folder, and give the tokens of transformers",
     ),
     "push-to-hub": (
         _push_to_hub,
