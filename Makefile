@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget text-budget stability fidelity rivals shapes gpu families nano-l nano-s outputs readme citation lock sbom clean
+.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget text-budget stability fidelity rivals shapes gpu families engines nano-l nano-s outputs readme citation lock sbom clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -26,6 +26,7 @@ help:
 	@echo "make text-budget               how much a text model is fine-tuned, and on what"
 	@echo "make stability                 which layers other calibration samples would choose"
 	@echo "make fidelity                  what the settings of the authors' code change"
+	@echo "make engines                   whether programs for serving run pruned folders"
 	@echo "make rivals                    other ways of depth pruning at INTERLACE's budget"
 	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
 	@echo "make nano-l, make nano-s       train a nano model from nothing"
@@ -117,6 +118,10 @@ fidelity: setup
 rivals: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/rivals.ipynb runs/bench/rivals.ipynb --no-progress-bar
+
+engines: setup
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/extra/engines.ipynb runs/bench/engines.ipynb --no-progress-bar
 
 shapes: setup
 	mkdir -p runs/bench

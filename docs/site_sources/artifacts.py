@@ -17,6 +17,7 @@ MADE_WITH = {
     "sample_size": "stability",
     "plan_losses": "stability",
     "authors_settings": "fidelity",
+    "serving": "engines",
     "rivals_scores": "rivals",
 }
 PAPER_LABEL = re.compile(r"(Figure|Table) (\d)")

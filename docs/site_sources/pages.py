@@ -81,7 +81,7 @@ def tables_of_contents(chapters, guides, cards):
     packages["Nano"] += cards
     return {
         "Start": ["overview", "explorer", "glossary"],
-        "Guides": [guide.page for guide in guides],
+        "Guides": [*(guide.page for guide in guides), "serve"],
         "Results": ["results/index", "artifact_appendix"],
         **packages,
         "Experiments": ["paper/index"],
