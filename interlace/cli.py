@@ -326,6 +326,8 @@ def _check_training(settings, where):
     wrong = dict.fromkeys(
         ("optimizer", "objective", "save_dtype"), "a file cannot hold it; leave it out"
     )
+    given = ("pruned", "plan", "dataset", "processor", "out_dir")
+    wrong |= dict.fromkeys(given, "options of the command give it; leave it out")
     wrong = {n: why for n, why in wrong.items() if settings.get(n) is not None}
     if not isinstance(settings.get("gradient_checkpointing", False), bool):
         wrong["gradient_checkpointing"] = "it must be true or false"

@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen3VLForConditionalGeneration
 
+from interlace.baselines.distillation import distill_states
 from interlace.core.errors import BadInput
 from interlace.data.conversations import IGNORE, Collator
 from interlace.method import finetuning
 from interlace.method.checkpoints import claim_checkpoints, last_checkpoint
 from interlace.method.decoder import find_decoder
 from interlace.method.finetuning import _check_finite, _Parts, checkpoint_from, finetune
-from interlace.method.saving import save
+from interlace.method.saving import save, spell_for_engines
 from interlace.method.selection import Plan
 from interlace.method.surgery import freeze_for, prune
 from interlace.nano.model import Muon, nano_config, nano_model, nano_processor
@@ -333,7 +334,11 @@ def test_a_folder_in_another_precision_is_what_transformers_saves(tied, processo
     model = Qwen3VLForConditionalGeneration._from_config(config)
     save(model, processor, tmp_path / "ours", torch.bfloat16)
     model.to(torch.bfloat16).save_pretrained(tmp_path / "stock")
-    for name in ("model.safetensors", "config.json", "generation_config.json"):
+    ours, stock = (
+        json.loads((tmp_path / folder / "config.json").read_text()) for folder in ("ours", "stock")
+    )
+    assert ours == spell_for_engines(stock)  # the older spellings are added
+    for name in ("model.safetensors", "generation_config.json"):
         assert (tmp_path / "ours" / name).read_text("latin-1") == (
             tmp_path / "stock" / name
         ).read_text("latin-1"), name
@@ -505,3 +510,33 @@ def test_flattened_batches_train_the_same(processor, tmp_path):
     assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], abs=2e-5)
     for name, weights in tuned[0].items():
         assert torch.allclose(weights, tuned[1][name], atol=1e-4), name
+
+
+def test_a_further_objective_belongs_to_the_run(processor, tmp_path):
+    "It is in the record, and a run without it does not resume a run with it"
+    dense = nano_model(processor=processor, layers=8)
+    objective = distill_states(dense, PLAN, 5.0)
+    broken = dict(data(1)[0], images=[dict(bytes=b"no image", path=None)])
+    how = QUICK | dict(checkpoint_steps=1, bfloat16=False)
+    with pytest.raises(BadInput, match="cannot be decoded"):
+        samples = [*data(12), broken]
+        finetune(
+            pruned(processor), PLAN, samples, processor, tmp_path / "m", objective=objective, **how
+        )
+    record = finetune(pruned(processor), PLAN, data(12), processor, tmp_path / "m", **how)
+    assert record["resumed_at"] is None and "objective" not in record
+    record = finetune(
+        pruned(processor), PLAN, data(4), processor, tmp_path / "n", objective=objective, **how
+    )
+    assert "weight 5" in record["objective"]
+
+
+def test_settings_that_a_record_holds_are_refused(processor, tmp_path):
+    for wrong, why in (
+        (dict(samples=3), "'samples' is what a training finds out"),
+        (dict(train_heads=True), "did you mean train_head"),
+        (dict(train_head="no"), "it must be true or false"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            finetune(pruned(processor), PLAN, data(4), processor, tmp_path / "m", **QUICK | wrong)
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, command
 from safetensors.torch import load_file
 
+from interlace.baselines.distillation import distill_states
 from interlace.core.errors import BadInput
 from interlace.data.conversations import calibration_batches
 from interlace.evaluation.harness import evaluate
@@ -33,6 +34,7 @@ heavy = pytest.mark.skipif(
 COMMON = """
 import json, os, sys, torch
 torch.set_num_threads(1)
+from interlace.baselines.distillation import distill_states
 from interlace.method.finetuning import finetune
 from interlace.nano.model import nano_model, nano_processor
 from interlace.nano.samples import conversation
@@ -66,6 +68,8 @@ asking = dict(batch_size=4, max_new_tokens=3, progress=False)
 records = [evaluate(model, processor, ["POPE", "AI2D"], f"{out}/questions", **asking)]
 QUICK |= dict(batch_size=2, accumulation=2)
 records.append(finetune(pruned(), PLAN, data(21), processor, f"{out}/ddp", **QUICK))
+records.append(finetune(pruned(), PLAN, data(8), processor, f"{out}/distilled",
+                        objective=distill_states(model, PLAN, 5.0), **QUICK))
 os.environ.update(fsdp)
 QUICK["gradient_checkpointing"] = True
 records.append(finetune(pruned(), PLAN, data(21), processor, f"{out}/fsdp2", **QUICK))
@@ -155,6 +159,23 @@ def one(tmp_path_factory, one_thread):
     )
 
 
+def test_a_further_objective_weighs_the_same(two, one_thread, tmp_path):
+    dense = nano_model(processor=processor, layers=8)
+    alone = finetune(
+        pruned(),
+        PLAN,
+        data(8),
+        processor,
+        tmp_path / "m",
+        batch_size=4,
+        accumulation=2,
+        objective=distill_states(dense, PLAN, 5.0),
+        **QUICK,
+    )
+    (first,), (other,) = alone["loss"], two.records[2]["loss"]
+    assert other[1] == pytest.approx(first[1], rel=0.02)  # the split into batches decides a little
+
+
 def test_scores_are_bitwise_the_same(two):
     from interlace.method.layer_scores import LayerScores
 
@@ -189,7 +210,7 @@ def test_evaluation_is_the_same(two):
 @pytest.mark.parametrize("how", ["ddp", "fsdp2"])
 def test_training_is_the_same(two, one, how):
     folder, alone = one
-    record = two.records[1 + (how == "fsdp2")]
+    record = two.records[3 if how == "fsdp2" else 1]
     assert (
         two.same
         and record.keys() == alone.keys()

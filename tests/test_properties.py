@@ -114,3 +114,9 @@ def test_settings(tmp_path_factory, text, name):
         assert all(0 <= v < 1 for v in value)
     if name == "epochs":
         assert np.isfinite(value) and value > 0
+
+
+def test_facts_about_scores_have_names():
+    "Pairs in a list would become a dict, and one without a name cannot be stored"
+    with pytest.raises(BadInput, match="about .* must name its facts"):
+        LayerScores.from_json(json.dumps(SCORES | dict(about=[[None, None]])))

@@ -64,5 +64,6 @@ def test_old_spellings_say_the_same():
     assert config["vision_config"]["model_type"] == "qwen3_vl"
     plain = dict(rope_parameters=dict(rope_type="default", rope_theta=1e4))
     assert spell_for_engines(plain)["rope_scaling"] is None
+    assert spell_for_engines(dict(vision_config=None, text_config=None)) is not None
     by_layer = dict(rope_parameters=dict(full_attention=dict(rope)))
     assert set(spell_for_engines(json.loads(json.dumps(by_layer)))) == {"rope_parameters"}

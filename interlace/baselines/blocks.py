@@ -47,7 +47,7 @@ def spaced_plan(
     ratio: float = 0.25,  # share of layers to drop
     tune: bool = False,  # whether to tune the next remaining layer after each dropped one
 ) -> Plan:
-    "Drop the layers with the least block influence that lie as far apart as possible"
+    "Drop the layers with the least block influence, at a distance from one another"
     L, K = scores.n_layers, n_drops(scores.n_layers, ratio)
     order = [int(i) for i in np.argsort(-scores.similarity(1), kind="stable")]
     distances = range(max(1, L // max(K, 1)), 0, -1)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import torch
 
-from ..method.decoder import entering, find_decoder, layer_inputs
+from ..core.errors import BadInput
+from ..method.decoder import decoder_mark, entering, find_decoder, layer_inputs
 from ..method.loss import answer_positions
 from ..method.selection import Plan
 
@@ -50,9 +51,16 @@ def _record(model, states):
 def distill_states(
     dense: torch.nn.Module,  # the model before pruning
     plan: Plan,  # says which of its layers the pruned model has
-    weight: float = 1.0,  # of the distance, beside the cross-entropy
+    weight: float = 1.0,  # of the distance, added to the cross-entropy
 ) -> Callable:  # for `objective` of `TrainConfig`
     "Make the term that pulls hidden states towards those of the dense model"
+    if not plan.tune:
+        raise BadInput(f"plan '{plan.strategy}' tunes no layer; choose a larger ratio")
+    if (found := len(find_decoder(dense))) != plan.n_layers:
+        raise BadInput(
+            f"the dense model has {found} layers and the plan {plan.n_layers}; give the model"
+            " before pruning, not the pruned one"
+        )
     dense.eval().requires_grad_(False)
     behind = [j for j, i in enumerate(plan.kept) if i > min(plan.tune)]
     behind.append(len(plan.kept))  # what leaves the last layer
@@ -79,4 +87,5 @@ def distill_states(
         share = 1 if answer_tokens is None else count / answer_tokens
         terms.append(weight * share * distance)
 
+    objective.recorded = f"hidden states of {decoder_mark(dense)}, weight {weight:g}"
     return objective

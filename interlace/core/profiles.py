@@ -82,7 +82,7 @@ SETTINGS = {
     "weight_decay": (float, _NOT_BELOW),
     "max_grad_norm": (float, _OVER),
     "bfloat16": (bool, _ANY),
-    "turns": (int, _OVER),
+    "turns": (int, (lambda v: 0 < v <= 2**20, "between 1 and 1048576")),
     "max_length": (int, _OVER),
     "checkpoint_steps": (int, _OVER),
     "log_steps": (int, _OVER),

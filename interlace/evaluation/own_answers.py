@@ -52,25 +52,28 @@ def word_questions(
     return [question.format(word) for word in words for question in _ASKED][:n]
 
 # %% ../../nbs/evaluation/04a_own_answers.ipynb #5c73d81e
+_ABBREVIATED = ("e.g.", "i.e.", "etc.", "vs.")
+
+
 def _whole_sentences(text):
     "Return a text up to the end of its last whole sentence; empty if there is none"
-    match = re.match(r"(?s)(.*[.!?])(?:\s|$)", text)
-    return match[1].strip() if match else ""
+    ends = re.finditer(r"(?<!\d)[.!?][\"'”’)\]]*(?=\s|$)", text)
+    found = [text[: m.end()] for m in ends]
+    return next((t.strip() for t in reversed(found) if not t.endswith(_ABBREVIATED)), "")
 
 # %% ../../nbs/evaluation/04a_own_answers.ipynb #6b2e94c7
-def _answer_batch(model, tokenizer, questions, max_new_tokens):
-    "Return the model's likeliest answers; one that was stopped ends with a whole sentence"
+def _generate(model, tokenizer, questions, max_new_tokens):
+    "Return the model's likeliest answers, and whether each came to its end"
     prompts = [to_messages([dict(user=q, assistant="")], 0)[:1] for q in questions]
     texts = [render(tokenizer, prompt, True) for prompt in prompts]
     inputs = encode(tokenizer, texts, [], padding_side="left").to(model.device)
     how = dict(do_sample=False, num_beams=1) | cache_for_decoding(model)
     out = model.generate(**inputs, max_new_tokens=max_new_tokens, **how)
     new = out[:, inputs["input_ids"].shape[1] :]
-    ends = torch.tensor(model.generation_config.eos_token_id, device=new.device)
-    complete = torch.isin(new, ends).any(1).tolist()
+    ends = model.generation_config.eos_token_id
+    ends = torch.tensor([] if ends is None else ends, device=new.device)
     answers = [a.strip() for a in tokenizer.batch_decode(new, skip_special_tokens=True)]
-    pairs = zip(answers, complete, strict=True)
-    return [answer if whole else _whole_sentences(answer) for answer, whole in pairs]
+    return answers, torch.isin(new, ends).any(1).tolist()
 
 # %% ../../nbs/evaluation/04a_own_answers.ipynb #90d5c1fa
 @torch.inference_mode()
@@ -87,7 +90,9 @@ def own_answers(
     with evaluating(model), attention_for_decoding(model):
         for k in tqdm(starts, desc="own answers", disable=not progress):
             batch = questions[k : k + batch_size]
-            answers += _answer_batch(model, tokenizer, batch, max_new_tokens)
+            said, complete = _generate(model, tokenizer, batch, max_new_tokens)
+            pairs = zip(said, complete, strict=True)
+            answers += [answer if whole else _whole_sentences(answer) for answer, whole in pairs]
     return [
         dict(id=f"own/{i}", source="own answers", images=[], texts=[dict(user=q, assistant=a)])
         for i, (q, a) in enumerate(zip(questions, answers, strict=True))

@@ -143,7 +143,9 @@ def _active(decoder, state):
 def layer_inputs(
     model: nn.Module,  # any model with a decoder
     see,  # callback: see(i, x[i]) for i = 0 … L-1, then see(L, x[L]); x has shape `B T D`
-    recorded: bool = False,  # x[i] is what layer i-1 puts out, as in `output_hidden_states`
+    # x[i] is what layer i-1 puts out, as in `output_hidden_states`, except for x[L], which is not
+    # normed here
+    recorded: bool = False,
 ):
     "Within the block, every forward pass calls `see` with the input of each layer, in order"
     decoder = find_decoder(model)

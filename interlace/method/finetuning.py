@@ -91,7 +91,7 @@ class TrainConfig:
     schedule: str = "cosine"  # of the learning rate, by transformers' name
     optimizer: Callable | None = None  # model -> optimizer; AdamW by default
     # (model, inputs of a batch, answer tokens of the step) -> context manager around the forward
-    # pass, which gives a list of further terms of the loss
+    # pass, which gives a list of further terms of the loss; its `recorded` is what the record says
     objective: Callable | None = None
     save_dtype: torch.dtype | None = None  # of the saved weights; the model's own by default
     progress: bool = True  # show a bar
@@ -113,7 +113,11 @@ class TrainConfig:
         "What decides the result; the rest says how often something is written or shown"
         unrecorded = ("checkpoint_steps", "log_steps", "workers", "shuffle")
         unrecorded += ("optimizer", "objective", "save_dtype", "progress")
-        return {k: v for k, v in vars(self).items() if k not in unrecorded}
+        found = {k: v for k, v in vars(self).items() if k not in unrecorded}
+        if self.objective:
+            name = getattr(self.objective, "recorded", self.objective.__qualname__)
+            found["objective"] = name
+        return found
 
 # %% ../../nbs/method/05_finetuning.ipynb #763a8b0a
 class _Bar(TrainerCallback):
@@ -173,7 +177,9 @@ class _PartsTrainer(Trainer):
             loss = super().compute_loss(
                 model, inputs, num_items_in_batch=num_items_in_batch, **settings
             )
-        return sum(terms, start=loss)
+        # Trainer multiplies the loss by the number of processes, because it averages gradients
+        together = 1 if num_items_in_batch is None else self.accelerator.num_processes
+        return loss + together * sum(terms)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         step = super().training_step
@@ -416,13 +422,18 @@ def checkpoint_from(
     return above
 
 # %% ../../nbs/method/05_finetuning.ipynb #a3b4246c
+_OF_THE_RECORD = ("plan", "samples", "trained", "total", "steps", "loss", "resumed_at")
+
+
 def _config_and_notes(settings):
     "A `TrainConfig` from the settings that belong to it, and the rest; a misspelt one is refused"
     known = [f.name for f in fields(TrainConfig)]
     notes = {name: v for name, v in settings.items() if name not in known}
     for name in notes:
-        if meant := difflib.get_close_matches(name, known, 1, 0.85):
+        if meant := difflib.get_close_matches(name, [*known, "train_head"], 1, 0.85):
             raise BadInput(f"no setting '{name}' of a training; did you mean {meant[0]}?")
+        if name in _OF_THE_RECORD:
+            raise BadInput(f"'{name}' is what a training finds out; leave it out of its settings")
     return TrainConfig(**{name: v for name, v in settings.items() if name in known}), notes
 
 # %% ../../nbs/method/05_finetuning.ipynb #c41d1281
@@ -443,6 +454,8 @@ def finetune(
     tunes no layer.
     """
     config, notes = _config_and_notes(settings)
+    if not isinstance(train_head, bool):
+        raise BadInput(f"train_head {train_head!r}: it must be true or false")
     freeze_for(pruned, plan, train_head)
     if not plan.tune:
         raise BadInput(

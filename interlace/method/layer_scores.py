@@ -64,6 +64,8 @@ class LayerScores:
             )
         if not isinstance(last, (bool, np.bool_)):
             raise BadInput(f"scores: last {last!r}; it must be true or false")
+        if not isinstance(about, dict | None):
+            raise BadInput(f"scores: about {str(about)[:40]}; it must name its facts")
         self.n_layers, self.last, self.about = int(n_layers), bool(last), dict(about or {})
         self.per_sample = {int(s): np.atleast_2d(_numbers(a, s)) for s, a in per_sample.items()}
         if sorted(self.per_sample) != list(SPANS):

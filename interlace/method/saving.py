@@ -52,13 +52,13 @@ def spell_for_engines(
     config: dict,  # content of a config.json; changed in place
 ) -> dict:
     "Add the older spellings that programs for serving models read"
-    text = config.get("text_config", config)
+    text = config.get("text_config") or config
     text |= _old_rope(text)
     if "tie_word_embeddings" in config:
         text["tie_word_embeddings"] = config["tie_word_embeddings"]
     if "dtype" in config:
         config["torch_dtype"] = config["dtype"]
-    vision = config.get("vision_config", {})
+    vision = config.get("vision_config") or {}
     if vision.get("model_type") in _VISION_TYPES:
         vision["model_type"] = _VISION_TYPES[vision["model_type"]]
     return config

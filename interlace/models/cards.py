@@ -208,7 +208,7 @@ def _read_pruning(folder):
             " interlace prune"
         )
     made = read_json(path)
-    if made.get("kind") != "pruned":
+    if not isinstance(made, dict) or made.get("kind") != "pruned":
         raise BadInput(f"{path}: not a record of interlace prune; prune the model again")
     return made
 

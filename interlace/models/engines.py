@@ -19,7 +19,7 @@ from .loading import load_config, load_processor, sees
 
 # %% ../../nbs/models/07_engines.ipynb #e2620004
 def _picture(path):
-    "A picture with a few plain areas, whose patches differ"
+    "An image with a few plain areas, whose patches differ"
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (64, 64), "white")
@@ -32,7 +32,7 @@ def _picture(path):
 # %% ../../nbs/models/07_engines.ipynb #e2620005
 def _request(folder, processor, image, tokens):
     "What every engine is asked"
-    question = "What is in the picture?" if image else "What is the capital of France?"
+    question = "What is in the image?" if image else "What is the capital of France?"
     messages = to_messages([dict(user=question, assistant="")], bool(image))[:1]
     return dict(
         folder=str(folder),

@@ -231,6 +231,18 @@ def check_profile(
             f"{where}: {seen[0]} asks about images, and data = {settings['data']} means a text"
             f" model; ask {' and '.join(TEXT_SETS)}, and no domains"
         )
+    if settings["own_questions"] and not textual(settings):
+        raise BadInput(
+            f"{where}: own_questions {settings['own_questions']}: only a text model answers its own"
+            " questions; give 0"
+        )
+    for prefix in ("", "score_", "eval_"):
+        least, most = settings[f"{prefix}min_pixels"], settings[f"{prefix}max_pixels"]
+        if 0 < most < least:
+            raise BadInput(
+                f"{where}: {prefix}min_pixels {least} is above {prefix}max_pixels {most}; exchange"
+                " them, or give 0 for the model's own limit"
+            )
     nano = settings["benchmark_data"] == "nano"
     endless = [b for b in settings["benchmarks"] if nano and b in TWELVE]
     if endless and not settings["questions"]:
