@@ -35,8 +35,6 @@ def test_every_criterion_is_met(name, records):
     assert not [r for r in rows if not r["met"]]
 
 
-# strict: as soon as nano-s is the weaker one, the test fails until the mark is taken away
-@pytest.mark.xfail(strict=True, reason="nano-s answers better than nano-l")
 def test_the_smaller_model_is_weaker(records):
     (row,) = [r for r in check_criteria(records) if r["criterion"] == "points below nano-l"]
     assert row["met"]

@@ -549,7 +549,7 @@ class TrainingRun:
     schedule: str  # of the learning rate, by transformers' name
     offset_decay: float = 0.0  # decay of the offset that the rows of a gate projection share
 
-
+# %% ../../nbs/nano/07_model.ipynb #c7046c3d
 _FIRST = TrainingRun(0, 88_000, 2e-2, "constant_with_warmup")
 
 
@@ -558,7 +558,7 @@ def _second(end):
     return TrainingRun(_FIRST.end, end, 2e-2, "linear", offset_decay=0.15)
 
 
-RUNS = {"nano-l": (_FIRST, _second(123_000)), "nano-s": (_FIRST, _second(123_000))}
+RUNS = {"nano-l": (_FIRST, _second(123_000)), "nano-s": (_FIRST, _second(117_000))}
 
 # %% ../../nbs/nano/07_model.ipynb #90be4d17
 def _chosen_dtype(file):
