@@ -6,6 +6,7 @@
 __all__ = ['check_engines']
 
 # %% ../../nbs/models/07_engines.ipynb #e2620002
+import inspect
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ..core.errors import BadInput
 from ..data.conversations import render, to_messages
-from . import engine_workers
+from .engine_workers import PACKAGES, answer
 from .loading import load_config, load_processor, sees
 
 # %% ../../nbs/models/07_engines.ipynb #e2620004
@@ -45,7 +46,7 @@ def _request(folder, processor, image, tokens):
 # %% ../../nbs/models/07_engines.ipynb #e2620007
 def _ask(engine, request, python):
     "The answer of an engine: versions, and tokens or an error"
-    command = [str(python), "-P", engine_workers.__file__, engine]
+    command = [str(python), "-P", inspect.getsourcefile(answer), engine]
     try:
         done = subprocess.run(
             command, input=json.dumps(request), capture_output=True, text=True, timeout=900
@@ -101,7 +102,7 @@ def check_engines(
     does not run the folder.
     """
     folder, pythons = Path(folder), dict(pythons or {})
-    known = [*engine_workers.PACKAGES, "transformers-other"]
+    known = [*PACKAGES, "transformers-other"]
     for engine in pythons:
         if engine not in known:
             raise BadInput(f"no engine '{engine}'; there are {', '.join(known)}")
@@ -121,16 +122,16 @@ def check_engines(
             again = engine == "transformers" and engine not in pythons
             name = engine.removesuffix("-other")
             found[engine] = reference if again else _ask(name, request, python)
-    for answer in found.values():
-        if "tokens" in answer:
-            answer["tokens"] = _until_end(answer["tokens"], ends)
+    for said in found.values():
+        if "tokens" in said:
+            said["tokens"] = _until_end(said["tokens"], ends)
     return [
         dict(
             engine=engine,
-            versions=answer["versions"],
-            loads="tokens" in answer,
-            same=answer.get("tokens") == expected,
-            remark=_remark(answer, expected),
+            versions=said["versions"],
+            loads="tokens" in said,
+            same=said.get("tokens") == expected,
+            remark=_remark(said, expected),
         )
-        for engine, answer in found.items()
+        for engine, said in found.items()
     ]
