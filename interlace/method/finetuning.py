@@ -177,7 +177,8 @@ class _PartsTrainer(Trainer):
             loss = super().compute_loss(
                 model, inputs, num_items_in_batch=num_items_in_batch, **settings
             )
-        # Trainer multiplies the loss by the number of processes, because it averages gradients
+        # Trainer (transformers 5.23) has multiplied the loss by the number of processes, over which
+        # gradients are averaged
         together = 1 if num_items_in_batch is None else self.accelerator.num_processes
         return loss + together * sum(terms)
 
