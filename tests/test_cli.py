@@ -902,8 +902,9 @@ def test_a_damaged_record_is_one_line(work, tmp_path):
     (tmp_path / "r.json").unlink()
     for damaged in (made | dict(parameters=None), made | dict(base=None), [made]):
         record.write_text(json.dumps(damaged))
-        refused("card", tmp_path / "p", why="a record there is damaged")
-        refused("report", tmp_path / "p", "--out", tmp_path / "r.html", why="damaged")
+        why = "not a record" if isinstance(damaged, list) else "a record there is damaged"
+        refused("card", tmp_path / "p", why=why)
+        refused("report", tmp_path / "p", "--out", tmp_path / "r.html", why=why)
         args = ("finetune", "--model", tmp_path / "p", *data, "--out", tmp_path / "t")
         refused(*args, why="interlace.json: a record there is damaged")
     assert sorted(f.name for f in tmp_path.iterdir()) == ["p"]

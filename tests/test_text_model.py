@@ -341,8 +341,8 @@ def test_all_stages_on_a_tiny_text_model(project):
     ini.write_text(
         ini.read_text()
         + "\n[tiny]\nextends = smollm2\nmodels = mine/tiny\nratios = 0.2 0.4\nablation ="
-        " random\nseeds = 42\nfraction = 0.03\ntest_windows = 3\nsleb_samples = 2\nmax_length ="
-        " 200\nmax_new_tokens = 2\n"
+        " random\nseeds = 42\nfraction = 0.03\nown_questions = 6\ntest_windows = 3\n"
+        "sleb_samples = 2\nmax_length = 200\nmax_new_tokens = 2\n"
     )
     done = interlace("reproduce", "--profile", "tiny", root=project)
     assert done.returncode == 0, done.stdout + done.stderr
