@@ -219,7 +219,7 @@ def test_figures_and_tables_have_their_pages(site, soups):
 
 def test_equations_are_numbered_and_citations_resolved(soups):
     text = " ".join(s.get_text() for s in soups.values())
-    assert "\\tag{2.1}" in soups["method/02_similarity.html"].get_text()
+    assert "\\tag{3.1}" in soups["method/02_similarity.html"].get_text()
     assert not re.search(r"\(eq-[\w-]+\)", text), re.search(r".{40}\(eq-[\w-]+\)", text)
     assert len(soups["references.html"].select("div.citation")) >= 20
 
