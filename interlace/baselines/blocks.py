@@ -13,7 +13,7 @@ import torch
 
 from .sleb import sleb_plan
 from ..core.errors import BadInput
-from ..method.decoder import evaluating, find_decoder, layer_inputs, on_device
+from ..method.decoder import evaluating, find_decoder, layer_inputs, on_device, run_base
 from ..method.layer_scores import LayerScores
 from ..method.selection import Plan, n_drops
 
@@ -73,9 +73,8 @@ def angular_distances(
             # the last token that is no padding, whichever side is padded
             last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
             rows = torch.arange(len(mask), device=mask.device)
-            inputs = {name: v for name, v in batch.items() if name != "labels"}
             with layer_inputs(model, states.__setitem__):
-                model.base_model(**inputs, use_cache=False)
+                run_base(model, batch)
             ends = torch.stack([states[i][rows, last].float() for i in range(L + 1)])
             cosine = torch.cosine_similarity(ends[:-block], ends[block:], dim=-1)
             found.append(cosine.clamp(-1, 1).arccos() / torch.pi)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..core.errors import BadInput
-from ..method.decoder import evaluating, find_decoder, layer_inputs, on_device
+from ..method.decoder import evaluating, find_decoder, layer_inputs, on_device, run_base
 from ..method.selection import Plan
 from ..method.surgery import prune
 
@@ -49,13 +49,12 @@ def _observed(model, batch, at, linear=None):
         if i in at:
             states[i] = without_padding(x)
 
-    inputs = {name: v for name, v in batch.items() if name != "labels"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(layer_inputs(model, keep))
         if linear is not None:
             hook = linear.register_forward_hook(lambda m, args, out: given.append(out))
             stack.callback(hook.remove)
-        model.base_model(**inputs, use_cache=False)
+        run_base(model, batch)
     return states, without_padding(given[0]) if given else None
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90009

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from ..core.errors import BadInput
-from ..method.decoder import decoder_mark, entering, find_decoder, layer_inputs
+from ..method.decoder import decoder_mark, find_decoder, layer_inputs, run_base
 from ..method.loss import answer_positions
 from ..method.selection import Plan
 
@@ -30,23 +30,6 @@ def state_distance(
         by_layer.append(squared[mask].mean())
     return torch.stack(by_layer).mean()
 
-# %% ../../nbs/baselines/05_distillation.ipynb #d1570008
-def _record(model, states):
-    "Keep what enters each layer and what leaves the last, with gradients; returns the hooks"
-    layers = find_decoder(model).layers
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda module, args, kwargs, j=j: states.__setitem__(j, entering(args, kwargs)),
-            with_kwargs=True,
-        )
-        for j, layer in enumerate(layers)
-    ]
-
-    def leave(module, args, out):
-        states[len(layers)] = out[0] if isinstance(out, (tuple, list)) else out
-
-    return [*hooks, layers[-1].register_forward_hook(leave)]
-
 # %% ../../nbs/baselines/05_distillation.ipynb #d1570007
 def distill_states(
     dense: torch.nn.Module,  # the model before pruning
@@ -62,27 +45,21 @@ def distill_states(
             " before pruning, not the pruned one"
         )
     dense.eval().requires_grad_(False)
-    behind = [j for j, i in enumerate(plan.kept) if i > min(plan.tune)]
-    behind.append(len(plan.kept))  # what leaves the last layer
+    after = [j for j, i in enumerate(plan.kept) if i > min(plan.tune)]
+    after.append(len(plan.kept))  # what leaves the last layer
 
     @contextlib.contextmanager
     def objective(model, inputs, answer_tokens):
-        labels, states, terms = inputs["labels"], {}, []
-        given = {name: v for name, v in inputs.items() if name != "labels"}
-        targets = {}
+        labels, states, targets, terms = inputs["labels"], {}, {}, []
         with torch.no_grad(), layer_inputs(dense, targets.__setitem__):
-            dense.base_model(**given, use_cache=False)
-        hooks = _record(model, states)
-        try:
+            run_base(dense, inputs)
+        with layer_inputs(model, states.__setitem__, detach=False):
             yield terms
-        finally:
-            for hook in hooks:
-                hook.remove()
         count = answer_positions(labels).sum()
         mask = inputs.get("attention_mask", torch.ones_like(labels)).bool()
         original = [*plan.kept, plan.n_layers]
         distance = state_distance(
-            {original[j]: states[j] for j in behind}, {i: targets[i] for i in original}, mask
+            {original[j]: states[j] for j in after}, {i: targets[i] for i in original}, mask
         )
         share = 1 if answer_tokens is None else count / answer_tokens
         terms.append(weight * share * distance)

@@ -13,13 +13,13 @@ import torch
 
 from .sleb import sleb_plan
 from ..core.errors import BadInput
-from ..method.decoder import evaluating, find_decoder, layer_inputs, on_device
+from ..method.decoder import evaluating, find_decoder, layer_inputs, run_base
 from ..method.selection import Plan, n_drops
 from ..method.surgery import prune, pruned_by
 
 # %% ../../nbs/baselines/06_merging.ipynb #3e6e0005
 def _merges(plan):
-    "Each remaining layer that has dropped ones behind it, with their numbers"
+    "Each remaining layer that has dropped ones after it, with their numbers"
     found = {}
     for i in plan.drop:
         before = [j for j in plan.kept if j < i]
@@ -40,11 +40,8 @@ def _merge(layers, into, merged):
 def _check_alike(model, plan):
     "Raise a `BadInput` if a plan is of another model, or layers cannot be added to one another"
     layers, name = find_decoder(model).layers, type(model).__name__
-    if plan.n_layers != len(layers):
-        raise BadInput(
-            f"{name}: the plan is for {plan.n_layers} layers and this decoder has {len(layers)};"
-            " make a plan from this model's scores"
-        )
+    if reason := plan.mismatch(len(layers)):
+        raise BadInput(f"{name}: {reason}")
     for into, merged in _merges(plan).items():
         shape = {n: p.shape for n, p in layers[into].named_parameters()}
         for i in merged:
@@ -96,11 +93,10 @@ def _final_states(model, batches):
     found, last = [], len(find_decoder(model))
     for batch in batches:
         states = {}
-        inputs = {k: v for k, v in on_device(batch, model).items() if k != "labels"}
         with layer_inputs(model, states.__setitem__):
-            model.base_model(**inputs, use_cache=False)
-        mask = inputs.get("attention_mask", torch.ones(states[last].shape[:2])).bool()
-        found.append(states[last].float()[mask])
+            run_base(model, batch)
+        mask = batch.get("attention_mask", torch.ones(states[last].shape[:2])).bool()
+        found.append(states[last].float()[mask.to(states[last].device)])
     return torch.cat(found)
 
 # %% ../../nbs/baselines/06_merging.ipynb #3e6e000f

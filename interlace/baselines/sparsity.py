@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .sleb import beside, fresh, handing_out
 from ..core.errors import BadInput
-from ..method.decoder import evaluating, find_decoder, on_device
+from ..method.decoder import evaluating, find_decoder, run_base
 
 # %% ../../nbs/baselines/02_sparsity.ipynb #84ec47b1
 def two_of_four(
@@ -46,9 +46,8 @@ def _run_to_end_of(layer, model, batch, hooks):
         raise _Done
 
     hooks = [*hooks, layer.register_forward_hook(stop)]
-    inputs = {n: v for n, v in on_device(batch, model).items() if n != "labels"}
     try:
-        model.base_model(**inputs, use_cache=False)
+        run_base(model, batch)
     except _Done:
         pass
     finally:

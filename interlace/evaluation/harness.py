@@ -33,7 +33,7 @@ from ..core.files import quiet_datasets, read_json
 from ..core.machine import measured
 from ..core.provenance import fingerprint, kept_random_states, provenance
 from ..core.registry import add_to
-from ..data.conversations import encode, image_tokens, open_image, read_row, render
+from ..data.conversations import image_tokens, open_image, read_row, render
 from interlace.evaluation.metrics import (
     METRICS,
     chance,
@@ -43,7 +43,7 @@ from interlace.evaluation.metrics import (
     yes_no_table,
 )
 from ..method.decoder import evaluating
-from ..models.decoding import attention_for_decoding, cache_for_decoding
+from ..models.decoding import attention_for_decoding, generate_tokens
 from ..nano.benchmarks import BENCHMARKS, write_nano_benchmarks
 from ..nano.samples import COT, final_answer
 
@@ -155,15 +155,12 @@ def _generate(
     "Return a model's answers to the prompts of one batch"
     texts = [text for text, _ in prompts]
     opened = [[open_image(*image) for image in images] for _, images in prompts]
-    inputs = encode(processor, texts, opened, padding_side="left").to(model.device)
     sampling = dict(do_sample=bool(temperature))
     if temperature:
         sampling["temperature"] = temperature
     limit = max_new_tokens or settings.get("max_new_tokens", 16)
-    how = sampling | cache_for_decoding(model)
-    out = model.generate(**inputs, max_new_tokens=limit, num_beams=1, **how)
+    new = generate_tokens(model, processor, texts, opened, limit, **sampling)
     tokenizer = getattr(processor, "tokenizer", processor)
-    new = out[:, inputs["input_ids"].shape[1] :]
     answers = tokenizer.batch_decode(new, skip_special_tokens=True)
     return [_cut(answer, settings.get("until", [])) for answer in answers]
 

@@ -124,12 +124,8 @@ def _check_plans(variants):
         if not isinstance(variant, tuple):
             continue
         model, plan = variant
-        layers = len(find_decoder(model))
-        if plan.n_layers != layers:
-            raise BadInput(
-                f"{name}: the plan is for {plan.n_layers} layers and this decoder has {layers};"
-                " make a plan from this model's scores"
-            )
+        if reason := plan.mismatch(len(find_decoder(model))):
+            raise BadInput(f"{name}: {reason}")
 
 # %% ../../nbs/evaluation/06_latency.ipynb #b1f5368f
 @contextlib.contextmanager

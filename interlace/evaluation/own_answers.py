@@ -12,10 +12,10 @@ from collections import Counter
 import torch
 from tqdm.auto import tqdm
 
-from ..data.conversations import encode, render, to_messages
+from ..data.conversations import render, to_messages
 from .text import TEXT_SETS, text_questions
 from ..method.decoder import evaluating
-from ..models.decoding import attention_for_decoding, cache_for_decoding
+from ..models.decoding import attention_for_decoding, generate_tokens
 
 # %% ../../nbs/evaluation/04a_own_answers.ipynb #7e5b0c13
 def _tested_words():
@@ -66,10 +66,7 @@ def _generate(model, tokenizer, questions, max_new_tokens):
     "Return the model's likeliest answers, and whether each came to its end"
     prompts = [to_messages([dict(user=q, assistant="")], 0)[:1] for q in questions]
     texts = [render(tokenizer, prompt, True) for prompt in prompts]
-    inputs = encode(tokenizer, texts, [], padding_side="left").to(model.device)
-    how = dict(do_sample=False, num_beams=1) | cache_for_decoding(model)
-    out = model.generate(**inputs, max_new_tokens=max_new_tokens, **how)
-    new = out[:, inputs["input_ids"].shape[1] :]
+    new = generate_tokens(model, tokenizer, texts, [], max_new_tokens, do_sample=False)
     ends = model.generation_config.eos_token_id
     ends = torch.tensor([] if ends is None else ends, device=new.device)
     answers = [a.strip() for a in tokenizer.batch_decode(new, skip_special_tokens=True)]

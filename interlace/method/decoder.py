@@ -7,6 +7,7 @@ __all__ = ['Decoder', 'find_decoder', 'layer_inputs', 'on_device']
 
 # %% ../../nbs/method/01_decoder.ipynb #833be293
 import contextlib
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -146,21 +147,25 @@ def layer_inputs(
     # x[i] is what layer i-1 puts out, as in `output_hidden_states`, except for x[L], which is not
     # normed here
     recorded: bool = False,
+    detach: bool = True,  # without gradients; otherwise a backward pass goes through the states
 ):
     "Within the block, every forward pass calls `see` with the input of each layer, in order"
     decoder = find_decoder(model)
     layers = decoder.layers
 
+    def show(i, state):
+        state = _active(decoder, state)
+        see(i, state.detach() if detach else state)
+
     def entrance(i):
         def hook(module, args, kwargs):
-            see(i, _active(decoder, entering(args, kwargs)).detach())
+            show(i, entering(args, kwargs))
 
         return hook
 
     def exit_of(i):
         def hook(module, args, out):
-            out = out[0] if isinstance(out, (tuple, list)) else out
-            see(i + 1, _active(decoder, out).detach())
+            show(i + 1, out[0] if isinstance(out, (tuple, list)) else out)
 
         return hook
 
@@ -181,6 +186,19 @@ def on_device(
 ) -> dict:
     "The batch with its tensors on the model's device"
     return {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+
+# %% ../../nbs/method/01_decoder.ipynb #5d2f90b1
+def run_base(
+    model: nn.Module,  # any model with a decoder
+    batch: dict,  # processor outputs; labels are left out
+):  # what the model without its head puts out
+    "Run a model without its head on a batch; nothing is cached"
+    base = model.base_model
+    inputs = {k: v for k, v in on_device(batch, model).items() if k != "labels"}
+    takes = inspect.signature(base.forward).parameters
+    if "use_cache" in takes or any(p.kind == p.VAR_KEYWORD for p in takes.values()):
+        inputs["use_cache"] = False
+    return base(**inputs)
 
 # %% ../../nbs/method/01_decoder.ipynb #8c40f1d7
 @contextlib.contextmanager

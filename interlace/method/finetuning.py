@@ -423,7 +423,7 @@ def checkpoint_from(
     return above
 
 # %% ../../nbs/method/05_finetuning.ipynb #a3b4246c
-_OF_THE_RECORD = ("plan", "samples", "trained", "total", "steps", "loss", "resumed_at")
+_OF_THE_RECORD = ("samples", "trained", "total", "steps", "loss", "resumed_at")
 
 
 def _config_and_notes(settings):

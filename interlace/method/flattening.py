@@ -40,7 +40,7 @@ def flatten_batch(
     model,  # a transformers model, not wrapped
     batch: dict,  # a padded batch, as `Collator` makes it
 ) -> dict:  # the same inputs with `1 n` tokens and `position_ids`, without a mask
-    "Put the samples of a batch one behind the other, without padding"
+    "Put the samples of a batch one after another, without padding"
     mask = batch["attention_mask"].bool()
     positions = _positions(model, batch)
     flat = {

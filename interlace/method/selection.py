@@ -90,6 +90,18 @@ class Plan:
         "The role of layer `i`: 'drop', 'tune', 'anchor' or 'frozen'"
         return next((f for f in ("drop", "tune", "anchor") if i in getattr(self, f)), "frozen")
 
+    def mismatch(
+        self,
+        n_layers: int,  # of a decoder
+    ) -> str | None:
+        "The reason why the plan is not for a decoder of this depth, or None"
+        if self.n_layers == n_layers:
+            return None
+        return (
+            f"the plan is for {self.n_layers} layers and this decoder has {n_layers}; make a plan"
+            " from this model's scores"
+        )
+
     def to_json(
         self,
         path: str | Path | None = None,  # file to write

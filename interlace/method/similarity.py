@@ -6,7 +6,6 @@
 __all__ = ['score_layers']
 
 # %% ../../nbs/method/02_similarity.ipynb #680ac593
-import inspect
 import itertools
 
 import numpy as np
@@ -20,7 +19,7 @@ from interlace.method.decoder import (
     evaluating,
     find_decoder,
     layer_inputs,
-    on_device,
+    run_base,
 )
 from .layer_scores import SPANS, LayerScores
 
@@ -65,18 +64,13 @@ class _Windows:
 # %% ../../nbs/method/02_similarity.ipynb #d3fce87f
 def _score_batch(model, batch, last, recorded):
     "Similarities of all windows for the samples of one batch: span -> `B windows`"
-    base = model.base_model  # without the head, because its logits are not needed
-    batch = {k: v for k, v in on_device(batch, model).items() if k != "labels"}
     tokens = batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]
     mask = batch.get("attention_mask")
     mask = torch.ones(tokens.shape[:2]) if mask is None else mask
     decoder = find_decoder(model)
     see = _Windows(mask, len(decoder), last)
-    takes = inspect.signature(base.forward).parameters
-    if "use_cache" in takes or any(p.kind == p.VAR_KEYWORD for p in takes.values()):
-        batch["use_cache"] = False
     with torch.inference_mode(), layer_inputs(model, see, recorded):
-        base(**batch)
+        run_base(model, batch)
     if silent := sorted({*range(len(decoder) + 1)} - {*see.seen}):
         raise BadInput(
             f"{type(model).__name__}: layer {silent[0]} does not run on these samples; give samples"

@@ -313,11 +313,8 @@ def _refusal(model, decoder, plan):
     config, L = decoder.config, len(decoder)
     if wrapped := _wrapping(model):
         return wrapped
-    if plan.n_layers != L:
-        return (
-            f"the plan is for {plan.n_layers} layers and this decoder has {L}; make a plan from"
-            " this model's scores"
-        )
+    if mismatch := plan.mismatch(L):
+        return mismatch
     if getattr(config, "num_kv_shared_layers", 0):
         return (
             "its layers share keys and values across layers (num_kv_shared_layers), so one cannot"

@@ -14,6 +14,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..data.conversations import encode
+
 # %% ../../nbs/models/05_decoding.ipynb #d0000008
 def _attend_one(query, key, value, mask, scaling):
     "Attention of one query (`B H 1 d`) to all keys (`B G n d`), where `G` divides `H`"
@@ -123,3 +125,18 @@ def cache_for_decoding(
     "Return the settings that let `generate` use `roomy_cache` on a CPU"
     cache = roomy_cache(model) if torch.device(model.device).type == "cpu" else None
     return {} if cache is None else dict(past_key_values=cache, disable_compile=True)
+
+# %% ../../nbs/models/05_decoding.ipynb #d0000020
+@torch.inference_mode()
+def generate_tokens(
+    model: torch.nn.Module,  # a model that generates text
+    processor,  # its processor, or a text model's tokenizer
+    texts: list,  # prompts, from `render`
+    images: list,  # one list of PIL images per prompt
+    max_new_tokens: int,
+    **how,  # further settings of `generate`
+) -> torch.Tensor:  # `B T`
+    "Return the tokens that a model generates after each prompt of a batch"
+    inputs = encode(processor, texts, images, padding_side="left").to(model.device)
+    how |= dict(max_new_tokens=max_new_tokens, num_beams=1) | cache_for_decoding(model)
+    return model.generate(**inputs, **how)[:, inputs["input_ids"].shape[1] :]
