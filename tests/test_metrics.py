@@ -198,7 +198,7 @@ def test_the_first_questions_of_a_folder_are_asked_with_all_their_rotations(nano
 
 
 def test_fast_decoding_gives_the_answers_of_plain_decoding(monkeypatch):
-    from interlace.evaluation import harness
+    from interlace.models import decoding
     from interlace.nano.benchmarks import BENCHMARKS
 
     def answers(attention):
@@ -209,7 +209,7 @@ def test_fast_decoding_gives_the_answers_of_plain_decoding(monkeypatch):
 
     fast = answers("sdpa")
     # an attention other than SDPA keeps its own kernel; the cache is the usual one, too
-    monkeypatch.setattr(harness, "cache_for_decoding", lambda model: {})
+    monkeypatch.setattr(decoding, "cache_for_decoding", lambda model: {})
     assert fast == answers("eager")
 
 
