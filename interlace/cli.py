@@ -117,6 +117,7 @@ READ = (
     "extension",
     "before",
     "after",
+    "adapter",
 )
 
 
@@ -140,10 +141,14 @@ def _claim_output(a):
         inputs["model"] = model_folder(a.model)  # a nano model is a folder, too
     if hasattr(a, "what"):
         inputs["folder"] = a.what  # unless it is a profile, and no such path is there
-    check_output(a.out, inputs, a.command in ("prune", "finetune"), a.overwrite)
+    check_output(a.out, inputs, _KINDS_OF_OUTPUT.get(a.command, False), a.overwrite)
     _check_own(a)
     # of several processes, the first holds the lock for all
     return locked(a.out) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
+
+
+# commands that write a model folder (True) or another one (None); the others write a file
+_KINDS_OF_OUTPUT = {"prune": True, "finetune": True, "renumber-adapter": None}
 
 # %% ../nbs/cli.ipynb #2f7c9e14
 # command -> the kind that its file states
@@ -397,6 +402,13 @@ def _check_engines(a):
     for row in rows:
         versions = ", ".join(f"{name} {v}" for name, v in (row["versions"] or {}).items())
         print(f"{row['engine']}{f' ({versions})' if versions else ''}: {row['remark']}")
+
+# %% ../nbs/cli.ipynb #e2640020
+def _renumber_adapter(a):
+    from interlace.models.adapters import renumber_adapter
+
+    done = renumber_adapter(a.adapter, a.folder, a.out)
+    print(f"{a.out}: {done['kept']} tensors, {done['left_out']} of dropped layers left out")
 
 # %% ../nbs/cli.ipynb #af5b2f3e
 def _card(a):
@@ -841,6 +853,13 @@ def _add_check_engines(c):
     c.add_argument("--tokens", type=_count, default=8, help="tokens to generate (default: 8)")
     _add_json(c)
 
+# %% ../nbs/cli.ipynb #e2640021
+def _add_renumber_adapter(c):
+    c.add_argument("adapter", help="the folder of an adapter of the whole model, from PEFT")
+    c.add_argument("folder", help="the pruned model's folder, which prune or finetune wrote")
+    c.add_argument("--out", required=True, help="the folder to write")
+    c.set_defaults(overwrite=None)
+
 # %% ../nbs/cli.ipynb #2d7a90be
 def _add_crate(c):
     _add_profile(c)
@@ -951,6 +970,11 @@ COMMANDS = {  # name -> what runs it, what adds its options, its description
         _check_engines,
         _add_check_engines,
         "whether programs for serving models run a folder, and give the tokens of transformers",
+    ),
+    "renumber-adapter": (
+        _renumber_adapter,
+        _add_renumber_adapter,
+        "a LoRA adapter of the whole model, with the layer numbers of a pruned one",
     ),
     "push-to-hub": (
         _push_to_hub,

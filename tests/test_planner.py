@@ -20,7 +20,7 @@ from interlace.method.finetuning import checkpoint_from
 from interlace.method.loss import logits_where_labelled, token_mean
 from interlace.method.selection import Plan, n_drops
 from interlace.method.surgery import freeze_for, prune
-from interlace.models.loading import load_model
+from interlace.models.loading import load_model, on_meta
 from interlace.models.sources import PACKAGED
 from interlace.nano.samples import FAMILIES, conversation
 from interlace.reproduction.costs import (
@@ -29,7 +29,6 @@ from interlace.reproduction.costs import (
     cache_bytes,
     config_of,
     forward_flops,
-    on_meta,
     passing_bytes,
     sizes,
     step_flops,

@@ -244,8 +244,10 @@ def _between(out, path):
 def check_output(
     out: str | Path,  # the output path of a command
     inputs: dict | None = None,  # name of an input -> its path; missing paths are ignored
-    folder: bool = False,  # whether the output is a model folder, not a file
-    overwrite: bool = False,  # whether output of an earlier run may be replaced
+    # True: the output is a model folder; False: a file; None: either
+    folder: bool | None = False,
+    # whether output of an earlier run may be replaced; None: the command never does
+    overwrite: bool | None = False,
 ) -> Path:
     "Return the path if a command may write there; otherwise raise a `BadInput`"
     out = Path(out)
@@ -265,7 +267,8 @@ def check_output(
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return out
     if not overwrite:
-        raise BadInput(f"{out}: already there; choose another place, or add --overwrite")
+        advice = "" if overwrite is None else ", or add --overwrite"
+        raise BadInput(f"{out}: already there; choose another place{advice}")
     if folder and not any((out / name).is_file() for name in OWN_RECORDS):
         raise BadInput(
             f"{out}: not written by interlace (it has no {' or '.join(OWN_RECORDS)}); choose"

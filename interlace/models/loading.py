@@ -6,6 +6,7 @@
 __all__ = ['load_config', 'sees', 'load_processor', 'load_model']
 
 # %% ../../nbs/models/02_loading.ipynb #442248c8
+import copy
 import itertools
 import json
 from pathlib import Path
@@ -124,6 +125,15 @@ def sees(
 ) -> bool:
     "Whether a model takes images"
     return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+# %% ../../nbs/models/02_loading.ipynb #bd9953f6
+def on_meta(
+    config,  # a transformers configuration
+):
+    "Return the model without its weights: shapes only, no memory"
+    kind = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
+    with torch.device("meta"):
+        return kind.from_config(copy.deepcopy(config))
 
 # %% ../../nbs/models/02_loading.ipynb #610a34d4
 def _pixel_limits(image_processor):

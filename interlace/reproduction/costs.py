@@ -6,20 +6,19 @@
 __all__ = ['sizes', 'Batch', 'Tuning', 'step_memory']
 
 # %% ../../nbs/reproduction/05_costs.ipynb #f4950431
-import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch.nn.modules.conv import _ConvNd
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoConfig
 
 from ..core.errors import BadInput
 from ..evaluation.latency import PAPER_SHAPES, shaped_config
 from ..method.decoder import find_decoder
 from ..method.loss import answer_positions
-from ..models.loading import load_config, sees
+from ..models.loading import load_config, on_meta
 from ..models.sources import model_source
 
 # %% ../../nbs/reproduction/05_costs.ipynb #d46288bc
@@ -41,15 +40,6 @@ def config_of(
             f"{name}: its shape is not known before it is downloaded; put its config.json into a"
             " folder and name that as the model"
         ) from None
-
-# %% ../../nbs/reproduction/05_costs.ipynb #bd9953f6
-def on_meta(
-    config,  # a transformers configuration
-):
-    "Return the model without its weights: shapes only, no memory"
-    kind = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
-    with torch.device("meta"):
-        return kind.from_config(copy.deepcopy(config))
 
 # %% ../../nbs/reproduction/05_costs.ipynb #6c64f5a4
 @dataclass(frozen=True)
