@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 # packages are compiled when they are first imported, also where Python is told to keep no bytecode: most never are
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget text-budget stability fidelity rivals shapes gpu families engines nano-l nano-s outputs readme citation lock sbom clean
+.PHONY: help setup reproduce test lint axe checkers validate docs lab bench growth budget text-budget stability fidelity rivals after-pruning shapes gpu families engines nano-l nano-s outputs readme citation lock sbom clean
 help:
 	@echo "make reproduce [PROFILE=nano]  regenerate the figures and tables of a profile"
 	@echo "make test                      all tests, the smoke profile included"
@@ -27,6 +27,7 @@ help:
 	@echo "make stability                 which layers other calibration samples would choose"
 	@echo "make fidelity                  what the settings of the authors' code change"
 	@echo "make engines                   whether programs for serving run pruned folders"
+	@echo "make after-pruning             smaller weights after pruning: size, speed and scores"
 	@echo "make rivals                    other ways of depth pruning at INTERLACE's budget"
 	@echo "make shapes [SHAPE=Qwen3-VL-4B] time to first token at the paper's sizes, random weights"
 	@echo "make nano-l, make nano-s       train a nano model from nothing"
@@ -118,6 +119,13 @@ fidelity: setup
 rivals: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/rivals.ipynb runs/bench/rivals.ipynb --no-progress-bar
+
+after-pruning: setup
+	@$(BIN)/python -c "import torchao" 2>/dev/null || { echo "torchao is needed: $(BIN)/pip install -e '.[int8]'"; exit 2; }
+	mkdir -p runs/bench
+	$(BIN)/python -m papermill nbs/paper/extra/after_pruning.ipynb runs/bench/after_pruning.ipynb --no-progress-bar
+	$(BIN)/python -m papermill nbs/paper/extra/after_pruning.ipynb runs/bench/after_pruning-smollm2.ipynb -p profile smollm2 -p model smollm2 -p out smollm2 --no-progress-bar
+	@cat tables/nano/after_pruning.md tables/smollm2/after_pruning.md
 
 engines: setup
 	mkdir -p runs/bench

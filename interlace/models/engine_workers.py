@@ -9,6 +9,8 @@ __all__ = ['answer']
 import contextlib
 import importlib.metadata
 import json
+import os
+import subprocess
 import sys
 import tempfile
 
@@ -94,6 +96,54 @@ def _run_ctranslate2(request):
         )
     return list(result.sequences_ids[0])
 
+# %% ../../nbs/models/06_engine_workers.ipynb #e2610016
+def _run_quietly(command, **env):
+    "Run a command; its last line becomes the error if it fails"
+    how = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, env=os.environ | env, **how)
+    if done.returncode:
+        raise RuntimeError((done.stdout.strip().splitlines() or ["no output"])[-1])
+
+# %% ../../nbs/models/06_engine_workers.ipynb #e2610014
+def _run_onnxruntime(request):
+    "ONNX Runtime, exported by onnxruntime-genai"
+    import numpy as np
+    import onnxruntime_genai as og
+
+    if request["sees"]:
+        raise NotImplementedError("the model builder exports the decoder alone, without images")
+    ids = _inputs(request, "np")[1]["input_ids"].astype(np.int32)
+    with tempfile.TemporaryDirectory() as d:
+        builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-p", "fp32"]
+        places = ["-i", request["folder"], "-o", f"{d}/onnx", "-c", f"{d}/cache", "-e", "cpu"]
+        _run_quietly([*builder, *places])
+        model = og.Model(f"{d}/onnx")
+        limits = og.GeneratorParams(model)
+        limits.set_search_options(max_length=ids.shape[1] + request["tokens"], do_sample=False)
+        generator, found = og.Generator(model, limits), []
+        generator.append_tokens(ids)
+        while not generator.is_done():
+            generator.generate_next_token()
+            found.append(int(generator.get_next_tokens()[0]))
+    return found
+
+# %% ../../nbs/models/06_engine_workers.ipynb #e2610018
+def _run_llama_cpp(request):
+    "llama.cpp, converted by its own script"
+    from llama_cpp import Llama
+
+    if request["sees"]:
+        raise NotImplementedError("only text models are tried")
+    if not (source := os.environ.get("LLAMA_CPP")):
+        raise FileNotFoundError("LLAMA_CPP names no copy of llama.cpp, which has the converter")
+    ids = _inputs(request)[1]["input_ids"][0].tolist()
+    with tempfile.TemporaryDirectory() as d:
+        converter = [sys.executable, f"{source}/convert_hf_to_gguf.py", request["folder"]]
+        _run_quietly([*converter, "--outtype", "f32", "--outfile", f"{d}/model.gguf"])
+        model = Llama(f"{d}/model.gguf", n_ctx=512, verbose=False)
+        tokens = model.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0)
+        return [next(tokens) for _ in range(request["tokens"])]
+
 # %% ../../nbs/models/06_engine_workers.ipynb #e261000e
 # engine -> the packages whose versions count, the first one names it
 PACKAGES = {
@@ -101,12 +151,16 @@ PACKAGES = {
     "mlx-vlm": ("mlx-vlm", "mlx"),
     "openvino": ("openvino", "optimum-intel", "transformers"),
     "ctranslate2": ("ctranslate2", "transformers"),
+    "onnxruntime": ("onnxruntime-genai", "onnxruntime", "transformers"),
+    "llama.cpp": ("llama-cpp-python", "gguf", "transformers"),
 }
 _RUNS = {
     "transformers": _run_transformers,
     "mlx-vlm": _run_mlx_vlm,
     "openvino": _run_openvino,
     "ctranslate2": _run_ctranslate2,
+    "onnxruntime": _run_onnxruntime,
+    "llama.cpp": _run_llama_cpp,
 }
 
 # %% ../../nbs/models/06_engine_workers.ipynb #e261000f
