@@ -104,7 +104,7 @@ def _plan_run(a):
 
         print(plan_run(settings, a.gpu, a.gpus))
 
-# %% ../nbs/cli.ipynb #805da461
+# %% ../nbs/cli.ipynb #8aca4838
 # options that name an input
 READ = (
     "model",
@@ -120,7 +120,11 @@ READ = (
     "adapter",
 )
 
+# %% ../nbs/cli.ipynb #805da461
+# commands that write a model folder (True) or another one (None); the others write a file
+_KINDS_OF_OUTPUT = {"prune": True, "finetune": True, "renumber-adapter": None}
 
+# %% ../nbs/cli.ipynb #50d76732
 def _claim_output(a):
     "Check that the command may write to its output, before any work; returns the output's lock"
     if not getattr(a, "out", None):
@@ -146,15 +150,11 @@ def _claim_output(a):
     # of several processes, the first holds the lock for all
     return locked(a.out) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext()
 
-
-# commands that write a model folder (True) or another one (None); the others write a file
-_KINDS_OF_OUTPUT = {"prune": True, "finetune": True, "renumber-adapter": None}
-
-# %% ../nbs/cli.ipynb #2f7c9e14
+# %% ../nbs/cli.ipynb #1570e59e
 # command -> the kind that its file states
 _WRITES = dict(scores="scores", plan="plan", latency="latency", evaluate="evaluation")
 
-
+# %% ../nbs/cli.ipynb #d499d6c2
 def _is_own(path, command):
     "Whether a file is of the kind that a command writes"
     if command == "report":
@@ -164,7 +164,7 @@ def _is_own(path, command):
     except (ValueError, AttributeError, RecursionError):
         return False
 
-
+# %% ../nbs/cli.ipynb #2f7c9e14
 def _check_own(a):
     "Raise a `BadInput` for a file that --overwrite would replace and the command did not write"
     out = Path(a.out)
@@ -1003,7 +1003,7 @@ def _parser():
         add_options(c)
     return parser
 
-# %% ../nbs/cli.ipynb #3e2fd753
+# %% ../nbs/cli.ipynb #afbdfc1d
 _LOWER = {
     "GPU memory": (
         "lower --batch-size or --max-pixels (for finetune also --max-length, or add"
@@ -1017,7 +1017,7 @@ _LOWER = {
     ),
 }
 
-
+# %% ../nbs/cli.ipynb #3e2fd753
 def _terminated(*_):
     raise KeyboardInterrupt
 

@@ -88,7 +88,7 @@ def _doubled(model, batch, at, modules):
             stack.callback(hook.remove)
         return _observed(model, batch, {at})[0][at]
 
-# %% ../../nbs/baselines/04_compensation.ipynb #c0a9000d
+# %% ../../nbs/baselines/04_compensation.ipynb #c5cdbaf8
 def _check_sources(model, batch, modules, at, linear=None):
     """Raise a `BadInput` unless a state follows when the outputs of modules are doubled
 
@@ -103,7 +103,7 @@ def _check_sources(model, batch, modules, at, linear=None):
             " added (by a norm, for example), so nothing can be merged into their weights"
         )
 
-
+# %% ../../nbs/baselines/04_compensation.ipynb #c0a9000d
 _SHARE = 0.05  # by which the norm of a state may differ from what is expected, for rounding
 
 # %% ../../nbs/baselines/04_compensation.ipynb #c0a90010
@@ -176,13 +176,13 @@ def _ratio(model, batches, targets, gap):
         total, count = total + float(ratio.sum()), count + len(ratio)
     return total / count
 
-# %% ../../nbs/baselines/04_compensation.ipynb #c0a90017
+# %% ../../nbs/baselines/04_compensation.ipynb #ff681250
 def _scale(module, factor):
     "Multiply the weights of a module, and so its output"
     for p in module.parameters(recurse=False):
         p.mul_(factor)
 
-
+# %% ../../nbs/baselines/04_compensation.ipynb #c0a90017
 def _sources_of_images(model, layers):
     "The modules whose output image features are, where they enter before one of the first layers"
     if getattr(model.config, "vision_config", None) is None:

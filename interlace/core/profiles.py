@@ -39,7 +39,7 @@ _DATA = (
 def _among(*names):
     return (lambda v: v in names, "one of " + ", ".join(names))
 
-# %% ../../nbs/core/07_profiles.ipynb #34b5df1c
+# %% ../../nbs/core/07_profiles.ipynb #fb122628
 # name: (type, (condition, the condition in words)); a type in a list means several values,
 # separated by spaces
 SETTINGS = {
@@ -103,9 +103,11 @@ SETTINGS = {
     "extensions": ([str], _ANY),
     "memory": (int, _NOT_BELOW),
 }
+
+# %% ../../nbs/core/07_profiles.ipynb #46a764df
 _MAY_BE_EMPTY = ("extensions", "domains")
 
-
+# %% ../../nbs/core/07_profiles.ipynb #34b5df1c
 def _value(name, text, where):
     "Convert a setting's text to its type; raise a `BadInput` if its name or value is invalid"
     if name not in SETTINGS:

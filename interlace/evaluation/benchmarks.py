@@ -56,8 +56,10 @@ class Real(NamedTuple):
             schema[name] = (kind or "text", not column.endswith("?"))
         return schema
 
-# %% ../../nbs/evaluation/03_benchmarks.ipynb #18f8e266
+# %% ../../nbs/evaluation/03_benchmarks.ipynb #c8455658
 _LETTER = "the letter of the right option"
+
+# %% ../../nbs/evaluation/03_benchmarks.ipynb #18f8e266
 REAL = {
     "AI2D": Real(
         task="ai2d",

@@ -25,11 +25,11 @@ def _is_ratio(value):
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     return number and 0 <= value < 1
 
-# %% ../../nbs/method/03_selection.ipynb #d11584d8
+# %% ../../nbs/method/03_selection.ipynb #bd722b6b
 # role -> colour: the paper's red, cyan and blue, and grey for the rest
 ROLES = dict(drop="#d62728", tune="#17becf", anchor="#1f4fd6", frozen="#b8b8b8")
 
-
+# %% ../../nbs/method/03_selection.ipynb #d11584d8
 @dataclass(frozen=True)
 class Plan:
     "Which decoder layers are dropped, tuned and used as anchors; every other layer stays frozen"
@@ -229,7 +229,7 @@ def _random(S, L, K, seed):
     order = [int(i) for i in rng.permutation(L)]
     return dict.fromkeys(order[:K], "drop") | dict.fromkeys(order[K : 2 * K], "tune")
 
-# %% ../../nbs/method/03_selection.ipynb #51520509
+# %% ../../nbs/method/03_selection.ipynb #26f8c019
 STRATEGIES = {
     "interlace": _interlace,
     "interlace-oa": _ordered,
@@ -237,9 +237,11 @@ STRATEGIES = {
     "consecutive": _consecutive,
     "random": _random,
 }
+
+# %% ../../nbs/method/03_selection.ipynb #6c1f45c1
 RULES = tuple(STRATEGIES)  # the built-in strategies
 
-
+# %% ../../nbs/method/03_selection.ipynb #51520509
 def _roles(roles, strategy):
     "The result of a rule; raises `BadInput` if it does not map layers to roles"
     must = f"strategy '{strategy}': its rule must give back a dict, layer -> {', '.join(ROLES)}"

@@ -46,10 +46,10 @@ ATTENTION = "sdpa_or_one_query"
 AttentionInterface.register(ATTENTION, _attend)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
-# %% ../../nbs/models/05_decoding.ipynb #d000000d
+# %% ../../nbs/models/05_decoding.ipynb #c86ceaa2
 ROOM = 16  # tokens by which a full cache grows
 
-
+# %% ../../nbs/models/05_decoding.ipynb #d000000d
 class _RoomyLayer(DynamicLayer):
     "Keys and values of one decoder layer, with room for the next tokens"
 

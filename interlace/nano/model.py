@@ -36,7 +36,7 @@ from .families import CANVAS
 from .samples import FAMILIES, conversation
 from .world import SIZE, rng_for
 
-# %% ../../nbs/nano/07_model.ipynb #4b84a016
+# %% ../../nbs/nano/07_model.ipynb #4363e87d
 SPECIAL = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -46,6 +46,8 @@ SPECIAL = [
     "<|image_pad|>",
     "<|video_pad|>",
 ]
+
+# %% ../../nbs/nano/07_model.ipynb #4b84a016
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{%"
     " else %}{% for c in m.content %}{% if c.type == 'image' or 'image' in c"
@@ -105,7 +107,7 @@ def nano_processor(tokenizer=None) -> Qwen3VLProcessor:
         chat_template=TEMPLATE,
     )
 
-# %% ../../nbs/nano/07_model.ipynb #bce13a3d
+# %% ../../nbs/nano/07_model.ipynb #eeb57c31
 SHAPES = {
     "nano-l": dict(
         width=80,
@@ -128,9 +130,11 @@ SHAPES = {
         vision_depth=4,
     ),
 }
+
+# %% ../../nbs/nano/07_model.ipynb #1184ee60
 LAYERS = 36
 
-
+# %% ../../nbs/nano/07_model.ipynb #bce13a3d
 def nano_config(
     name: str = "nano-l",  # a key of `SHAPES`
     processor=None,  # gives token ids and vocabulary

@@ -73,8 +73,10 @@ def read_runs(
         for k in sorted(runs, key=lambda k: order.get(label(runs[k][0]), len(order)))
     }
 
-# %% ../../nbs/reproduction/02_artifacts.ipynb #e1b75d47
+# %% ../../nbs/reproduction/02_artifacts.ipynb #7bf5138f
 WIDTH = 3.5  # inches, the width of a column
+
+# %% ../../nbs/reproduction/02_artifacts.ipynb #23a7e2e0
 # as in the paper, the larger model is blue and the smaller one orange
 MODELS = {
     "nano-l": "#0072b2",
@@ -82,7 +84,7 @@ MODELS = {
     "smollm2": "#029e73",
 }
 
-
+# %% ../../nbs/reproduction/02_artifacts.ipynb #e1b75d47
 def figure_style():
     "Set the style of all figures"
     sns.set_theme(

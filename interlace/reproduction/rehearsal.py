@@ -14,8 +14,10 @@ from ..core.errors import BadInput
 from ..core.files import finished, read_json, write_json
 from ..core.provenance import fingerprint
 
-# %% ../../nbs/reproduction/03_rehearsal.ipynb #4f99e04f
+# %% ../../nbs/reproduction/03_rehearsal.ipynb #07a53cc9
 MARK = "REHEARSAL"  # in the name of every stand-in model, and therefore in every record
+
+# %% ../../nbs/reproduction/03_rehearsal.ipynb #93e105e9
 SMALL = dict(
     fraction=0.5,
     batch_size=4,
@@ -37,7 +39,7 @@ SMALL = dict(
     timed_turns=1,
 )
 
-
+# %% ../../nbs/reproduction/03_rehearsal.ipynb #4f99e04f
 def short_name(
     model: str,  # a nano model, a folder or a hub id
 ) -> str:
