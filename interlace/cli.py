@@ -390,12 +390,18 @@ def _finetune(a):
 
 # %% ../nbs/cli.ipynb #e2630002
 def _check_engines(a):
+    from interlace.models.cards import folder_records, write_card
     from interlace.models.engines import check_engines
 
     named = dict(part.partition("=")[::2] for part in a.python)
     if wrong := [engine for engine, path in named.items() if not path]:
         raise BadInput(f"--python {wrong[0]}: give ENGINE=PATH")
+    if a.keep:
+        folder_records(Path(a.folder))  # a folder without them is refused before the work
     rows = check_engines(a.folder, named, a.tokens)
+    if a.keep:
+        with _reading_records(a.folder):
+            write_card(a.folder, engines=rows)
     if a.json:
         print(strict_json(rows, indent=1))
         return
@@ -851,6 +857,11 @@ def _add_check_engines(c):
         help="interpreters of the environments in which engines are installed",
     )
     c.add_argument("--tokens", type=_count, default=8, help="tokens to generate (default: 8)")
+    c.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the outcome in the folder, which prune or finetune wrote, and in its card",
+    )
     _add_json(c)
 
 # %% ../nbs/cli.ipynb #e2640021

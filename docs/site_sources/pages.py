@@ -61,7 +61,21 @@ def artifact_index(artifacts, bundles):
         profiles={profile: list(group) for profile, group in by_profile},
         pages=[artifact.page for artifact in artifacts],
         bundles=bundles,
+        rivals=[compared_rivals(a) for a in artifacts if a.name == "rivals_scores"],
     )
+
+
+def compared_rivals(artifact):
+    "Return what a table of rivals says: its model, and by fine-tuning who scores higher and lower"
+    with artifact.path.with_suffix(".csv").open() as f:
+        rows = [row for row in csv.DictReader(f) if row["variant"] not in ("Dense", "INTERLACE")]
+    found = dict(artifact=artifact, model=artifact.provenance["parameters"]["model"])
+    for when, tuned in (("after", "yes"), ("before", "no")):
+        of = [row for row in rows if row["fine_tuned"] == tuned]
+        higher = [row for row in of if float(row["against_low"]) > 0]
+        lower = [row for row in of if float(row["against_high"]) < 0]
+        found[when] = dict(higher=higher, lower=lower, others=len(of) - len(higher) - len(lower))
+    return found
 
 
 def paper_index(chapters):

@@ -180,6 +180,7 @@ def model_card(
     name: str,  # the folder's name, or the hub id
     training: dict | None = None,  # the record of `finetune`
     evaluation: dict | None = None,  # a record of `evaluate`
+    engines: dict | None = None,  # `rows` of `check_engines`
 ) -> str:
     "Write a model card from records; it states that everything else was not measured"
     plan = Plan.from_json(json.dumps(made["plan"]))
@@ -196,6 +197,7 @@ def model_card(
         scores=_summarize_scores(made, plan),
         training=training,
         evaluation=evaluation,
+        engines=engines,
     )
 
 # %% ../../nbs/models/03_cards.ipynb #964a0d60
@@ -212,6 +214,13 @@ def _read_pruning(folder):
         raise BadInput(f"{path}: not a record of interlace prune; prune the model again")
     return made
 
+# %% ../../nbs/models/03_cards.ipynb #b2c31ee1
+def _check_weights(folder, record, kind, remedy):
+    "Raise a `BadInput` for a record of other weights than those in the folder"
+    if record.get("weights") != weights_mark(str(folder)):
+        model = record.get("model", "unnamed")
+        raise BadInput(f"{folder}: the {kind} is of another model ({model}); {remedy}")
+
 # %% ../../nbs/models/03_cards.ipynb #b2c31ee2
 def _own_evaluation(folder, evaluation):
     "An evaluation as a folder keeps it, without the answers; one of another model is refused"
@@ -220,21 +229,20 @@ def _own_evaluation(folder, evaluation):
             f"{folder}: the record is of kind '{evaluation.get('kind')}', not of an evaluation;"
             " give what interlace evaluate --out wrote"
         )
-    if evaluation.get("weights") != weights_mark(str(folder)):
-        raise BadInput(
-            f"{folder}: the evaluation is of another model"
-            f" ({evaluation.get('model', 'unnamed')}); evaluate this folder"
-        )
+    _check_weights(folder, evaluation, "evaluation", "evaluate this folder")
     record = {k: v for k, v in evaluation.items() if k != "answers"}
     return record | dict(model=folder.resolve().name)
+
+# %% ../../nbs/models/03_cards.ipynb #a90c5e71
+_KINDS = ("training", "evaluation", "engines")  # of records, besides that of the pruning
 
 # %% ../../nbs/models/03_cards.ipynb #a90c5e72
 def folder_records(
     folder: Path,  # a folder made by `publish` or `publish_trained`
-) -> tuple:  # `interlace.json`, and the records of 'training' and 'evaluation' that are there
+) -> tuple:  # `interlace.json`, and the records of `_KINDS` that are there
     "Read the records of a published folder; any other folder raises a `BadInput`"
     made = _read_pruning(folder)
-    files = {kind: folder / f"{kind}.json" for kind in ("training", "evaluation")}
+    files = {kind: folder / f"{kind}.json" for kind in _KINDS}
     records = {kind: read_json(file) for kind, file in files.items() if file.is_file()}
     return made, records
 
@@ -243,19 +251,23 @@ def write_card(
     folder: str | Path,  # a folder made by `publish` or `publish_trained`
     # a record of `evaluate`, including the `weights` that were evaluated
     evaluation: dict | None = None,
+    engines: list | None = None,  # from `check_engines` for this folder
 ) -> str:  # the card
     """Rewrite the card of a published folder from its records
 
-    A given evaluation is stored with the records, once the card can be written from it. One of
-    another model raises a `BadInput`.
+    What is given is stored with the records, once the card can be written from it. An evaluation
+    of another model raises a `BadInput`.
     """
     folder = Path(folder)
     made, records = folder_records(folder)
+    new = {}
     if evaluation is not None:
-        records["evaluation"] = _own_evaluation(folder, evaluation)
-    card = model_card(made, folder.resolve().name, **records)
-    if evaluation is not None:
-        write_json(folder / "evaluation.json", records["evaluation"])
+        new["evaluation"] = _own_evaluation(folder, evaluation)
+    if engines is not None:
+        new["engines"] = dict(kind="engines", weights=weights_mark(str(folder)), rows=engines)
+    card = model_card(made, folder.resolve().name, **records | new)
+    for kind, record in new.items():
+        write_json(folder / f"{kind}.json", record)
     with finished(folder / "README.md") as part:
         part.write_text(card)
     return card

@@ -1,0 +1,76 @@
+"""Programs for serving: what the command says, and what it keeps in a folder.
+
+Only transformers is installed with the tests. `make engines` runs the others.
+"""
+
+import json
+import shutil
+import sys
+
+import pytest
+from conftest import command
+
+from interlace.method.selection import Plan
+from interlace.models.cards import write_card
+from interlace.models.engine_workers import PACKAGES, answer
+from interlace.models.loading import load_model, load_processor
+from interlace.models.publication import base_of, publish
+from interlace.models.sources import model_folder
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory):
+    "nano-l without a layer, as a folder"
+    folder, plan = tmp_path_factory.mktemp("engines") / "pruned", Plan((5,), (4,), (), 36, "x", 0.1)
+    publish(load_model("nano-l")[0], load_processor("nano-l"), plan, folder, base_of("nano-l"))
+    return folder
+
+
+def test_the_outcome_is_kept_in_the_folder_and_its_card(pruned):
+    assert "Not tried" in (pruned / "README.md").read_text()
+    done = command("check-engines", pruned, "--tokens", "2", "--keep")
+    assert done.returncode == 0, done.stderr
+    first, *others = done.stdout.splitlines()
+    assert first.startswith("transformers (transformers ") and first.endswith("same tokens")
+    assert [line for line in others if not line.endswith("not installed")] == []
+    assert len(others) == len(PACKAGES) - 1
+    kept = json.loads((pruned / "engines.json").read_text())
+    assert kept["rows"][0]["same"] is True
+    card = (pruned / "README.md").read_text()
+    assert "| transformers | transformers " in card and "Not tried" not in card
+    assert "ctranslate2" not in card  # what was not installed was not tried
+    assert write_card(pruned) == card  # it stays when the card is written from the records
+
+
+def test_the_tokens_of_another_interpreter_are_compared(pruned):
+    other = f"transformers-other={sys.executable}"
+    done = command("check-engines", pruned, "--tokens", "2", "--python", other, "--json")
+    rows = {row["engine"]: row for row in json.loads(done.stdout)}
+    assert rows["transformers-other"]["same"] and rows["transformers-other"]["loads"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--python", "vulkan=python"), "no engine 'vulkan'"),
+        (("--python", "openvino"), "--python openvino: give ENGINE=PATH"),
+        (("--python", "openvino=/nowhere/python"), "give the path of an interpreter"),
+    ],
+)
+def test_a_wrong_option_is_one_line(pruned, options, said):
+    done = command("check-engines", pruned, "--tokens", "2", *options)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_only_a_pruned_folder_can_keep_an_outcome(tmp_path):
+    folder = tmp_path / "whole"
+    shutil.copytree(model_folder("nano-l"), folder)
+    before = sorted(p.name for p in folder.iterdir())
+    done = command("check-engines", folder, "--keep")
+    assert done.returncode == 2 and "no interlace.json" in done.stderr
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "llama.cpp"])
+def test_an_engine_that_is_not_installed_says_so(engine, pruned):
+    assert answer(engine, dict(folder=str(pruned))) == dict(versions=None)
