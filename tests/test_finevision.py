@@ -742,3 +742,113 @@ def test_over_http_as_from_a_folder(like, tmp_path):
         m[k] == local[k] for k in ("subsets", "files", "broken", "totals")
     )
     assert [s["id"] for s in rows(tmp_path / "http")] == [s["id"] for s in rows(tmp_path / "local")]
+
+
+def _write_split(file, rows, schema):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema.arrow_schema), file)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    "Training splits of two benchmarks in their published columns, and a test split beside one"
+    from datasets import Features, Image, List, Value
+
+    folder = tmp_path_factory.mktemp("splits")
+    read = Features(image=Image(), question=Value("string"), answers=List(Value("string")))
+    rows = [
+        dict(image=_png(k), question=f"What does sign {k} say?", answers=["stop", "stop", "STOP"])
+        for k in range(3)
+    ]
+    _write_split(folder / "TextVQA" / "data" / "train-00000.parquet", rows, read)
+    science = Features(
+        image=Image(),
+        question=Value("string"),
+        choices=List(Value("string")),
+        answer=Value("int8"),
+        hint=Value("string"),
+    )
+    rows = [
+        dict(
+            image=_png(k) if k else None,
+            question="Which?",
+            choices=["a spoon", "a compass"],
+            answer=1,
+            hint="",
+        )
+        for k in range(4)
+    ]
+    _write_split(folder / "ScienceQA" / "train.parquet", rows, science)
+    _write_split(folder / "ScienceQA" / "test.parquet", rows, science)
+    return folder
+
+
+def _png(k):
+    from io import BytesIO
+
+    from PIL import Image
+
+    Image.new("RGB", (8 + k, 8), (40 * k, 90, 10)).save(out := BytesIO(), "PNG")
+    return dict(bytes=out.getvalue(), path=None)
+
+
+def test_domains_from_the_benchmarks_own_training_splits(like, splits, tmp_path):
+    domains = ["TextVQA", "ScienceQA"]
+    how = dict(domains=domains, order="first", domain_source=str(splits), progress=False)
+    write_finevision(tmp_path / "out", like, 0.1, **how)
+    said = {}
+    for domain in domains:
+        samples = load_samples(train_set(tmp_path / "out" / domain), None)
+        said[domain] = [(s["texts"][0]["user"], s["texts"][0]["assistant"]) for s in samples]
+        assert all(len(s["images"]) == 1 for s in samples)
+        assert len({s["id"] for s in samples}) == len(samples)
+    # every distinct answer is a sample, and rows without an image are left out
+    signs = [f"What does sign {k} say?" for k in range(3)]
+    assert said["TextVQA"] == [(q, a) for q in signs for a in ("stop", "STOP")]
+    assert said["ScienceQA"] == [("Which?\nA) a spoon\nB) a compass", "B) a compass")] * 3
+    manifest = json.loads((tmp_path / "out" / "ScienceQA" / "manifest.json").read_text())
+    assert manifest["totals"] | dict(taken=3, skipped=1, broken=0) == manifest["totals"]
+    before = (tmp_path / "out" / "TextVQA" / "train" / "TextVQA.parquet").stat().st_mtime_ns
+    write_finevision(tmp_path / "out", like, 0.1, **how)
+    after = (tmp_path / "out" / "TextVQA" / "train" / "TextVQA.parquet").stat().st_mtime_ns
+    assert after == before  # a finished set stays
+
+
+@pytest.mark.parametrize(
+    ("domain", "folder", "said"),
+    [
+        ("AI2D", ".", "only ChartQA, TextVQA, ScienceQA have a training split here"),
+        ("ChartQA", ".", "no parquet files train\\*.parquet there"),
+        ("TextVQA", "wrong", "column 'question' is missing; TextVQA's schema has image and"),
+    ],
+)
+def test_a_training_split_that_is_not_there_is_one_line(
+    like, splits, tmp_path, domain, folder, said
+):
+    wrong = splits / "wrong" / "TextVQA"
+    wrong.mkdir(parents=True, exist_ok=True)
+    shutil.copy(splits / "ScienceQA" / "train.parquet", wrong / "train.parquet")
+    table = pq.read_table(wrong / "train.parquet").drop_columns(["question"])
+    pq.write_table(table, wrong / "train.parquet")
+    with pytest.raises(BadInput, match=said):
+        source = str(splits / folder)
+        how = dict(domains=[domain], domain_source=source, progress=False)
+        write_finevision(tmp_path / "out", like, 0.1, **how)
+
+
+def test_a_training_split_on_the_hub_is_its_train_files(monkeypatch):
+    from types import SimpleNamespace
+
+    names = ("README.md", "data/train-00000-of-00002.parquet", "data/val-00000-of-00001.parquet")
+    siblings = [SimpleNamespace(rfilename=name) for name in names]
+    about = SimpleNamespace(sha="c0ffee", siblings=siblings)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: about)
+    monkeypatch.setattr(finevision, "_count_in_files", lambda repo, subset: (7, 100))
+    repo = finevision.train_split("hub", "ChartQA")
+    assert (repo.name, repo.revision, repo.rows) == (
+        "HuggingFaceM4/ChartQA",
+        "c0ffee",
+        {"ChartQA": 7},
+    )
+    place = "hf://datasets/HuggingFaceM4/ChartQA@c0ffee/data/train-00000-of-00002.parquet"
+    assert repo.files == {"ChartQA": [place]}

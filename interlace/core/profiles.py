@@ -65,6 +65,7 @@ SETTINGS = {
     "own_questions": (int, _NOT_BELOW),
     "seeds": ([int], _NOT_BELOW),
     "domains": ([str], _ANY),
+    "domain_source": (str, (lambda v: v in ("data", "hub") or "/" in v, "data, hub or a folder")),
     "ablation": ([str], _ANY),
     "score_batch_size": (int, _OVER),
     "sleb_samples": (int, _OVER),

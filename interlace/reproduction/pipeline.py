@@ -204,6 +204,21 @@ def extensions_of(
         for what, names in named.items()
     }
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30001
+def _check_domains(settings, where):
+    "Raise a `BadInput` for domains whose score or whose data the profile lacks"
+    if unasked := [d for d in settings["domains"] if d not in settings["benchmarks"]]:
+        raise BadInput(
+            f"{where}: domains {unasked[0]}: Table 4 has the score of that benchmark, and"
+            " benchmarks lacks it; add it there, or take another domain"
+        )
+    source = settings["domain_source"]
+    if source != "data" and (settings["data"] == "nano" or textual(settings)):
+        raise BadInput(
+            f"{where}: domain_source {source}: {settings['data']} has no benchmarks with training"
+            " splits; give data"
+        )
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #7d281c54
 def check_profile(
     settings: dict,  # from `load_profile`
@@ -255,11 +270,7 @@ def check_profile(
             f"{where}: reasoning_questions {settings['reasoning_questions']}: real benchmarks are"
             " asked in full in both ways; give 0"
         )
-    if unasked := [d for d in settings["domains"] if d not in settings["benchmarks"]]:
-        raise BadInput(
-            f"{where}: domains {unasked[0]}: Table 4 has the score of that benchmark, and"
-            " benchmarks lacks it; add it there, or take another domain"
-        )
+    _check_domains(settings, where)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #a685a861
 LOADING = ("dtype", "attention", "min_pixels", "max_pixels")
@@ -304,6 +315,7 @@ DRAWING = (
     "fraction",
     "calibration",
     "domains",
+    "domain_source",
 )
 PROSE = ("data", "fraction", "own_questions", "calibration", "test_windows")
 

@@ -28,6 +28,7 @@ SMALL = dict(
     dense_processes=2,
     sharding="fsdp2",
     data_workers=1,
+    domain_source="data",
     score_batch_size=4,
     sleb_samples=2,
     wanda_samples=4,
