@@ -4,6 +4,7 @@ One model knows the answers, one errs, and one babbles. The tests compare lmms-e
 with ours, and check that there is no network access, that nothing is written, and bad input.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -27,6 +28,7 @@ from interlace.evaluation.benchmarks import (
 )
 from interlace.evaluation.harness import evaluate
 from interlace.evaluation.metrics import question_scores
+from interlace.evaluation.mmbench import write_mmbench
 from interlace.evaluation.uncertainty import figures
 from interlace.testing.benchmarks import write_benchmarks_like
 
@@ -582,3 +584,56 @@ def test_what_the_harness_warns_of_is_heard_once(folder, recwarn, capsys):
     assert [str(w.message) for w in recwarn if "lmms-eval" in str(w.message)] == [
         "lmms-eval: a column is odd"
     ] and not capsys.readouterr().out
+
+
+def write_table(exam, tsv):
+    "The questions of MMBench as VLMEvalKit stores them: a rotation names the row with its image"
+    docs, seen, lines = exam.task().test_docs(), {}, []
+    names = ("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "l2-category")
+    for doc in docs:
+        question = doc["index"] % 10**6
+        image = str(seen.get(question, "")) or base64.b64encode(doc["image"]["bytes"]).decode()
+        seen.setdefault(question, doc["index"])
+        row = {**doc, "l2-category": doc["L2-category"]}
+        text = ["" if str(row[n]) == "nan" else str(row[n]) for n in names]
+        lines.append("\t".join([*text, image, "dev"]))
+    tsv.write_text("\n".join(["\t".join([*names, "image", "split"]), *lines]) + "\n")
+
+
+def test_mmbench_from_vlmevalkits_file(folder, tmp_path):
+    (exam,), _ = real_exams(["MMBench"], source=folder)
+    write_table(exam, tmp_path / "mmbench.tsv")
+    out = tmp_path / "questions"
+    write_mmbench(tmp_path / "mmbench.tsv", out / "mmbench")
+    made = prepare_benchmarks(out, folder, ["MMBench"], revisions=dict(MMBench="./mmbench@"))
+    assert made["files"]["MMBench"]["dataset"] == "./mmbench"
+    (own,), _, _ = prepared_benchmarks(out)
+    theirs, ours = list(rows_of(exam)), list(rows_of(own))
+    for (text, images, doc, target), (text2, images2, doc2, target2) in zip(
+        theirs, ours, strict=True
+    ):
+        assert (text, target, doc["index"]) == (text2, target2, doc2["index"])
+        assert [i.tobytes() for i in images] == [i.tobytes() for i in images2]
+    a, _ = record([exam], lambda exam, doc, target: target if doc["index"] % 2 else "A")
+    b, _ = record([own], lambda exam, doc, target: target if doc["index"] % 2 else "A")
+    theirs, ours = (r["benchmarks"]["MMBench"] for r in (a, b))
+    assert ours == theirs | dict(dataset="./mmbench", bytes=ours["bytes"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.replace("l2-category", "category2"), "column 'l2-category' is missing"),
+        (lambda t: t.splitlines()[0] + "\n", "no rows"),
+        (lambda t: t.replace("\n", "\nx", 1), "is no whole number"),
+        (lambda t: re.sub(r"\t[\w+/=]{65,}\t", "\t\t", t), "has no image"),
+    ],
+)
+def test_a_damaged_file_of_mmbench_is_one_line(folder, tmp_path, change, said):
+    (exam,), _ = real_exams(["MMBench"], source=folder)
+    write_table(exam, tmp_path / "mmbench.tsv")
+    text = change((tmp_path / "mmbench.tsv").read_text())
+    (tmp_path / "mmbench.tsv").write_text(text)
+    with pytest.raises(BadInput, match=said):
+        write_mmbench(tmp_path / "mmbench.tsv", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.parquet"))

@@ -93,6 +93,10 @@ SETTINGS = {
     "sharding": (str, _among("ddp", "zero3", "fsdp2")),
     "benchmark_data": (str, _PLACE),
     "benchmarks": ([str], _ANY),
+    "mmbench": (
+        str,
+        (lambda v: v == "lmms-eval" or v.endswith(".tsv"), "lmms-eval or a .tsv file"),
+    ),
     "questions": (int, _NOT_BELOW),
     "reasoning_questions": (int, _NOT_BELOW),
     "max_new_tokens": (int, _OVER),

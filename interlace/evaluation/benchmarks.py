@@ -366,7 +366,10 @@ def _load_questions(name, source="hub", revision=None):
     real = REAL[name]
     other, _, commit = (revision or "").rpartition("@")
     dataset = other or real.dataset
-    if str(source) == "hub":
+    if Path(dataset).is_absolute():
+        folder, commit = Path(dataset), None
+        dataset = f"./{folder.name}"  # beside the manifest
+    elif str(source) == "hub":
         folder = _from_hub(real, dataset, commit or None)
         commit = folder.name
     else:
@@ -737,6 +740,12 @@ def _check_images(name, rows):
         more = f" ({len(errors)} rows in all)" if len(errors) > 1 else ""
         raise BadInput(errors[0] + more)
 
+# %% ../../nbs/evaluation/03_benchmarks.ipynb #b43ca7d6
+def _located(folder, revisions):
+    "Revisions with the folders that lie beside the manifest, './name@', as whole paths"
+    place = Path(folder).resolve()
+    return {n: str(place / r[2:]) if r.startswith("./") else r for n, r in revisions.items()}
+
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #b43ca7d7
 def _prepare(name, source, revision, limit, seed):
     "Check one benchmark's questions and return its entry in the manifest"
@@ -752,7 +761,8 @@ def prepare_benchmarks(
     names: list | None = None,  # keys of `BENCHMARKS`; all by default
     limit: int = 0,  # number of questions per benchmark; 0: all (nano benchmarks need a number)
     seed: int = 42,  # random seed for drawing the questions
-    revisions: dict | None = None,  # as for `real_exams`
+    # as for `real_exams`; './name@' is a data set in the output folder
+    revisions: dict | None = None,
     judge: bool | None = None,  # as for `real_exams`
 ) -> dict:
     """Fetch and check the benchmarks' questions; writes and returns the manifest.
@@ -762,7 +772,7 @@ def prepare_benchmarks(
     if str(source) == "nano":
         return write_nano_benchmarks(Path(out), limit, names)
     _check_limit(limit)
-    names, revisions = real_names(names), revisions or {}
+    names, revisions = real_names(names), _located(out, revisions or {})
     left_out = _without_judge(judge) if "MIABench" in names else {}
     chosen = [name for name in names if name not in left_out]
     if not chosen:
@@ -796,14 +806,13 @@ def prepared_benchmarks(
     if manifest.get("kind") != "benchmarks":
         return _prepared_nano(manifest)
     asked = manifest["files"]
+    revisions = {n: f"{about['dataset']}@{about['revision'] or ''}" for n, about in asked.items()}
     exams, left_out = real_exams(
         list(asked),
         manifest["source"],
         cot=cot,
         limit=manifest["limit"],
-        revisions={
-            n: f"{about['dataset']}@{about['revision'] or ''}" for n, about in asked.items()
-        },
+        revisions=_located(folder, revisions),
         seed=manifest["seed"],
         max_new_tokens=max_new_tokens,
         reasoning_tokens=reasoning_tokens,

@@ -204,6 +204,19 @@ def extensions_of(
         for what, names in named.items()
     }
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30002
+def _check_mmbench(settings, where):
+    "Raise a `BadInput` for a file of MMBench that no benchmark reads, or that is not there"
+    file = settings["mmbench"]
+    if file == "lmms-eval":
+        return
+    if settings["benchmark_data"] == "nano":
+        raise BadInput(
+            f"{where}: mmbench {file}: the nano benchmarks have their own; give lmms-eval"
+        )
+    if not (project_root() / file).is_file():
+        raise BadInput(f"{where}: mmbench {file}: no such file; fetch it, or give lmms-eval")
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30001
 def _check_domains(settings, where):
     "Raise a `BadInput` for domains whose score or whose data the profile lacks"
@@ -271,6 +284,7 @@ def check_profile(
             " asked in full in both ways; give 0"
         )
     _check_domains(settings, where)
+    _check_mmbench(settings, where)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #a685a861
 LOADING = ("dtype", "attention", "min_pixels", "max_pixels")
@@ -413,12 +427,14 @@ def _data_stage(at):
 # %% ../../nbs/reproduction/04_pipeline.ipynb #390f4493
 def _benchmarks_stage(at):
     "The benchmarks' questions"
-    parameters = at.take("benchmark_data", "questions", "benchmarks")
+    parameters = at.take("benchmark_data", "questions", "benchmarks", "mmbench")
     parameters |= dict(extensions=at.own["benchmark"], out=at.questions)
     made = [at.asked]
     if at.settings["benchmark_data"] == "nano":
         made += [f"{at.questions}/{b}.parquet" for b in at.settings["benchmarks"] if b in TWELVE]
     inputs = at.extension_files("benchmark")
+    if parameters["mmbench"] != "lmms-eval":
+        inputs = [*inputs, parameters["mmbench"]]
     return Stage("benchmarks", "stages/benchmarks", parameters, inputs, made)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #4d8e2b61

@@ -29,6 +29,7 @@ SMALL = dict(
     sharding="fsdp2",
     data_workers=1,
     domain_source="data",
+    mmbench="lmms-eval",
     score_batch_size=4,
     sleb_samples=2,
     wanda_samples=4,
