@@ -75,7 +75,8 @@ def kill_one(clone, k, rng):
     pid = rng.choice(sorted(running))
     victim = kind(running[pid])
     os.kill(pid, signal.SIGKILL)
-    if victim in ("stage", "kernel", "other"):  # the run may go on, or end with an error
+    # without one of these the run may go on (without the server, stages start from nothing) or end
+    if victim in ("server", "stage", "kernel", "other"):
         time.sleep(rng.uniform(0, 3))
         if front.poll() is None:
             front.send_signal(signal.SIGTERM)

@@ -13,11 +13,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..core.errors import BadInput
-from ..core.files import check_output, finished, read_json
+from ..core.errors import BadInput, explain_errors
+from ..core.files import check_output, finished, read_json, read_kind
 from ..method.decoder import find_decoder
 from ..method.selection import Plan
-from .cards import folder_records
 from .loading import load_config, on_meta
 
 # %% ../../nbs/models/08_adapters.ipynb #e2640005
@@ -27,66 +26,110 @@ def _decoder_paths(path):
     return {path, inner, f"language_model.{inner}"} if inner != path else {path}
 
 # %% ../../nbs/models/08_adapters.ipynb #e2640007
-def _renumber_name(name, paths, new):
-    """A module's or tensor's name with the new number of its layer; None if the layer is gone
-
-    Other names stay as they are. A name may begin anywhere in the path, as names in a
-    configuration of PEFT do.
-    """
-    found = re.search(r"(?<=\.)\d+(?=\.|$)", name)
-    if not found:
-        return name
-    stem = name[: found.start() - 1].removeprefix("base_model.model.")
-    if not any(path == stem or path.endswith(f".{stem}") for path in paths):
-        return name
-    i = new.get(int(found[0]))
-    return None if i is None else f"{name[: found.start()]}{i}{name[found.end() :]}"
+def _split_name(name, path):
+    "The decoder layer that a module's name lies in, and the rest of the name; None, name elsewhere"
+    for known in _decoder_paths(path):
+        if found := re.match(rf"{re.escape(known)}\.(\d+)\.(.+)", name):
+            return int(found[1]), found[2]
+    return None, name
 
 # %% ../../nbs/models/08_adapters.ipynb #e264000a
-# fields of PEFT's configurations that hold names of modules
-_NAMES = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
-_PATTERNS = ("rank_pattern", "alpha_pattern")  # and those that hold names as keys
+_PREFIX = "base_model.model."  # of all names in an adapter
+_PART = re.compile(r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.|$)")
 
 # %% ../../nbs/models/08_adapters.ipynb #e264000b
-def _check_renumberable(config, where):
-    "Raise a `BadInput` for a configuration whose layers cannot be renumbered"
-    if not isinstance(config, dict):
-        raise BadInput(f"{where}: not an adapter's configuration; give a folder that PEFT saved")
-    if config.get("layer_replication"):
+def _check_config(config, where):
+    "Raise a `BadInput` for a configuration that is no LoRA adapter's, or whose fields are damaged"
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else None
         raise BadInput(
-            f"{where}: layer_replication repeats layers; merge it into the model instead"
+            f"{where}: not a LoRA adapter's configuration (peft_type {kind!r}); give one"
         )
-    patterns = [config.get(field) for field in _NAMES]
-    patterns += [key for field in _PATTERNS for key in config.get(field) or {} if "\\" in key]
-    for pattern in patterns:
-        if isinstance(pattern, str) and re.search(r"layers\W.*\d", pattern):
+    for field in ("layer_replication", "target_parameters"):
+        if config.get(field):
             raise BadInput(
-                f"{where}: the pattern {pattern[:80]!r} numbers layers; name the modules in a list"
+                f"{where}: {field} {str(config[field])[:60]} cannot be renumbered; merge the"
+                " adapter into the whole model, and prune that"
+            )
+    kinds = dict(r=int, lora_alpha=(int, float), rank_pattern=dict, alpha_pattern=dict)
+    for field, kind in kinds.items():
+        value = config.get(field, {} if kind is dict else None)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BadInput(f"{where}: {field} {str(value)[:60]!r}; save the adapter again")
+    for pattern, value in config.get("alpha_pattern", {}).items():
+        try:
+            re.compile(pattern)
+            wrong = not isinstance(value, (int, float))
+        except re.error:
+            wrong = True
+        if wrong:
+            raise BadInput(
+                f"{where}: alpha_pattern {pattern[:60]!r}: {str(value)[:20]}; correct it"
             )
 
 # %% ../../nbs/models/08_adapters.ipynb #e264000c
-def _renumber_config(config, paths, new):
-    "The configuration of the renumbered adapter"
-    config = dict(config)
-    for field in _NAMES:
-        if isinstance(config.get(field), list):
-            renamed = [_renumber_name(name, paths, new) for name in config[field]]
-            config[field] = [name for name in renamed if name is not None]
-    for field in _PATTERNS:
-        renamed = {_renumber_name(k, paths, new): v for k, v in (config.get(field) or {}).items()}
-        renamed.pop(None, None)
-        config[field] = renamed
-    chosen = config.get("layers_to_transform")
-    if chosen is not None:
-        chosen = [chosen] if isinstance(chosen, int) else chosen
-        config["layers_to_transform"] = [new[i] for i in chosen if i in new]
-    return config
+def _match_pattern(patterns, name, usual):
+    "The value of the first pattern that matches a module's name, as PEFT matches them"
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return value
+    return usual
 
 # %% ../../nbs/models/08_adapters.ipynb #e264000f
+def _new_name(name, path, new, where):
+    "The name of an adapter's tensor in the pruned model; None if its layer is dropped"
+    bare = name.removeprefix(_PREFIX)
+    i, rest = _split_name(bare, path)
+    if i is None:
+        return name
+    if not _PART.search(name):
+        raise BadInput(
+            f"{where}: it replaces {bare[:80]} instead of adapting it; merge the adapter into the"
+            " whole model, and prune that"
+        )
+    return f"{_PREFIX}{path}.{new[i]}.{rest}" if i in new else None
+
+# %% ../../nbs/models/08_adapters.ipynb #e2640010
+def _adapted_modules(names):
+    "The modules that the names of an adapter's tensors belong to, each with one of the tensors"
+    first = {
+        _PART.split(name)[0].removeprefix(_PREFIX): name for name in names if _PART.search(name)
+    }
+    return dict(sorted(first.items()))
+
+# %% ../../nbs/models/08_adapters.ipynb #e2640011
+def _rank(tensor_name, tensors):
+    "The rank of a module, from the shape of its first matrix"
+    module = _PART.split(tensor_name)[0]
+    for part in ("lora_A.weight", "lora_embedding_A"):
+        if f"{module}.{part}" in tensors:
+            return tensors[f"{module}.{part}"].shape[0]
+    raise BadInput(f"{module.removeprefix(_PREFIX)[:80]}: its matrix lora_A is missing")
+
+# %% ../../nbs/models/08_adapters.ipynb #e2640012
+def _rewritten(config, renamed, tensors):
+    "The configuration of the renumbered adapter; `renamed` maps old names of tensors to new ones"
+    before = _adapted_modules(renamed)
+    ranks, scales, targets = {}, {}, []
+    for old, tensor in before.items():
+        (name,) = _adapted_modules([renamed[tensor]])
+        targets.append(name)
+        ranks[name] = _rank(tensor, tensors)
+        scales[name] = _match_pattern(config.get("alpha_pattern") or {}, old, config["lora_alpha"])
+    return config | dict(
+        target_modules=targets,
+        exclude_modules=None,
+        layers_to_transform=None,
+        layers_pattern=None,
+        rank_pattern={re.escape(m): r for m, r in ranks.items() if r != config["r"]},
+        alpha_pattern={re.escape(m): a for m, a in scales.items() if a != config["lora_alpha"]},
+    )
+
+# %% ../../nbs/models/08_adapters.ipynb #e2640014
 def _check_layers(layers, plan, where):
-    "Raise a `BadInput` unless the layers that an adapter names are those of the whole model"
+    "Raise a `BadInput` unless the layers that an adapter changes are those of the whole model"
     if not layers:
-        raise BadInput(f"{where}: it changes no decoder layer; it needs no renumbering")
+        raise BadInput(f"{where}: it changes no decoder layer; it fits the pruned model as it is")
     if max(layers) >= plan.n_layers:
         raise BadInput(
             f"{where}: it changes layer {max(layers)}, and the whole model has layers 0 to"
@@ -97,53 +140,82 @@ def _check_layers(layers, plan, where):
             f"{where}: it changes exactly layers 0 to {len(plan.kept) - 1}, as an adapter of the"
             " pruned model does; give one of the whole model"
         )
+    if layers <= set(plan.drop):
+        raise BadInput(f"{where}: all layers that it changes are dropped; nothing of it is left")
 
-# %% ../../nbs/models/08_adapters.ipynb #e2640010
-def _layers_of(names, paths):
-    "The decoder layers whose numbers the names of tensors contain"
-    numbers = {int(k) for name in names for k in re.findall(r"\.(\d+)\.", name)}
-    marks = {_renumber_name(name, paths, {i: f"#{i}#" for i in numbers}) for name in names}
-    return {int(k) for mark in marks for k in re.findall(r"#(\d+)#", mark)}
+# %% ../../nbs/models/08_adapters.ipynb #e2640015
+def _check_base(config, where):
+    "Raise a `BadInput` for an adapter whose own base model is a pruned folder"
+    base = Path(str(config.get("base_model_name_or_path") or ""))
+    if (base / "interlace.json").is_file():
+        raise BadInput(
+            f"{where}: its base model {base} is pruned already; give an adapter of the whole model"
+        )
 
-# %% ../../nbs/models/08_adapters.ipynb #e2640012
+# %% ../../nbs/models/08_adapters.ipynb #e2640016
 def _read_adapter(adapter):
     "The configuration and the tensors of an adapter's folder"
-    weights = adapter / "adapter_model.safetensors"
-    config = read_json(adapter / "adapter_config.json")
-    _check_renumberable(config, adapter / "adapter_config.json")
+    file, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    config = read_json(file)
+    _check_config(config, file)
+    _check_base(config, file)
     if not weights.is_file():
         raise BadInput(
-            f"{adapter}: no adapter_model.safetensors there; save the adapter with PEFT's"
-            " save_pretrained"
+            f"{adapter}: no adapter_model.safetensors there; load the adapter with PEFT and save it"
+            " with safe_serialization=True"
         )
     try:
         return config, load_file(weights)
     except (SafetensorError, OSError) as e:
         raise BadInput(f"{weights}: damaged ({e}); save or download it again") from None
 
-# %% ../../nbs/models/08_adapters.ipynb #e2640013
+# %% ../../nbs/models/08_adapters.ipynb #e2640017
+def _read_model(folder):
+    "The plan of a pruned folder, the path of its decoder's layers, and the names of its modules"
+    file, again = folder / "interlace.json", "make the folder with interlace prune"
+    if not file.is_file():
+        raise BadInput(f"{folder}: no interlace.json there that says how it was pruned; {again}")
+    plan = read_kind(file, "pruned", lambda d: Plan.from_json(json.dumps(dict(d["plan"]))), again)
+    config = load_config(str(folder))
+    with explain_errors(folder, {ValueError: "no language model ({error:.100}); " + again}):
+        model = on_meta(config)
+    decoder = find_decoder(model)
+    if len(decoder) != len(plan.kept):
+        raise BadInput(
+            f"{file}: its plan keeps {len(plan.kept)} layers and the folder's model has"
+            f" {len(decoder)}; {again}"
+        )
+    return plan, decoder.path, {name for name, _ in model.named_modules()}
+
+# %% ../../nbs/models/08_adapters.ipynb #e2640018
 def renumber_adapter(
-    adapter: str | Path,  # the folder of an adapter of the whole model, from PEFT
+    adapter: str | Path,  # the folder of a LoRA adapter of the whole model, from PEFT
     folder: str | Path,  # the pruned model's folder, which `prune` or `finetune` wrote
     out: str | Path,  # the folder to create
 ) -> dict:  # numbers of tensors: `kept`, `left_out`
     """Write an adapter of the whole model with the layer numbers of a pruned one
 
     Weights of dropped layers are left out. Raises `BadInput` for an adapter of another depth, of
-    the pruned model itself, or of a kind whose layers cannot be renumbered.
+    the pruned model itself, of another kind than LoRA, or of modules that the model does not have.
     """
     adapter, folder = Path(adapter), Path(folder)
     check_output(out, dict(adapter=adapter, folder=folder), None, None)
-    plan = Plan.from_json(json.dumps(folder_records(folder)[0]["plan"]))
-    paths = _decoder_paths(find_decoder(on_meta(load_config(str(folder)))).path)
+    plan, path, modules = _read_model(folder)
     config, tensors = _read_adapter(adapter)
-    _check_layers(_layers_of(tensors, paths), plan, adapter)
+    layers = {_split_name(name.removeprefix(_PREFIX), path)[0] for name in tensors}
+    _check_layers(layers - {None}, plan, adapter)
     new = {old: k for k, old in enumerate(plan.kept)}
-    renamed = {_renumber_name(name, paths, new): t for name, t in tensors.items()}
-    renamed.pop(None, None)
-    config = _renumber_config(config, paths, new) | dict(base_model_name_or_path=str(folder))
+    renamed = {name: _new_name(name, path, new, adapter) for name in tensors}
+    renamed = {name: to for name, to in renamed.items() if to is not None}
+    config = _rewritten(config, renamed, tensors) | dict(base_model_name_or_path=str(folder))
+    if unknown := [m for m in config["target_modules"] if m not in modules]:
+        raise BadInput(
+            f"{adapter}: it changes {unknown[0][:80]}, which the model in {folder} does not have;"
+            " give an adapter of that model, saved with a current PEFT"
+        )
     with finished(out) as part:
         part.mkdir()
-        save_file(renamed, part / "adapter_model.safetensors", metadata={"format": "pt"})
+        kept = {to: tensors[name] for name, to in renamed.items()}
+        save_file(kept, part / "adapter_model.safetensors", metadata={"format": "pt"})
         (part / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     return dict(kept=len(renamed), left_out=len(tensors) - len(renamed))
