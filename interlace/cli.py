@@ -390,18 +390,21 @@ def _finetune(a):
 
 # %% ../nbs/cli.ipynb #e2630002
 def _check_engines(a):
-    from interlace.models.cards import folder_records, write_card
+    from interlace.models.cards import write_card
     from interlace.models.engines import check_engines
+    from interlace.models.sources import weights_mark
 
     named = dict(part.partition("=")[::2] for part in a.python)
     if wrong := [engine for engine, path in named.items() if not path]:
         raise BadInput(f"--python {wrong[0]}: give ENGINE=PATH")
-    if a.keep:
-        folder_records(Path(a.folder))  # a folder without them is refused before the work
+    if a.keep:  # what cannot be kept is refused before the work
+        with _reading_records(a.folder):
+            write_card(a.folder)
+        asked = weights_mark(a.folder)
     rows = check_engines(a.folder, named, a.tokens)
     if a.keep:
         with _reading_records(a.folder):
-            write_card(a.folder, engines=rows)
+            write_card(a.folder, engines=dict(weights=asked, rows=rows))
     if a.json:
         print(strict_json(rows, indent=1))
         return

@@ -818,7 +818,7 @@ def test_domains_from_the_benchmarks_own_training_splits(like, splits, tmp_path)
     ("domain", "folder", "said"),
     [
         ("AI2D", ".", "only ChartQA, TextVQA, ScienceQA have a training split here"),
-        ("ChartQA", ".", "no parquet files train\\*.parquet there"),
+        ("ChartQA", ".", "no file train.parquet or train-"),
         ("TextVQA", "wrong", "column 'question' is missing; TextVQA's schema has image and"),
     ],
 )
@@ -834,6 +834,24 @@ def test_a_training_split_that_is_not_there_is_one_line(
         source = str(splits / folder)
         how = dict(domains=[domain], domain_source=source, progress=False)
         write_finevision(tmp_path / "out", like, 0.1, **how)
+
+
+def test_broken_rows_of_a_training_split_are_counted_with_their_place(like, splits, tmp_path):
+    table = pq.read_table(splits / "ScienceQA" / "train.parquet").to_pylist()
+    table[1]["answer"], table[2]["answer"], table[3]["choices"] = 4, -1, None
+    place = tmp_path / "copies" / "ScienceQA" / "train.parquet"
+    place.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([*table, table[0] | dict(image=_png(1))]), place)
+    how = dict(domains=["ScienceQA"], domain_source=str(tmp_path / "copies"), progress=False)
+    write_finevision(tmp_path / "out", like, 0.1, **how)
+    manifest = json.loads((tmp_path / "out" / "ScienceQA" / "manifest.json").read_text())
+    told = [(row["row"], row["reason"]) for row in manifest["broken"]]
+    assert sorted(told) == [
+        (1, "its answer is number 4 of 2 options"),
+        (2, "its answer is number -1 of 2 options"),
+        (3, "its answer is number 1 of 0 options"),
+    ]
+    assert manifest["totals"]["taken"] == 1 and manifest["totals"]["skipped"] == 1
 
 
 def test_a_training_split_on_the_hub_is_its_train_files(monkeypatch):
@@ -852,3 +870,28 @@ def test_a_training_split_on_the_hub_is_its_train_files(monkeypatch):
     )
     place = "hf://datasets/HuggingFaceM4/ChartQA@c0ffee/data/train-00000-of-00002.parquet"
     assert repo.files == {"ChartQA": [place]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            dict(domain_source="hub"),
+            "domain_source hub: nano has no benchmarks with training splits",
+        ),
+        (
+            dict(domain_source="hub", data="a/b", domains=["AI2D"]),
+            "AI2D has no training split here",
+        ),
+        (dict(mmbench="x/a.tsv"), "the nano benchmarks have their own"),
+        (dict(mmbench="x/a.tsv", benchmark_data="hub"), "no such file; fetch it"),
+        (dict(mmbench="x/a.tsv", benchmarks=["AI2D"]), "benchmarks lacks MMBench"),
+    ],
+)
+def test_a_profile_whose_sources_are_not_there_is_one_line(changes, said):
+    from interlace.core.profiles import load_profile
+    from interlace.reproduction.pipeline import check_profile
+
+    settings = load_profile("nano") | dict(domains=[], reasoning_questions=0) | changes
+    with pytest.raises(BadInput, match=said):
+        check_profile(settings)

@@ -627,6 +627,11 @@ def test_mmbench_from_vlmevalkits_file(folder, tmp_path):
         (lambda t: t.splitlines()[0] + "\n", "no rows"),
         (lambda t: t.replace("\n", "\nx", 1), "is no whole number"),
         (lambda t: re.sub(r"\t[\w+/=]{65,}\t", "\t\t", t), "has no image"),
+        (lambda t: re.sub(r"\t[\w+/=]{65,}\t", "\t" + "é" * 80 + "\t", t), "has no image"),
+        (lambda t: t.replace("\n", "\n²", 1), "is no whole number"),
+        (lambda t: t + t.splitlines()[-1] + "\n", "1 rows have an index twice"),
+        (lambda t: t[: t.rindex("\tdev")] + "\n", "has no split"),
+        (lambda t: re.sub(r"\t[A-D]\t(?=\w+\tcoarse)", "\tF\t", t), "and no such option"),
     ],
 )
 def test_a_damaged_file_of_mmbench_is_one_line(folder, tmp_path, change, said):

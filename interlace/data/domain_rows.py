@@ -9,6 +9,8 @@ __all__ = []
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .conversations import BadRow
+
 # %% ../../nbs/data/01a_domain_rows.ipynb #d0a10004
 def _read_chartqa(row):
     "The question and the answers of a row of ChartQA"
@@ -22,8 +24,11 @@ def _read_textvqa(row):
 # %% ../../nbs/data/01a_domain_rows.ipynb #d0a10006
 def _read_scienceqa(row):
     "The question with its options, and the answer, of a row of ScienceQA"
-    options = [f"{chr(65 + k)}) {choice}" for k, choice in enumerate(row["choices"])]
-    return "\n".join([row["question"], *options]), [options[row["answer"]]]
+    choices, answer = row["choices"] or [], row["answer"]
+    if not isinstance(answer, int) or not 0 <= answer < len(choices):
+        raise BadRow(f"its answer is number {answer} of {len(choices)} options")
+    options = [f"{chr(65 + k)}) {choice}" for k, choice in enumerate(choices)]
+    return "\n".join([row["question"], *options]), [options[answer]]
 
 # %% ../../nbs/data/01a_domain_rows.ipynb #d0a10007
 class TrainSplit(NamedTuple):
@@ -48,10 +53,15 @@ def domain_samples(
     domain: str,  # a key of `TRAIN_SPLITS`
     row: dict,  # a row of that training split
 ) -> list:  # rows in FineVision's schema: `images`, `texts`; empty without an image
-    "One sample for each distinct answer of a row"
+    "One sample for each distinct answer of a row; a row without question or answer is a `BadRow`"
     if row.get("image") is None:
         return []
     question, answers = TRAIN_SPLITS[domain].read(row)
+    if not isinstance(question, str):
+        raise BadRow("it has no question")
+    answers = [answers] if isinstance(answers, str) else answers
+    if not answers:
+        raise BadRow("it has no answer")
     return [
         dict(images=[row["image"]], texts=[dict(user=question, assistant=answer)])
         for answer in dict.fromkeys(answers)

@@ -403,10 +403,22 @@ class _SubsetJob:
         rows = rows_of(self.repo, self.subset, s.order, s.seed, s.buffer)
         return itertools.islice(rows, self.asked)
 
+# %% ../../nbs/data/02_finevision.ipynb #3496a65f
+def _samples_of(job, row):
+    "The samples that a row stands for, none if it has too many images; or why it is broken"
+    settings = job.settings
+    try:
+        samples = job.samples(row)
+    except BadRow as e:
+        return [], str(e)
+    if any(len(sample["images"] or []) > settings.max_images for sample in samples):
+        return [], None
+    return samples, next(filter(None, (flaw(s, settings.turns) for s in samples)), None)
+
 # %% ../../nbs/data/02_finevision.ipynb #3496a660
 def _write_subset(job):
     "Draw a subset's rows into its file; return the account"
-    settings, broken = job.settings, []
+    broken = []
     count = dict(asked=job.asked, taken=0, skipped=0, broken=0, missing=job.asked, pictures=0)
     with (
         quiet_datasets(),
@@ -416,17 +428,15 @@ def _write_subset(job):
         out = _Writer(part)
         for (file, i), row in job.draw():
             count["missing"] -= 1
-            samples = job.samples(row)
+            samples, reason = _samples_of(job, row)
+            if reason:
+                broken.append(dict(subset=job.subset, file=file, row=i, reason=reason))
+                continue
             count["skipped"] += not samples
             for k, sample in enumerate(samples):
-                if len(sample["images"] or []) > settings.max_images:
-                    count["skipped"] += 1
-                elif reason := flaw(sample, settings.turns):
-                    broken.append(dict(subset=job.subset, file=file, row=i, reason=reason))
-                else:
-                    made = _make_sample(job, file, f"{i}-{k}" if k else i, sample)
-                    count["pictures"] += len(made["images"])
-                    out.add(made)
+                made = _make_sample(job, file, f"{i}-{k}" if k else i, sample)
+                count["pictures"] += len(made["images"])
+                out.add(made)
         count |= dict(taken=out.n, broken=len(broken))
         return out.close(mark=job.mark, count=count, broken=broken)
 
@@ -546,12 +556,16 @@ def _plan_mixture(out, repo, subsets, settings):
     share = dict(fraction=settings.fraction, calibration=settings.calibration)
     return _plan_set(out, repo, asked, settings, **share)
 
+# %% ../../nbs/data/02_finevision.ipynb #d0a20005
+_TRAIN_FILE = re.compile(r"train(-\d+(-of-\d+)?)?\.parquet")
+
 # %% ../../nbs/data/02_finevision.ipynb #d0a20002
 def _train_files_in(folder, domain):
     "The training split of a benchmark in a folder of copies, and its files"
     place = Path(folder).expanduser() / domain
     repo, _ = _find_in_folder(place)
-    return repo, [str(file.resolve()) for file in sorted(place.rglob("train*.parquet"))]
+    files = [file for file in sorted(place.rglob("*.parquet")) if _TRAIN_FILE.fullmatch(file.name)]
+    return repo, [str(file.resolve()) for file in files]
 
 # %% ../../nbs/data/02_finevision.ipynb #d0a20003
 def _train_files_on_hub(_, domain):
@@ -562,7 +576,7 @@ def _train_files_on_hub(_, domain):
     about = HfApi().dataset_info(name, timeout=60)
     files = sorted(s.rfilename for s in about.siblings if s.rfilename.endswith(".parquet"))
     place = f"hf://datasets/{name}@{about.sha}"
-    chosen = [f"{place}/{file}" for file in files if Path(file).name.startswith("train")]
+    chosen = [f"{place}/{file}" for file in files if _TRAIN_FILE.fullmatch(Path(file).name)]
     return Repository(name, about.sha, {}, {}, {}, about.sha), chosen
 
 # %% ../../nbs/data/02_finevision.ipynb #d0a20004
@@ -580,7 +594,9 @@ def train_split(
         find = _train_files_on_hub if source == "hub" else _train_files_in
         found, files = find(source, domain)
     if not files:
-        raise BadInput(f"{found.name}: no parquet files train*.parquet there; correct the path")
+        raise BadInput(
+            f"{found.name}: no file train.parquet or train-*.parquet there; correct the path"
+        )
     repo = found._replace(files={domain: files}, domain=domain)
     repo.rows[domain], repo.bytes[domain] = _count_in_files(repo, domain)
     return repo

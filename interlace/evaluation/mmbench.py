@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../../nbs/evaluation/02a_mmbench.ipynb #bb110002
 import base64
-import binascii
 from pathlib import Path
 
 from ..core.errors import BadInput, explain_errors
@@ -38,17 +37,30 @@ def _image_bytes(row, images, tsv):
         text = images.get(text, "")
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one
         data = b""
     if not data:
         raise BadInput(f"{tsv}: the row with index {row['index']} has no image; fetch it again")
     return data
 
+# %% ../../nbs/evaluation/02a_mmbench.ipynb #bb11000f
+def _check_row(row, tsv):
+    "Raise a `BadInput` for a row that is not complete, as one is where a file was cut off"
+    index = row["index"]
+    if not (index.isascii() and index.isdecimal()) or len(index) > 12:
+        raise BadInput(f"{tsv}: index {index[:40]!r} is no whole number; fetch it again")
+    if empty := [c for c in ("question", "category", "l2-category", "split") if not row[c]]:
+        raise BadInput(f"{tsv}: the row with index {index} has no {empty[0]}; fetch it again")
+    if row["answer"] not in tuple("ABCDE") or not row.get(row["answer"]):
+        raise BadInput(
+            f"{tsv}: the row with index {index} has the answer {row['answer'][:20]!r} and no such"
+            " option; fetch it again"
+        )
+
 # %% ../../nbs/evaluation/02a_mmbench.ipynb #bb110008
 def _make_row(row, images, tsv):
     "A row in the columns of lmms-eval's data set, where an absent value is the text nan"
-    if not row["index"].isdigit():
-        raise BadInput(f"{tsv}: index {row['index'][:40]!r} is no whole number; fetch it again")
+    _check_row(row, tsv)
     optional = {c: row.get(c) or "nan" for c in ("source", "comment", "E")}
     return optional | {
         "index": int(row["index"]),
@@ -66,6 +78,8 @@ def read_mmbench(
     images = {row["index"]: row["image"] for row in rows}
     if not rows:
         raise BadInput(f"{tsv}: no rows; fetch it again")
+    if len(images) < len(rows):
+        raise BadInput(f"{tsv}: {len(rows) - len(images)} rows have an index twice; fetch it again")
     return [_make_row(row, images, tsv) for row in rows]
 
 # %% ../../nbs/evaluation/02a_mmbench.ipynb #bb11000e

@@ -251,20 +251,23 @@ def write_card(
     folder: str | Path,  # a folder made by `publish` or `publish_trained`
     # a record of `evaluate`, including the `weights` that were evaluated
     evaluation: dict | None = None,
-    engines: list | None = None,  # from `check_engines` for this folder
+    engines: dict | None = None,  # `rows` of `check_engines`, and the `weights` that were asked
 ) -> str:  # the card
     """Rewrite the card of a published folder from its records
 
-    What is given is stored with the records, once the card can be written from it. An evaluation
-    of another model raises a `BadInput`.
+    What is given is stored with the records, once the card can be written from it. What is of
+    other weights raises a `BadInput`, and is left out if it was there before.
     """
     folder = Path(folder)
     made, records = folder_records(folder)
+    if "engines" in records and records["engines"].get("weights") != weights_mark(str(folder)):
+        del records["engines"]
     new = {}
     if evaluation is not None:
         new["evaluation"] = _own_evaluation(folder, evaluation)
     if engines is not None:
-        new["engines"] = dict(kind="engines", weights=weights_mark(str(folder)), rows=engines)
+        _check_weights(folder, engines, "outcome in other programs", "check this folder")
+        new["engines"] = dict(kind="engines") | engines
     card = model_card(made, folder.resolve().name, **records | new)
     for kind, record in new.items():
         write_json(folder / f"{kind}.json", record)

@@ -210,6 +210,10 @@ def _check_mmbench(settings, where):
     file = settings["mmbench"]
     if file == "lmms-eval":
         return
+    if "MMBench" not in settings["benchmarks"]:
+        raise BadInput(
+            f"{where}: mmbench {file}: benchmarks lacks MMBench; add it, or leave it out"
+        )
     if settings["benchmark_data"] == "nano":
         raise BadInput(
             f"{where}: mmbench {file}: the nano benchmarks have their own; give lmms-eval"
@@ -230,6 +234,15 @@ def _check_domains(settings, where):
         raise BadInput(
             f"{where}: domain_source {source}: {settings['data']} has no benchmarks with training"
             " splits; give data"
+        )
+    if source == "data":
+        return
+    from interlace.data.domain_rows import TRAIN_SPLITS  # imports torch
+
+    if other := [d for d in settings["domains"] if d not in TRAIN_SPLITS]:
+        raise BadInput(
+            f"{where}: domain_source {source}: {other[0]} has no training split here, only"
+            f" {', '.join(TRAIN_SPLITS)} have; take other domains, or give data"
         )
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #7d281c54
