@@ -1,9 +1,10 @@
 """Kills a run of the smoke profile again and again: `python tests/kills.py CLONE [N] [SEED]`.
 
 Each time a random process of the run (the front, Snakemake, a stage, its kernel) is killed after a
-random time, with warm or cold stages. Nothing of the run may be left after half a minute, no output
-may be half-written, and a last, undisturbed start must finish. It is no part of `make test`: thirty
-kills take a quarter of an hour.
+random time, with warm or cold stages. Nothing of the run may be left after half a minute (where
+Snakemake was killed, once the stages that ran have finished), no output may be half-written, and a
+last, undisturbed start must finish. It is no part of `make test`: thirty kills take a quarter of an
+hour.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 
 PATIENCE = 30  # seconds until everything of a killed run must be gone
+LONGEST_STAGE = 600  # after Snakemake's death stages that run may finish, and the front waits
 
 
 def ours(mark):
@@ -80,7 +82,7 @@ def kill_one(clone, k, rng):
         time.sleep(rng.uniform(0, 3))
         if front.poll() is None:
             front.send_signal(signal.SIGTERM)
-    end = time.time() + PATIENCE
+    end = time.time() + (LONGEST_STAGE if victim == "snakemake" else PATIENCE)
     while (left := ours(mark)) and time.time() < end:
         time.sleep(0.5)
     for pid in left:
