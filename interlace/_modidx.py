@@ -2016,6 +2016,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._snakemake': ( 'reproduction/pipeline.html#_snakemake',
                                                                                                  'interlace/reproduction/pipeline.py'),
+                                                 'interlace.reproduction.pipeline._temporary_folder': ( 'reproduction/pipeline.html#_temporary_folder',
+                                                                                                        'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._text_artifacts': ( 'reproduction/pipeline.html#_text_artifacts',
                                                                                                       'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._text_variants': ( 'reproduction/pipeline.html#_text_variants',

@@ -3,8 +3,8 @@
 Each time a random process of the run (the front, Snakemake, a stage, its kernel) is killed after a
 random time, with warm or cold stages. Nothing of the run may be left after half a minute (where
 Snakemake was killed, once the stages that ran have finished), no output may be half-written, and a
-last, undisturbed start must finish. It is no part of `make test`: thirty kills take a quarter of an
-hour.
+last, undisturbed start must finish, after which no temporary file is left. It is no part of
+`make test`: thirty kills take a quarter of an hour.
 """
 
 import json
@@ -54,8 +54,16 @@ def half_written(clone):
     return [p for d in folders if d.is_dir() for p in d.rglob("*.part*")]
 
 
+def temporary(clone):
+    "The system's folder for temporary files, as far as the runs are concerned"
+    folder = clone.with_name(f"{clone.name}.tmp")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def start(clone, mark):
     env = os.environ | dict(KILLS_MARK=mark, PYTHONPATH=str(clone), HF_HUB_OFFLINE="1")
+    env["TMPDIR"] = str(temporary(clone))
     command = [sys.executable, "-m", "interlace.cli", "reproduce", "--profile", "smoke"]
     return subprocess.Popen(
         command, cwd=clone, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -98,7 +106,7 @@ def main(clone, n=30, seed=42):
         print(k, json.dumps(kills[-1]), flush=True)
     last = start(clone, "last")
     _, err = last.communicate()
-    parts = half_written(clone)
+    parts = half_written(clone) + sorted(temporary(clone).iterdir())
     again = subprocess.run(
         [sys.executable, "-m", "interlace.cli", "reproduce", "--profile", "smoke", "--dry-run"],
         cwd=clone,
@@ -106,7 +114,7 @@ def main(clone, n=30, seed=42):
         capture_output=True,
         text=True,
     )
-    print(f"last run: status {last.returncode}; half-written: {[str(p) for p in parts]}")
+    print(f"last run: status {last.returncode}; left: {[str(p) for p in parts]}")
     print(again.stdout[-300:], err[-300:] if last.returncode else "")
     return int(bool(last.returncode or parts or any(k.get("left") for k in kills)))
 

@@ -888,7 +888,7 @@ def _needed(matrix, only):
 def _warm(env):
     "Start a server from which stages are forked; yield the environment that points to it"
     runner = str(project_root() / "nbs" / "paper" / "run.py")
-    with tempfile.TemporaryDirectory(prefix="interlace-") as folder:
+    with tempfile.TemporaryDirectory(dir=env["TMPDIR"]) as folder:
         spec = Path(folder) / "kernels" / "python3"
         spec.mkdir(parents=True)
         (spec / "kernel.json").write_text(
@@ -1008,6 +1008,21 @@ def _clear_leftovers(runs):
     for part in runs.rglob("*.part"):
         shutil.rmtree(part) if part.is_dir() else part.unlink()
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #a90c6e54
+@contextlib.contextmanager
+def _temporary_folder(note):
+    "A folder for the temporary files of a run; the one that a killed run noted is removed first"
+    system = Path(tempfile.gettempdir())
+    left = Path(note.read_text()) if note.is_file() else None
+    # the note lies in the user's folder and may have been changed
+    if left and left.parent == system and left.name.startswith("interlace-run-"):
+        shutil.rmtree(left, ignore_errors=True)
+    how = dict(prefix="interlace-run-", ignore_cleanup_errors=True)
+    with tempfile.TemporaryDirectory(**how) as folder:
+        note.write_text(folder)
+        yield folder
+    note.unlink(missing_ok=True)
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #64923c33
 def _unlock(place, env):
     "Lift the lock of a run that was killed"
@@ -1120,8 +1135,12 @@ def reproduce(
         arguments = [*place, *_limits(settings, cores, memory, gpus, submit), "--rerun-incomplete"]
         arguments += ["--nocolor", *(["--dry-run"] if dry_run else []), "--quiet", "rules", "--"]
         arguments += only or ["all"]
-        forked = here and not (dry_run or cluster) and sys.platform == "linux"
-        with _warm(env) if forked else contextlib.nullcontext(env) as env:
+        with contextlib.ExitStack() as held:
+            if not (dry_run or cluster):
+                folder = _temporary_folder(root / "runs" / "temporary")
+                env["TMPDIR"] = held.enter_context(folder)
+            if here and not (dry_run or cluster) and sys.platform == "linux":
+                env = held.enter_context(_warm(env))
             status, log = _snakemake(arguments, env, profile, len(matrix))
     if status is None:
         print(
