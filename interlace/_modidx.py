@@ -1954,6 +1954,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._check_domains': ( 'reproduction/pipeline.html#_check_domains',
                                                                                                      'interlace/reproduction/pipeline.py'),
+                                                 'interlace.reproduction.pipeline._check_folders': ( 'reproduction/pipeline.html#_check_folders',
+                                                                                                     'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._check_gpus': ( 'reproduction/pipeline.html#_check_gpus',
                                                                                                   'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._check_mmbench': ( 'reproduction/pipeline.html#_check_mmbench',

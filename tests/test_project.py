@@ -342,7 +342,7 @@ def test_nothing_names_a_place_of_its_making():
     "line, why",
     [
         ("ratio = 0.25", "no setting 'ratio'; did you mean ratios?"),
-        ("ratios = 1.5", "ratios 1.5 is not in [0, 1)"),
+        ("ratios = 1.5", "ratios 1.5 is not in [0, 0.5]"),
         ("ratios = 0.25 0.25", "give each value once"),
         ("ratios =", "at least one"),
         ("questions = 2.5", "questions 2.5: it must be a whole number"),

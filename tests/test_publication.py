@@ -831,3 +831,11 @@ def test_push(work, pruned, tmp_path):
     refused("push-to-hub", tmp_path, "somebody/mine", why="no model folder")
     card.write_text("no front matter")
     refused("push-to-hub", folder, "somebody/mine", why="README.md: no model card")
+
+
+def test_the_working_folder_can_be_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(model_folder("nano-s"))
+    assert model_source(".") == (".", None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="config.json"):
+        load_model(".")

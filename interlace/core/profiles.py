@@ -72,7 +72,10 @@ SETTINGS = {
     "wanda_samples": (int, _OVER),
     "timed_tokens": (int, (lambda v: v > 1, "at least 2")),
     "timed_turns": (int, _OVER),
-    "ratios": ([float], (lambda v: 0 <= v < 1, "in [0, 1): the share of layers to drop, as 0.25")),
+    "ratios": (
+        [float],
+        (lambda v: 0 <= v <= 0.5, "in [0, 0.5]: one layer is tuned for each dropped"),
+    ),
     "learning_rate": (float, _OVER),
     "batch_size": (int, _OVER),
     "parts": (int, _OVER),

@@ -159,7 +159,7 @@ def model_source(
     "The location and the revision of a model; an unusable name raises a `BadInput`"
     if name in _nano_models():
         return str(package_folder() / "weights" / name), None
-    if not 0 < len(str(name)) < 4096 or max(map(len, Path(name).parts)) > 255:
+    if not 0 < len(str(name)) < 4096 or max(map(len, Path(name).parts), default=0) > 255:
         raise BadInput(f"{str(name)[:40]!r}: no name of a model; give one, or a folder's path")
     if Path(name).is_dir():
         return str(name), None

@@ -221,6 +221,13 @@ def _check_mmbench(settings, where):
     if not (project_root() / file).is_file():
         raise BadInput(f"{where}: mmbench {file}: no such file; fetch it, or give lmms-eval")
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30003
+def _check_folders(settings, where):
+    "Raise a `BadInput` for a model that names a folder without one"
+    for name in settings["models"]:
+        if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+            raise BadInput(f"{where}: models {name}: no model in that folder; correct the path")
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30001
 def _check_domains(settings, where):
     "Raise a `BadInput` for domains whose score or whose data the profile lacks"
@@ -296,6 +303,7 @@ def check_profile(
             f"{where}: reasoning_questions {settings['reasoning_questions']}: real benchmarks are"
             " asked in full in both ways; give 0"
         )
+    _check_folders(settings, where)
     _check_domains(settings, where)
     _check_mmbench(settings, where)
 
