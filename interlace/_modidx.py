@@ -1334,6 +1334,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'interlace/models/loading.py'),
                                           'interlace.models.loading._check_stored_types': ( 'models/loading.html#_check_stored_types',
                                                                                             'interlace/models/loading.py'),
+                                          'interlace.models.loading._check_vocabulary': ( 'models/loading.html#_check_vocabulary',
+                                                                                          'interlace/models/loading.py'),
                                           'interlace.models.loading._choose_attention': ( 'models/loading.html#_choose_attention',
                                                                                           'interlace/models/loading.py'),
                                           'interlace.models.loading._explain_loading': ( 'models/loading.html#_explain_loading',

@@ -839,3 +839,11 @@ def test_the_working_folder_can_be_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match="config.json"):
         load_model(".")
+
+
+def test_a_folder_without_its_tokenizer_is_one_line(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("nano-l"), folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(BadInput, match="its tokenizer has no vocabulary"):
+        load_processor(str(folder))

@@ -171,6 +171,19 @@ def limit_pixels(
     images.size = type(images.size)(**dict(images.size) | edges)
     return processor
 
+# %% ../../nbs/models/02_loading.ipynb #014bcb93
+def _check_vocabulary(name, processor):
+    """Raise a `BadInput` for a tokenizer that has nothing but special tokens
+
+    transformers makes one up where the file of the vocabulary is missing.
+    """
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if getattr(tokenizer, "vocab_size", 2) < 2:
+        raise BadInput(
+            f"{name}: its tokenizer has no vocabulary (tokenizer.json); copy the tokenizer files of"
+            " the original model into the folder"
+        )
+
 # %% ../../nbs/models/02_loading.ipynb #014bcb94
 def load_processor(
     name: str,  # as for `model_source`
@@ -183,6 +196,7 @@ def load_processor(
     remedy = "copy the processor files of the original model into the folder"
     with _explain_loading(name, source, "no readable processor", remedy):
         processor = loader.from_pretrained(where, revision=revision, trust_remote_code=False)
+    _check_vocabulary(name, processor)
     return limit_pixels(processor, min_pixels, max_pixels, name)
 
 # %% ../../nbs/models/02_loading.ipynb #11ca96d1
