@@ -157,6 +157,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'interlace.cli._is_own': ('cli.html#_is_own', 'interlace/cli.py'),
                                'interlace.cli._latency': ('cli.html#_latency', 'interlace/cli.py'),
                                'interlace.cli._model': ('cli.html#_model', 'interlace/cli.py'),
+                               'interlace.cli._naming': ('cli.html#_naming', 'interlace/cli.py'),
                                'interlace.cli._parser': ('cli.html#_parser', 'interlace/cli.py'),
                                'interlace.cli._plan': ('cli.html#_plan', 'interlace/cli.py'),
                                'interlace.cli._plan_for': ('cli.html#_plan_for', 'interlace/cli.py'),

@@ -192,6 +192,15 @@ def _model(a):
         a.model, a.dtype, a.attention, min_pixels=a.min_pixels, max_pixels=a.max_pixels
     )
 
+# %% ../nbs/cli.ipynb #44084cfd
+@contextlib.contextmanager
+def _naming(file):
+    "In the block, a `BadInput` about a row names the file, too"
+    try:
+        yield
+    except BadInput as e:
+        raise (e if str(file) in str(e) else BadInput(f"{file}: {e}")) from None
+
 # %% ../nbs/cli.ipynb #44084cfe
 def _scores(a, model, processor):
     from interlace.core.distributed import shard_batches
@@ -207,7 +216,8 @@ def _scores(a, model, processor):
             "no scores and no calibration set; give --scores FILE, or --calibration with a parquet"
             " file or a folder of them"
         )
-    samples = Collator(processor, 1).by_length(calibration_set(a.calibration, processor))
+    with _naming(a.calibration):
+        samples = Collator(processor, 1).by_length(calibration_set(a.calibration, processor))
     return score_layers(
         model,
         calibration_batches(shard_batches(samples, a.batch_size), processor, a.batch_size),
@@ -372,7 +382,8 @@ def _finetune(a):
     if plan.drop and len(find_decoder(model)) == plan.n_layers:
         prune(model, plan)
     limits = settings["turns"], settings["max_length"]
-    samples, left_out = fitting(load_samples(a.data), processor, *limits)
+    with _naming(a.data):
+        samples, left_out = fitting(load_samples(a.data), processor, *limits)
     if a.first:
         say_left_out(a.data, left_out)
     if left_out:
@@ -506,7 +517,8 @@ def _evaluate_conversations(a, model, processor, chosen):
 
     if a.tasks:
         raise BadInput(f"--tasks with --data {a.data}: a file of conversations is one benchmark")
-    samples, left_out = fitting(load_samples(a.data), processor)
+    with _naming(a.data):
+        samples, left_out = fitting(load_samples(a.data), processor)
     with tempfile.TemporaryDirectory() as d:
         file = Path(d, Path(a.data).name)
         several = write_first_questions(samples, file)
