@@ -301,9 +301,13 @@ def encode(
     bos = getattr(tokenizer, "bos_token", None)
     if bos and all(t.startswith(bos) for t in texts):
         settings["add_special_tokens"] = False
-    # a chat template may leave out the images, or name them twice
-    advice = "{error:.160}; correct the model's chat template, or take the original model's"
-    with _padding(tokenizer), explain_errors("a prompt", {ValueError: advice}):
+    placeholder = getattr(processor, "image_token", None)
+    if placeholder and any(images) and not any(placeholder in text for text in texts):
+        raise BadInput(
+            f"the model's chat template leaves out the images (no {placeholder} in a prompt);"
+            " correct it, or take the original model's"
+        )
+    with _padding(tokenizer):
         return processor(text=texts, images=images if any(images) else None, **settings)
 
 # %% ../../nbs/data/01_conversations.ipynb #f75aa101

@@ -368,7 +368,7 @@ def _load_questions(name, source="hub", revision=None):
     dataset = other or real.dataset
     if Path(dataset).is_absolute():
         folder, commit = Path(dataset), None
-        dataset = f"./{folder.name}"  # beside the manifest
+        dataset = f"./{folder.name}"  # next to the manifest
     elif str(source) == "hub":
         folder = _from_hub(real, dataset, commit or None)
         commit = folder.name
@@ -742,7 +742,7 @@ def _check_images(name, rows):
 
 # %% ../../nbs/evaluation/03_benchmarks.ipynb #b43ca7d6
 def _located(folder, revisions):
-    "Revisions with the folders that lie beside the manifest, './name@', as whole paths"
+    "Revisions in which './name@', a folder next to the manifest, is a whole path"
     place = Path(folder).resolve()
     return {n: str(place / r[2:]) if r.startswith("./") else r for n, r in revisions.items()}
 

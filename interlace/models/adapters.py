@@ -27,7 +27,7 @@ def _decoder_paths(path):
 
 # %% ../../nbs/models/08_adapters.ipynb #e2640007
 def _split_name(name, path):
-    "The decoder layer that a module's name lies in, and the rest of the name; None, name elsewhere"
+    "The number of a module's decoder layer and the rest of its name; None and the name elsewhere"
     for known in _decoder_paths(path):
         if found := re.match(rf"{re.escape(known)}\.(\d+)\.(.+)", name):
             return int(found[1]), found[2]

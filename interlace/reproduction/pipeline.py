@@ -1022,7 +1022,7 @@ def _temporary_folder(note):
     "A folder for the temporary files of a run; the one that a killed run noted is removed first"
     system = Path(tempfile.gettempdir())
     left = Path(note.read_text()) if note.is_file() else None
-    # the note lies in the user's folder and may have been changed
+    # the note is in the user's folder and may have been changed
     if left and left.parent == system and left.name.startswith("interlace-run-"):
         shutil.rmtree(left, ignore_errors=True)
     how = dict(prefix="interlace-run-", ignore_cleanup_errors=True)
