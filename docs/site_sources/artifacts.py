@@ -107,7 +107,7 @@ class Artifact:
             return f"interlace reproduce --profile {parameters['profile']} --only {self.name}"
         if self.profile == "shapes":
             return f"make shapes SHAPE={parameters['shape']}"
-        return f"make {self.maker}"
+        return f"make {self.maker.replace('_', '-')}"
 
     @property
     def changed_inputs(self):
