@@ -1261,6 +1261,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'interlace.models.cards.mergekit_recipe': ( 'models/cards.html#mergekit_recipe',
                                                                                     'interlace/models/cards.py'),
                                         'interlace.models.cards.model_card': ('models/cards.html#model_card', 'interlace/models/cards.py'),
+                                        'interlace.models.cards.pruning_file': ( 'models/cards.html#pruning_file',
+                                                                                 'interlace/models/cards.py'),
                                         'interlace.models.cards.pruning_record': ( 'models/cards.html#pruning_record',
                                                                                    'interlace/models/cards.py'),
                                         'interlace.models.cards.write_card': ('models/cards.html#write_card', 'interlace/models/cards.py'),

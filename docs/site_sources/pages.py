@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from interlace.core.profiles import load_profile
+from interlace.evaluation.uncertainty import verdict
 from interlace.reproduction.artifacts import PUBLISHED
 from interlace.reproduction.pipeline import stages
 
@@ -71,10 +72,11 @@ def compared_rivals(artifact):
         rows = [row for row in csv.DictReader(f) if row["variant"] not in ("Dense", "INTERLACE")]
     found = dict(artifact=artifact, model=artifact.provenance["parameters"]["model"])
     for when, tuned in (("after", "yes"), ("before", "no")):
-        of = [row for row in rows if row["fine_tuned"] == tuned]
-        higher = [row for row in of if float(row["against_low"]) > 0]
-        lower = [row for row in of if float(row["against_high"]) < 0]
-        found[when] = dict(higher=higher, lower=lower, others=len(of) - len(higher) - len(lower))
+        found[when] = dict(higher=[], lower=[], others=[])
+        for row in rows:
+            if row["fine_tuned"] == tuned:
+                gap = {end: float(row[f"against_{end}"]) for end in ("low", "high")}
+                found[when][verdict(gap, "higher", "lower", "others")].append(row)
     return found
 
 

@@ -413,7 +413,11 @@ def _samples_of(job, row):
         return [], str(e)
     if any(len(sample["images"] or []) > settings.max_images for sample in samples):
         return [], None
-    return samples, next(filter(None, (flaw(s, settings.turns) for s in samples)), None)
+    if not samples:
+        return [], None
+    # samples of one row have its images, which are opened once
+    whole = samples[0] | dict(texts=[turn for s in samples for turn in s["texts"] or []])
+    return samples, flaw(whole, max(settings.turns, len(samples)))
 
 # %% ../../nbs/data/02_finevision.ipynb #3496a660
 def _write_subset(job):

@@ -17,6 +17,7 @@ from ..core.errors import BadInput, explain_errors
 from ..core.files import check_output, finished, read_json, read_kind
 from ..method.decoder import find_decoder
 from ..method.selection import Plan
+from .cards import pruning_file
 from .loading import load_config, on_meta
 
 # %% ../../nbs/models/08_adapters.ipynb #e2640005
@@ -172,9 +173,7 @@ def _read_adapter(adapter):
 # %% ../../nbs/models/08_adapters.ipynb #e2640017
 def _read_model(folder):
     "The plan of a pruned folder, the path of its decoder's layers, and the names of its modules"
-    file, again = folder / "interlace.json", "make the folder with interlace prune"
-    if not file.is_file():
-        raise BadInput(f"{folder}: no interlace.json there that says how it was pruned; {again}")
+    file, again = pruning_file(folder), "make the folder with interlace prune"
     plan = read_kind(file, "pruned", lambda d: Plan.from_json(json.dumps(dict(d["plan"]))), again)
     config = load_config(str(folder))
     with explain_errors(folder, {ValueError: "no language model ({error:.100}); " + again}):

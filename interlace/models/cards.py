@@ -200,8 +200,10 @@ def model_card(
         engines=engines,
     )
 
-# %% ../../nbs/models/03_cards.ipynb #964a0d60
-def _read_pruning(folder):
+# %% ../../nbs/models/03_cards.ipynb #964a0d5f
+def pruning_file(
+    folder: Path,  # a folder made by `publish` or `publish_trained`
+) -> Path:
     "The `interlace.json` of a published folder; any other folder raises a `BadInput`"
     path = folder / "interlace.json"
     if not path.is_file():
@@ -209,6 +211,12 @@ def _read_pruning(folder):
             f"{folder}: no interlace.json there that says how it was pruned; make the folder with"
             " interlace prune"
         )
+    return path
+
+# %% ../../nbs/models/03_cards.ipynb #964a0d60
+def _read_pruning(folder):
+    "The content of a published folder's `interlace.json`; another record raises a `BadInput`"
+    path = pruning_file(folder)
     made = read_json(path)
     if not isinstance(made, dict) or made.get("kind") != "pruned":
         raise BadInput(f"{path}: not a record of interlace prune; prune the model again")
@@ -260,14 +268,14 @@ def write_card(
     """
     folder = Path(folder)
     made, records = folder_records(folder)
-    if "engines" in records and records["engines"].get("weights") != weights_mark(str(folder)):
-        del records["engines"]
     new = {}
     if evaluation is not None:
         new["evaluation"] = _own_evaluation(folder, evaluation)
     if engines is not None:
         _check_weights(folder, engines, "outcome in other programs", "check this folder")
         new["engines"] = dict(kind="engines") | engines
+    elif "engines" in records and records["engines"].get("weights") != weights_mark(str(folder)):
+        del records["engines"]
     card = model_card(made, folder.resolve().name, **records | new)
     for kind, record in new.items():
         write_json(folder / f"{kind}.json", record)

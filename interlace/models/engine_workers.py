@@ -97,10 +97,10 @@ def _run_ctranslate2(request):
     return list(result.sequences_ids[0])
 
 # %% ../../nbs/models/06_engine_workers.ipynb #e2610016
-def _run_quietly(command, **env):
+def _run_quietly(command):
     "Run a command; its last line becomes the error if it fails"
     how = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    done = subprocess.run(command, env=os.environ | env, **how)
+    done = subprocess.run(command, **how)
     if done.returncode:
         raise RuntimeError((done.stdout.strip().splitlines() or ["no output"])[-1])
 
