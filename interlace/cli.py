@@ -521,7 +521,8 @@ def _evaluate_conversations(a, model, processor, chosen):
         samples, left_out = fitting(load_samples(a.data), processor)
     with tempfile.TemporaryDirectory() as d:
         file = Path(d, Path(a.data).name)
-        several = write_first_questions(samples, file)
+        with _naming(a.data):
+            several = write_first_questions(samples, file)
         exam = local_exam(file, METRICS["exact"], a.max_new_tokens or 24)(a.cot)
         record = evaluate(model, processor, [exam], **chosen)
     loss = held_out_loss(model, samples, processor, a.batch_size, bfloat16=a.dtype == "bfloat16")

@@ -737,6 +737,35 @@ def test_weights_that_are_no_numbers(work, tmp_path, value, why):
     assert name in refused("evaluate", "--model", tmp_path / "m", "--tasks", "POPE", why=why)
 
 
+def test_a_configuration_without_its_sizes_takes_no_memory(work, tmp_path):
+    "transformers would fill them in: billions of weights, allocated before any is missed"
+    folder = shutil.copytree(work / "model", tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | dict(text_config={})))
+    why = "they do not belong together"
+    assert "config.json" in refused("evaluate", "--model", folder, "--tasks", "POPE", why=why)
+
+
+def test_evaluate_names_the_row_of_an_image_that_cannot_be_read(work, tmp_path):
+    "Images of numbers have no meaning as colours; their row is found when questions are written"
+    import numpy as np
+    from datasets import Dataset, Features, Image, Sequence, Value
+    from PIL import Image as Picture
+
+    Picture.fromarray(np.full((40, 40), 0.5, np.float32)).save(tmp_path / "a.tiff")
+    image = dict(bytes=(tmp_path / "a.tiff").read_bytes(), path=None)
+    turn = dict(user="Which colour is it?", assistant="red")
+    features = Features(
+        id=Value("string"),
+        images=Sequence(Image(decode=False)),
+        texts=[dict(user=Value("string"), assistant=Value("string"))],
+    )
+    row = dict(id="r9", images=[image], texts=[turn])
+    Dataset.from_list([row], features=features).to_parquet(str(tmp_path / "data.parquet"))
+    asked = ("evaluate", "--model", work / "model", "--data", tmp_path / "data.parquet")
+    assert "data.parquet: sample r9: " in refused(*asked, why="r9")
+
+
 def test_code_in_a_model_folder_never_runs(work, tmp_path):
     "Code is not run, whatever standard input answers"
     import os

@@ -885,6 +885,7 @@ def test_a_training_split_on_the_hub_is_its_train_files(monkeypatch):
         ),
         (dict(mmbench="x/a.tsv"), "the nano benchmarks have their own"),
         (dict(models=["."]), "models .: no model in that folder"),
+        (dict(models=["../x"]), "models ../x: no such model folder"),
         (dict(mmbench="x/a.tsv", benchmark_data="hub"), "no such file; fetch it"),
         (dict(mmbench="x/a.tsv", benchmarks=["AI2D"]), "benchmarks lacks MMBench"),
     ],

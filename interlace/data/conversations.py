@@ -326,8 +326,11 @@ def _label_tail(ids, offsets, spans):
     return ids[first:], torch.where(answered, ids, IGNORE)[first:]
 
 # %% ../../nbs/data/01_conversations.ipynb #f5a7fcab
-def _name_sample(sample, i):
-    "A sample's name in an error"
+def name_sample(
+    sample,  # a row, or a sample
+    i: int,  # its number, from 0
+) -> str:
+    "A sample's name in an error: its id if it has one, otherwise its number"
     return f"sample {sample.get('id') or i}"
 
 # %% ../../nbs/data/01_conversations.ipynb #ee3f7cbb
@@ -338,14 +341,14 @@ def _read_samples(rows, start=0):
         try:
             samples.append(read_row(row))
         except BadRow as e:
-            raise BadRow(f"{_name_sample(row, i)}: {e}; correct or remove that row") from None
+            raise BadRow(f"{name_sample(row, i)}: {e}; correct or remove that row") from None
     return samples
 
 # %% ../../nbs/data/01_conversations.ipynb #e71694b5
 def _open_images(samples, start=0):
     "One list of opened images per sample"
     return [
-        [open_image(image, _name_sample(s, i)) for image in s["images"]]
+        [open_image(image, name_sample(s, i)) for image in s["images"]]
         for i, s in enumerate(samples, start)
     ]
 
@@ -362,7 +365,7 @@ def _cut(batch, samples, n):
     if not all(answered):
         b = answered.index(False)
         raise _TooLong(
-            f"max_length {n}: {_name_sample(samples[b], b)} of"
+            f"max_length {n}: {name_sample(samples[b], b)} of"
             f" {int(batch['attention_mask'][b].sum())} tokens has its images and no answer"
             " within it; raise max_length, lower max_pixels, or take only what fits"
             " (interlace.data.conversations.fitting)"
@@ -401,7 +404,7 @@ class Collator:
         for i, row in enumerate(samples):  # one at a time: images fill the memory
             (sample,) = _read_samples([row], i)
             texts.append(render(self.processor, self._messages(sample)))
-            extra.append(self._extra_tokens(sample, _name_sample(sample, i)))
+            extra.append(self._extra_tokens(sample, name_sample(sample, i)))
         lengths = map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"])
         return [n + more for n, more in zip(lengths, extra, strict=True)]
 
@@ -431,7 +434,7 @@ class Collator:
         plain = self.tokenizer(list(texts), return_offsets_mapping=True, add_special_tokens=False)
         for b, sample in enumerate(samples):
             tail = _label_tail(plain["input_ids"][b], plain["offset_mapping"][b], spans[b])
-            _label_row(batch, b, *tail, _name_sample(sample, b))
+            _label_row(batch, b, *tail, name_sample(sample, b))
         return _cut(batch, samples, self.max_length)
 
 # %% ../../nbs/data/01_conversations.ipynb #1468e130

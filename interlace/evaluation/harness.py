@@ -33,7 +33,7 @@ from ..core.files import quiet_datasets, read_json
 from ..core.machine import measured
 from ..core.provenance import fingerprint, kept_random_states, provenance
 from ..core.registry import add_to
-from ..data.conversations import image_tokens, open_image, read_row, render
+from ..data.conversations import image_tokens, name_sample, open_image, read_row, render
 from interlace.evaluation.metrics import (
     METRICS,
     chance,
@@ -492,13 +492,13 @@ def write_first_questions(
     from datasets import Dataset, Image
 
     rows = []
-    for sample in map(read_row, samples):
+    for i, sample in enumerate(map(read_row, samples)):
         if len(sample["images"]) > 1:
             continue
         turn, image = sample["texts"][0], None
         if sample["images"]:
-            where = f"image of {turn['user'][:60]!r}"
-            open_image(sample["images"][0], where).save(file := io.BytesIO(), "PNG")
+            image = open_image(sample["images"][0], name_sample(sample, i))
+            image.save(file := io.BytesIO(), "PNG")
             image = dict(bytes=file.getvalue(), path=None)
         rows.append(dict(question=turn["user"], answer=turn["assistant"], image=image))
     if not rows:

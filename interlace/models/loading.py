@@ -9,6 +9,7 @@ __all__ = ['load_config', 'sees', 'load_processor', 'load_model']
 import copy
 import itertools
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -255,6 +256,38 @@ def _check_names(name, info):
             " again"
         )
 
+# %% ../../nbs/models/02_loading.ipynb #5c0e1f02
+def _count_stored(folder):
+    "The number of weights in the safetensors files of a folder, from their headers"
+    n = 0
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, "pt") as stored:
+            n += sum(math.prod(stored.get_slice(k).get_shape()) for k in stored.keys())  # noqa: SIM118
+    return n
+
+# %% ../../nbs/models/02_loading.ipynb #5c0e1f03
+def _check_size(name, folder, config):
+    "Raise a `BadInput` for a config.json that describes a far larger model than the files hold"
+    stored = _count_stored(folder)
+    described = sum(p.numel() for p in on_meta(config).parameters()) if stored else 0
+    if described > 2 * stored:
+        raise BadInput(
+            f"{name}: config.json describes a model of {described} weights, and the files hold"
+            f" {stored}; they do not belong together: make or download the folder again"
+        )
+
+# %% ../../nbs/models/02_loading.ipynb #5c0e1f04
+_INCOMPLETE = "the folder is incomplete or damaged: make or download it again"
+
+
+def _check_files(name, source, config):
+    "Raise a `BadInput` for files of weights that cannot be loaded, before any weight is read"
+    where, _ = source
+    with _explain_loading(name, source, "its weights cannot be read", _INCOMPLETE):
+        _check_shards(name, where)
+        _check_stored_types(name, where)
+        _check_size(name, where, config)
+
 # %% ../../nbs/models/02_loading.ipynb #7d96718c
 def _check_finite(name, model):
     "Raise a `BadInput` for weights that are not finite"
@@ -269,10 +302,7 @@ def _check_finite(name, model):
 def _read_model(name, source, loader, dtype, attention):
     "Read a model and check its weights"
     where, revision = source
-    remedy = "the folder is incomplete or damaged: make or download it again"
-    with _explain_loading(name, source, "its weights cannot be read", remedy):
-        _check_shards(name, where)
-        _check_stored_types(name, where)
+    with _explain_loading(name, source, "its weights cannot be read", _INCOMPLETE):
         model, info = loader.from_pretrained(
             where,
             revision=revision,
@@ -299,6 +329,7 @@ def load_model(
 ) -> tuple:  # (model, processor); the processor of a text model is its tokenizer
     "Load a model in evaluation mode and its processor; any failure raises a `BadInput`"
     source, config = model_source(name), load_config(name)
+    _check_files(name, source, config)
     # the processor is small, so its errors show before gigabytes of weights are read
     processor = load_processor(name, min_pixels, max_pixels)
     loader = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM

@@ -31,6 +31,7 @@ from ..core.machine import cores as available, ends_with_us, memory as installed
 from ..core.profiles import load_profile, plan_name
 from ..core.provenance import fingerprint
 from ..core.registry import extension_adds, extension_files, import_extensions
+from ..models.sources import PACKAGED, model_source
 from interlace.reproduction.rehearsal import (
     rehearsed,
     short_name as short,
@@ -222,11 +223,17 @@ def _check_mmbench(settings, where):
         raise BadInput(f"{where}: mmbench {file}: no such file; fetch it, or give lmms-eval")
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30003
-def _check_folders(settings, where):
-    "Raise a `BadInput` for a model that names a folder without one"
+def _check_models(settings, where):
+    "Raise a `BadInput` for a model that names no folder, or a folder without a model"
+    stand_ins = settings["profile"].endswith("-rehearsal")  # they are made when the run begins
     for name in settings["models"]:
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
             raise BadInput(f"{where}: models {name}: no model in that folder; correct the path")
+        if name not in PACKAGED and not stand_ins:
+            try:
+                model_source(name)
+            except BadInput as e:
+                raise BadInput(f"{where}: models {e}") from None
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30001
 def _check_domains(settings, where):
@@ -303,7 +310,7 @@ def check_profile(
             f"{where}: reasoning_questions {settings['reasoning_questions']}: real benchmarks are"
             " asked in full in both ways; give 0"
         )
-    _check_folders(settings, where)
+    _check_models(settings, where)
     _check_domains(settings, where)
     _check_mmbench(settings, where)
 
