@@ -347,7 +347,7 @@ def test_nothing_names_a_place_of_its_making():
         ("ratios =", "at least one"),
         ("questions = 2.5", "questions 2.5: it must be a whole number"),
         ("questions = -1", "questions -1 is not at least 0"),
-        ("bfloat16 = maybe", "bfloat16 maybe: it must be yes or no"),
+        ("bfloat16 = maybe", "bfloat16 maybe: it must be yes, no or auto"),
         ("dtype = float8", "dtype float8 is not one of"),
         (
             "data = finevision",

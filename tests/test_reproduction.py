@@ -200,6 +200,14 @@ def test_fine_tuning_really_happened(ran):
     assert len(model.model.language_model.layers) == 27
 
 
+def test_the_run_chose_its_precision_and_the_records_name_it(ran):
+    chosen = json.loads((ran / "runs/smoke/precision.json").read_text())["precision"]
+    tuned = record(ran, "interlace-25")
+    assert tuned["direct"]["provenance"]["parameters"].get("dtype", chosen) == chosen
+    assert tuned["provenance"]["parameters"]["dtype"] == chosen
+    assert tuned["training"]["bfloat16"] == (chosen == "bfloat16")
+
+
 def test_thinned_out_variants_have_half_their_weights(ran):
     from torch.nn import Linear
 

@@ -45,7 +45,7 @@ def _among(*names):
 SETTINGS = {
     "models": ([str], _MODEL),
     "dtype": (str, _among("float32", "bfloat16", "float16")),
-    "eval_dtype": (str, _among("float32", "bfloat16", "float16")),
+    "eval_dtype": (str, _among("auto", "float32", "bfloat16", "float16")),
     "attention": (str, _among("auto", "eager", "sdpa", "flash_attention_2")),
     "train_attention": (str, _among("auto", "eager", "sdpa", "flash_attention_2")),
     "data": (str, _DATA),
@@ -114,6 +114,9 @@ SETTINGS = {
 
 # %% ../../nbs/core/07_profiles.ipynb #46a764df
 _MAY_BE_EMPTY = ("extensions", "domains")
+_KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
+# name: (precision of the run) -> what `auto` means
+_AUTOMATIC = dict(eval_dtype=lambda p: p, bfloat16=lambda p: p == "bfloat16")
 
 # %% ../../nbs/core/07_profiles.ipynb #34b5df1c
 def _value(name, text, where):
@@ -134,7 +137,7 @@ def _value(name, text, where):
         except (ValueError, KeyError):
             raise BadInput(
                 f"{where}: {name} {t}: it must be"
-                f" {({int: 'a whole number', float: 'a number', bool: 'yes or no'})[kind]}"
+                f" {'yes, no or auto' if name in _AUTOMATIC else _KINDS[kind]}"
             ) from None
         if not t or not holds(v):
             raise BadInput(f"{where}: {name} {t} is not {words or 'given'}")
@@ -147,6 +150,11 @@ def _value(name, text, where):
         raise BadInput(f"{where}: {name} {text.strip()}: give each value once, at least one")
     return values if several else values[0]
 
+# %% ../../nbs/core/07_profiles.ipynb #9c150020
+def _is_automatic(name, text):
+    "Whether a setting leaves the choice of a precision to the run"
+    return name in _AUTOMATIC and text.strip() == "auto"
+
 # %% ../../nbs/core/07_profiles.ipynb #bc8cd4f6
 def profiles(
     settings: str | Path | None = None,  # the settings file; the project's by default
@@ -158,6 +166,7 @@ def profiles(
 def load_profile(
     name: str = "nano",  # a section of the settings file
     settings: str | Path | None = None,  # the settings file; the project's by default
+    precision: str = "bfloat16",  # what `auto` means: float32 or bfloat16
 ) -> dict:
     "All settings of a profile, including those of the profiles that it extends"
     settings = Path(settings or project_root() / "settings.ini")
@@ -177,7 +186,8 @@ def load_profile(
         merged |= sections[s]
     merged.pop("extends", None)
     where = f"{settings.name}, profile '{chain[0]}'"
-    out = {k: _value(k, v, where) for k, v in merged.items()}
+    automatic = {k: _AUTOMATIC[k](precision) for k, v in merged.items() if _is_automatic(k, v)}
+    out = {k: _value(k, v, where) for k, v in merged.items() if k not in automatic} | automatic
     if missing := [k for k in SETTINGS if k not in out]:
         raise BadInput(
             f"{where}: '{missing[0]}' is not set; set it, or let the profile extend one that does"

@@ -28,6 +28,7 @@ import interlace
 from ..core.errors import BadInput
 from ..core.files import lock_or_refuse, project_root
 from ..core.machine import cores as available, ends_with_us, memory as installed
+from ..core.precision import choose_precision
 from ..core.profiles import load_profile, plan_name
 from ..core.provenance import fingerprint
 from ..core.registry import extension_adds, extension_files, import_extensions
@@ -1101,6 +1102,13 @@ def _place(profile, rehearse, cluster):
     config = ["--config", f"profile={profile}", *switches]
     return ["--snakefile", snakefile, "--directory", str(root), *config]
 
+# %% ../../nbs/reproduction/04_pipeline.ipynb #9c150030
+def _choose_precision(profile, runs):
+    "If a profile leaves the precision open, let the run choose it"
+    file = project_root() / "settings.ini"
+    if load_profile(profile, file, "float32") != load_profile(profile, file, "bfloat16"):
+        choose_precision(runs)
+
 # %% ../../nbs/reproduction/04_pipeline.ipynb #89294c63
 def _limits(settings, cores, memory, gpus, submit):
     "Snakemake's arguments that say what may run side by side"
@@ -1151,7 +1159,8 @@ def reproduce(
         arguments += ["--nocolor", *(["--dry-run"] if dry_run else []), "--quiet", "rules", "--"]
         arguments += only or ["all"]
         with contextlib.ExitStack() as held:
-            if not (dry_run or cluster):
+            if not (dry_run or cluster):  # a cluster's machines are others than this one
+                _choose_precision(asked["profile"], runs)
                 folder = _temporary_folder(root / "runs" / "temporary")
                 env["TMPDIR"] = held.enter_context(folder)
             if here and not (dry_run or cluster) and sys.platform == "linux":

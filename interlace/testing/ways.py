@@ -30,6 +30,14 @@ def _load(at, dtype="float32"):
     return il.load_model(at["model"], dtype, at["attention"])
 
 
+def _is_half(at):
+    return at["precision"] == "bfloat16"
+
+
+def _in_other_precision(at):
+    return at | dict(precision="float32" if _is_half(at) else "bfloat16")
+
+
 def _samples(at, name, n):
     return list(il.load_samples(f"{at['data']}/{name}.parquet"))[:n]
 
@@ -127,7 +135,12 @@ def _finetuning(at, network, processor, **settings):
 def finetuning(at):
     "Some steps of fine-tuning at the profile's settings, with all that surrounds them"
     network, processor = _load(at)
-    return _finetuning(at, network, processor, **at["tuning"])
+    return _finetuning(at, network, processor, bfloat16=_is_half(at), **at["tuning"])
+
+
+@way
+def finetuning_other_precision(at):
+    return finetuning(_in_other_precision(at))
 
 
 @way
@@ -144,7 +157,8 @@ def finetuning_large_vocabulary(at):
     torch.manual_seed(0)
     how = dict(attn_implementation=at["attention"])
     network = Qwen3VLForConditionalGeneration._from_config(config, **how)
-    return _finetuning(at | dict(steps=1), network, processor, **at["tuning"])
+    how = dict(bfloat16=_is_half(at)) | at["tuning"]
+    return _finetuning(at | dict(steps=1), network, processor, **how)
 
 
 # evaluation
@@ -152,9 +166,14 @@ def finetuning_large_vocabulary(at):
 
 @way
 def evaluation(at):
-    network, processor = _load(at, "bfloat16")
+    network, processor = _load(at, at["precision"])
     how = dict(batch_size=at["batch_size"], cot=at["cot"], progress=False)
     return lambda: il.evaluate(network, processor, at["tasks"], at["benchmarks"], **how)
+
+
+@way
+def evaluation_other_precision(at):
+    return evaluation(_in_other_precision(at))
 
 
 @way
