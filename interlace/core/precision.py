@@ -79,6 +79,8 @@ def choose_precision(
 ) -> str:  # 'float32' or 'bfloat16'
     "Return the precision of a run; at its first start, measure, choose and say so"
 
+    import torch
+
     file = Path(run) / "precision.json"
     if not file.exists():
         gpu = torch.cuda.is_available()
