@@ -63,6 +63,7 @@ test: setup axe lint
 
 lint: setup
 	$(BIN)/ruff check nbs tests docs interlace/testing setup.py
+	$(BIN)/ruff check --isolated --select F821 interlace      # an import in a hidden cell serves the notebook, not the module
 	$(BIN)/ruff format --check nbs tests docs interlace/testing setup.py
 
 # the accessibility check of the site is npm's; without npm its tests are skipped and say so

@@ -35,6 +35,7 @@ def _time_products(torch, dtype):
 # %% ../../nbs/core/03a_precision.ipynb #9c150007
 def measure_products() -> dict:  # precision -> seconds of a turn, the least of several
     "Time the same matrix products in float32 and in bfloat16, with one thread"
+    import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
