@@ -521,11 +521,12 @@ def _evaluate_conversations(a, model, processor, chosen):
         samples, left_out = fitting(load_samples(a.data), processor)
     with tempfile.TemporaryDirectory() as d:
         file = Path(d, Path(a.data).name)
-        with _naming(a.data):
+        how = dict(batch_size=a.batch_size, bfloat16=a.dtype == "bfloat16")
+        with _naming(a.data):  # the loss first: it reads all images
+            loss = held_out_loss(model, samples, processor, **how)
             several = write_first_questions(samples, file)
         exam = local_exam(file, METRICS["exact"], a.max_new_tokens or 24)(a.cot)
         record = evaluate(model, processor, [exam], **chosen)
-    loss = held_out_loss(model, samples, processor, a.batch_size, bfloat16=a.dtype == "bfloat16")
     if a.first:
         say_left_out(a.data, left_out)
         if several:

@@ -746,24 +746,64 @@ def test_a_configuration_without_its_sizes_takes_no_memory(work, tmp_path):
     assert "config.json" in refused("evaluate", "--model", folder, "--tasks", "POPE", why=why)
 
 
-def test_evaluate_names_the_row_of_an_image_that_cannot_be_read(work, tmp_path):
-    "Images of numbers have no meaning as colours; their row is found when questions are written"
+@pytest.mark.parametrize("row, named", [(dict(id="r9"), "r9"), ({}, "row 3")])
+@pytest.mark.parametrize("before", [0, 1])  # good images in the same row
+def test_evaluate_names_the_row_of_an_image_that_cannot_be_read(work, tmp_path, row, named, before):
+    "Numbers without a range are no colours; rows count as in the file, also behind one left out"
+    import io
+
     import numpy as np
-    from datasets import Dataset, Features, Image, Sequence, Value
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     from PIL import Image as Picture
 
-    Picture.fromarray(np.full((40, 40), 0.5, np.float32)).save(tmp_path / "a.tiff")
-    image = dict(bytes=(tmp_path / "a.tiff").read_bytes(), path=None)
+    def stored(picture, form):
+        picture.save(file := io.BytesIO(), form)
+        return dict(bytes=file.getvalue(), path=None)
+
+    good = stored(Picture.new("RGB", (40, 40), "red"), "PNG")
+    bad = stored(Picture.fromarray(np.full((40, 40), 0.5, np.float32)), "TIFF")
     turn = dict(user="Which colour is it?", assistant="red")
-    features = Features(
-        id=Value("string"),
-        images=Sequence(Image(decode=False)),
-        texts=[dict(user=Value("string"), assistant=Value("string"))],
-    )
-    row = dict(id="r9", images=[image], texts=[turn])
-    Dataset.from_list([row], features=features).to_parquet(str(tmp_path / "data.parquet"))
+    fine = dict(images=[good], texts=[turn])
+    rows = [
+        dict(images=[], texts=[]),
+        fine,
+        fine,
+        dict(images=[good] * before + [bad], texts=[turn]),
+    ]
+    rows = [r | dict.fromkeys(row, f"a{i}") for i, r in enumerate(rows)]
+    rows[3] |= row
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
     asked = ("evaluate", "--model", work / "model", "--data", tmp_path / "data.parquet")
-    assert "data.parquet: sample r9: " in refused(*asked, why="r9")
+    assert f"data.parquet: {named}: " in refused(*asked, why=named)
+
+
+def test_a_missing_shard_is_named(work, tmp_path):
+    folder = shutil.copytree(work / "model", tmp_path / "m")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    index = dict(metadata={}, weight_map={f"w{i}": shard for i, shard in enumerate(shards)})
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    why = f"{shards[1]}, and that file is missing"
+    refused("evaluate", "--model", folder, "--tasks", "POPE", why=why)
+
+
+def test_tables_that_no_file_holds_take_no_memory(tmp_path):
+    "GPT-Neo has a mask of positions times positions in every layer"
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    from interlace.core.errors import BadInput
+    from interlace.models.loading import _check_size, load_config
+
+    kinds = [[["global"], 12]]
+    sizes = dict(hidden_size=16, num_layers=12, num_heads=2, vocab_size=64)
+    config = GPTNeoConfig(**sizes, attention_types=kinds, max_position_embeddings=64)
+    GPTNeoForCausalLM(config).save_pretrained(tmp_path / "m")
+    saved = json.loads((tmp_path / "m" / "config.json").read_text())
+    saved |= dict(max_position_embeddings=12_000)
+    (tmp_path / "m" / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(BadInput, match="do not belong together"):
+        _check_size("m", tmp_path / "m", load_config(str(tmp_path / "m")))
 
 
 def test_code_in_a_model_folder_never_runs(work, tmp_path):

@@ -220,8 +220,8 @@ def test_sixteen_bits_keep_their_ramp(dtype):
     ],
 )
 def test_values_without_an_agreed_range_are_refused(values):
-    with pytest.raises(BadInput, match="sample 7: the image cannot be decoded.*no agreed range"):
-        open_image(Image.fromarray(values), "sample 7")
+    with pytest.raises(BadInput, match="row 7: the image cannot be decoded.*no agreed range"):
+        open_image(Image.fromarray(values), "row 7")
 
 
 @pytest.mark.parametrize(

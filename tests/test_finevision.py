@@ -897,3 +897,20 @@ def test_a_profile_whose_sources_are_not_there_is_one_line(changes, said):
     settings = load_profile("nano") | dict(domains=[], reasoning_questions=0) | changes
     with pytest.raises(BadInput, match=said):
         check_profile(settings)
+
+
+def test_a_models_folder_is_relative_to_the_project(monkeypatch, tmp_path):
+    from interlace.core.profiles import load_profile
+    from interlace.reproduction.pipeline import check_profile
+
+    monkeypatch.setenv("INTERLACE_ROOT", str(tmp_path))
+    (tmp_path / "nbs" / "my" / "other").mkdir(parents=True)
+    (tmp_path / "nbs" / "my" / "other" / "config.json").write_text("{}")
+    (tmp_path / "my" / "models" / "m").mkdir(parents=True)
+    (tmp_path / "my" / "models" / "m" / "config.json").write_text("{}")
+    settings = load_profile("nano", Path(__file__).parents[1] / "settings.ini") | dict(domains=[])
+    monkeypatch.chdir(tmp_path / "nbs")
+    check_profile(settings | dict(models=["my/models/m"]))
+    with pytest.raises(BadInput, match="models ./my/other: no such model folder"):
+        check_profile(settings | dict(models=["./my/other"]))
+    assert Path.cwd() == tmp_path / "nbs"

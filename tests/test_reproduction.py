@@ -200,6 +200,33 @@ def test_fine_tuning_really_happened(ran):
     assert len(model.model.language_model.layers) == 27
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"precision": "half"}', '{"kind": "plan"}'])
+def test_a_damaged_choice_of_precision_is_one_line(project, content):
+    chosen = project / "runs" / "smoke" / "precision.json"
+    before = chosen.read_text() if chosen.exists() else None
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    chosen.write_text(content)
+    try:
+        r = interlace("reproduce", "--profile", "smoke", "--dry-run", root=project)
+    finally:
+        chosen.write_text(before) if before else chosen.unlink()
+    assert r.returncode == 2 and r.stderr.count("\n") == 1 and "precision.json" in r.stderr
+
+
+def test_a_run_keeps_the_precision_that_it_chose(monkeypatch, tmp_path):
+    from interlace.reproduction.pipeline import run_settings
+
+    monkeypatch.setenv("INTERLACE_ROOT", str(tmp_path))
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    (tmp_path / "runs" / "smoke").mkdir(parents=True)
+    file = tmp_path / "runs" / "smoke" / "precision.json"
+    for chosen in ("float32", "bfloat16"):
+        file.write_text(json.dumps(dict(kind="precision", precision=chosen)))
+        settings = run_settings("smoke")
+        assert (settings["eval_dtype"], settings["bfloat16"]) == (chosen, chosen == "bfloat16")
+        assert run_settings("smoke", elsewhere=True)["eval_dtype"] == "bfloat16"
+
+
 def test_the_run_chose_its_precision_and_the_records_name_it(ran):
     chosen = json.loads((ran / "runs/smoke/precision.json").read_text())["precision"]
     tuned = record(ran, "interlace-25")

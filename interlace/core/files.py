@@ -213,6 +213,8 @@ def read_kind(
     where = kind if text else source
     try:
         data = json.loads(source) if text else read_json(source)
+    except BadInput:
+        raise
     except (ValueError, RecursionError) as e:
         raise BadInput(f"{where}: not valid JSON ({e}); {remedy}") from None
     check_kind(data, kind, where, remedy)

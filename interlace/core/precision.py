@@ -57,7 +57,7 @@ def faster_precision(
     return "float32" if seconds["float32"] < 0.9 * seconds["bfloat16"] else "bfloat16"
 
 # %% ../../nbs/core/03a_precision.ipynb #9c15000d
-_DELETE = "delete it, and the next run measures again"
+_DELETE = "delete it; if float32 was chosen, all stages that train or evaluate run again"
 
 
 def _read_choice(content):
@@ -75,19 +75,26 @@ def kept_precision(
     return read_kind(file, "precision", _read_choice, _DELETE) if file.exists() else "bfloat16"
 
 # %% ../../nbs/core/03a_precision.ipynb #9c15000f
+def _choose():
+    "Return what a file says about this machine's precision"
+    import torch
+
+    device = device_name()
+    if torch.cuda.is_available():
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+        return dict(precision="bfloat16" if able else "float32", device=device)
+    seconds = measure_products()
+    times = {f"{name}_s": round(s, 6) for name, s in seconds.items()}
+    return dict(precision=faster_precision(seconds), device=device) | times
+
+# %% ../../nbs/core/03a_precision.ipynb #9c150011
 def choose_precision(
     run: str | Path,  # folder of a run
 ) -> str:  # 'float32' or 'bfloat16'
-    "Return the precision of a run; at its first start, measure, choose and say so"
-
-    import torch
-
+    "Return the precision of a run; at its first start, choose it and say so"
     file = Path(run) / "precision.json"
-    if not file.exists():
-        gpu = torch.cuda.is_available()
-        seconds = {} if gpu else measure_products()
-        chosen, device = "bfloat16" if gpu else faster_precision(seconds), device_name()
-        times = {f"{name}_s": round(s, 6) for name, s in seconds.items()}
-        write_json(file, dict(kind="precision", precision=chosen, device=device) | times)
-        print(f"precision: {chosen} is faster on {device}", file=sys.stderr)
+    if not file.exists() and not any(Path(run).glob("*/variants")):
+        chosen = _choose()
+        write_json(file, dict(kind="precision") | chosen)
+        print(f"precision: {chosen['precision']} on {chosen['device']}", file=sys.stderr)
     return kept_precision(run)

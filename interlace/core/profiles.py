@@ -186,6 +186,8 @@ def load_profile(
         merged |= sections[s]
     merged.pop("extends", None)
     where = f"{settings.name}, profile '{chain[0]}'"
+    if chain[0].endswith("-rehearsal"):
+        raise BadInput(f"{where}: names that end in -rehearsal are kept for rehearsals; rename it")
     automatic = {k: _AUTOMATIC[k](precision) for k, v in merged.items() if _is_automatic(k, v)}
     out = {k: _value(k, v, where) for k, v in merged.items() if k not in automatic} | automatic
     if missing := [k for k in SETTINGS if k not in out]:

@@ -331,7 +331,7 @@ def name_sample(
     i: int,  # its number, from 0
 ) -> str:
     "A sample's name in an error: its id if it has one, otherwise its number"
-    return f"sample {sample.get('id') or i}"
+    return str(sample.get("id") or f"row {i}")
 
 # %% ../../nbs/data/01_conversations.ipynb #ee3f7cbb
 def _read_samples(rows, start=0):
@@ -474,11 +474,6 @@ def _explain_refusal(error):
     "The reason for leaving out a sample that a processor refuses"
     return f"the processor refuses it ({' '.join(str(error).split())[:100]})"
 
-# %% ../../nbs/data/01_conversations.ipynb #0a2f9003
-def _row_name(row, i):
-    "The name of a row in an error: its id, or its number from 0"
-    return str(row.get("id") or f"row {i}")
-
 # %% ../../nbs/data/01_conversations.ipynb #afb1f385
 def _try_images(processor, row, name):
     "Why a processor refuses a row whose images it cannot count, or None if it accepts them"
@@ -513,7 +508,7 @@ def _find_flaws(samples, processor):
     flaws = {}
     for i in range(len(samples)):
         row = samples[i]
-        flaws[i] = _find_flaw(row, processor, special_tokens, _row_name(row, i))
+        flaws[i] = _find_flaw(row, processor, special_tokens, name_sample(row, i))
     return {i: reason for i, reason in flaws.items() if reason}
 
 # %% ../../nbs/data/01_conversations.ipynb #ed76b420
@@ -531,7 +526,7 @@ _MAX_FLAWED = 0.01
 def _few_flaws(samples, processor, where):
     "The index of each unreadable row, with its name and reason; too many raise a `BadInput`"
     flaws, n = _find_flaws(samples, processor), len(samples)
-    flaws = {i: f"{_row_name(samples[i], i)}: {reason}" for i, reason in flaws.items()}
+    flaws = {i: f"{name_sample(samples[i], i)}: {reason}" for i, reason in flaws.items()}
     if flaws and (len(flaws) > max(10, _MAX_FLAWED * n) or len(flaws) == n):
         raise BadInput(
             f"{where}: {len(flaws)} of {n} rows cannot be read, the first is"
@@ -592,7 +587,7 @@ def _find_too_long(samples, processor, collate, flaws):
     too_long = {}
     for i in sorted(set(range(len(samples))) - set(flaws)):
         sample = read_row(samples[i])
-        name, images = _row_name(sample, i), sample["images"]
+        name, images = name_sample(sample, i), sample["images"]
         bound = frame_bytes(len(images)) + len(sample["texts"][0]["user"].encode())
         visual = image_tokens(processor, images, name)
         if visual is not None and visual + bound <= collate.max_length:
@@ -688,7 +683,10 @@ def load_samples(
     path: str | Path,  # a parquet file in FineVision's schema, or a folder of such files
     max_images: int | None = 3,  # samples with more images are skipped; None: no limit
 ):
-    "Load the samples of a file or folder as a `datasets.Dataset`, with images still encoded"
+    """Load the samples of a file or folder as a `datasets.Dataset`, with images still encoded
+
+    Where they have no ids, they get their numbers in the file as ids.
+    """
     from datasets import Dataset
 
     path = Path(path)
@@ -702,6 +700,8 @@ def load_samples(
             [glob.escape(str(f)) for f in files],
             features=_keep_encoded(features, column),
         )
+    if "id" not in samples.features:  # so that errors name rows as the file counts them
+        samples = samples.add_column("id", [f"row {i}" for i in range(len(samples))])
     return samples if max_images is None else _skip_many_images(samples, column, max_images)
 
 # %% ../../nbs/data/01_conversations.ipynb #4e6a52f0

@@ -230,8 +230,10 @@ def _check_stored_types(name, folder):
 
 # %% ../../nbs/models/02_loading.ipynb #6a2fe07b
 def _check_shards(name, folder):
-    "Raise a `BadInput` for an index of weight files that names one outside its folder"
+    "Raise a `BadInput` for an index of weight files that names one that is not in its folder"
     for index in sorted(Path(folder).glob("*.index.json")):
+        used = index.name == "model.safetensors.index.json"
+        used = used and not Path(folder, "model.safetensors").exists()
         for shard in read_kind(
             index, "index", lambda d: set(d["weight_map"].values()), "download the folder again"
         ):
@@ -239,6 +241,11 @@ def _check_shards(name, folder):
                 raise BadInput(
                     f"{name}: {index.name} names the weights {shard!r}, which are not in this"
                     " folder; download it again from a source you trust"
+                )
+            if used and not Path(folder, shard).is_file():
+                raise BadInput(
+                    f"{name}: {index.name} names the weights {shard}, and that file is missing;"
+                    " make or download the folder again"
                 )
 
 # %% ../../nbs/models/02_loading.ipynb #85583fd8
@@ -266,14 +273,20 @@ def _count_stored(folder):
     return n
 
 # %% ../../nbs/models/02_loading.ipynb #5c0e1f03
+_FILLED = 2**28  # numbers in a model's tables of masks and positions, which no file holds
+
+
 def _check_size(name, folder, config):
     "Raise a `BadInput` for a config.json that describes a far larger model than the files hold"
-    stored = _count_stored(folder)
-    described = sum(p.numel() for p in on_meta(config).parameters()) if stored else 0
-    if described > 2 * stored:
+    if not (stored := _count_stored(folder)):
+        return
+    model = on_meta(config)
+    described = sum(p.numel() for p in model.parameters())
+    tables = sum(b.numel() for b in model.buffers())
+    if described > 2 * stored or tables > max(2 * stored, _FILLED):
         raise BadInput(
-            f"{name}: config.json describes a model of {described} weights, and the files hold"
-            f" {stored}; they do not belong together: make or download the folder again"
+            f"{name}: config.json describes a model of {described + tables} numbers, and the files"
+            f" hold {stored}; they do not belong together: make or download the folder again"
         )
 
 # %% ../../nbs/models/02_loading.ipynb #5c0e1f04

@@ -28,7 +28,7 @@ import interlace
 from ..core.errors import BadInput
 from ..core.files import lock_or_refuse, project_root
 from ..core.machine import cores as available, ends_with_us, memory as installed
-from ..core.precision import choose_precision
+from ..core.precision import choose_precision, kept_precision
 from ..core.profiles import load_profile, plan_name
 from ..core.provenance import fingerprint
 from ..core.registry import extension_adds, extension_files, import_extensions
@@ -224,6 +224,14 @@ def _check_mmbench(settings, where):
         raise BadInput(f"{where}: mmbench {file}: no such file; fetch it, or give lmms-eval")
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30003
+def _in_project():
+    "Make the project's folder the current one in the block; outside a clone, none is"
+    try:
+        return contextlib.chdir(project_root())
+    except BadInput:
+        return contextlib.nullcontext()
+
+# %% ../../nbs/reproduction/04_pipeline.ipynb #d0a30004
 def _check_models(settings, where):
     "Raise a `BadInput` for a model that names no folder, or a folder without a model"
     stand_ins = settings["profile"].endswith("-rehearsal")  # they are made when the run begins
@@ -311,7 +319,8 @@ def check_profile(
             f"{where}: reasoning_questions {settings['reasoning_questions']}: real benchmarks are"
             " asked in full in both ways; give 0"
         )
-    _check_models(settings, where)
+    with _in_project():  # where the stages run
+        _check_models(settings, where)
     _check_domains(settings, where)
     _check_mmbench(settings, where)
 
@@ -1103,10 +1112,27 @@ def _place(profile, rehearse, cluster):
     return ["--snakefile", snakefile, "--directory", str(root), *config]
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #9c150030
-def _choose_precision(profile, runs):
-    "If a profile leaves the precision open, let the run choose it"
-    file = project_root() / "settings.ini"
-    if load_profile(profile, file, "float32") != load_profile(profile, file, "bfloat16"):
+def run_settings(
+    profile: str,  # a section of settings.ini
+    rehearse: bool = False,  # whether its models, data and benchmarks are stand-ins
+    elsewhere: bool = False,  # whether stages run on other machines than this one
+) -> dict:  # as from `load_profile`
+    "Return the settings of a run, in the precision that it has chosen"
+    root = project_root()
+
+    def settings(precision):
+        asked = load_profile(profile, root / "settings.ini", precision)
+        return rehearsed(asked) if rehearse else asked
+
+    usual = settings("bfloat16")
+    return usual if elsewhere else settings(kept_precision(root / "runs" / usual["profile"]))
+
+# %% ../../nbs/reproduction/04_pipeline.ipynb #9c150031
+def _choose_precision(profile, rehearse, runs, stages):
+    "Let a run choose its precision, if its profile leaves it open and a stage depends on it"
+    ini, computing = project_root() / "settings.ini", ("stages/train", "stages/evaluate")
+    open_ = load_profile(profile, ini, "float32") != load_profile(profile, ini, "bfloat16")
+    if open_ and not rehearse and any(stage.notebook in computing for stage in stages):
         choose_precision(runs)
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #89294c63
@@ -1135,7 +1161,7 @@ def reproduce(
 ) -> int:  # exit status
     "Run all stages of a profile that are not up to date"
     root, asked = project_root(), load_profile(profile, project_root() / "settings.ini")
-    settings = rehearsed(asked) if rehearse else asked
+    settings = run_settings(profile, rehearse, bool(cluster))
     place, profile = _place(profile, rehearse, cluster), settings["profile"]
     check_profile(settings)
     matrix, runs = stages(settings), root / "runs" / profile
@@ -1160,7 +1186,7 @@ def reproduce(
         arguments += only or ["all"]
         with contextlib.ExitStack() as held:
             if not (dry_run or cluster):  # a cluster's machines are others than this one
-                _choose_precision(asked["profile"], runs)
+                _choose_precision(asked["profile"], rehearse, runs, _needed(matrix, only))
                 folder = _temporary_folder(root / "runs" / "temporary")
                 env["TMPDIR"] = held.enter_context(folder)
             if here and not (dry_run or cluster) and sys.platform == "linux":
