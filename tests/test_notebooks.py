@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,11 @@ def test_a_chapter_runs_from_any_working_folder(name, tmp_path, monkeypatch):
     )
 
 
+def test_no_notebook_keeps_a_progress_bar():
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        assert "it/s]" not in path.read_text(), path
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """Start JupyterLab on a copy of the notebooks, configured as `make lab` does
@@ -103,7 +109,7 @@ def lab(tmp_path_factory):
     Yields a function that reads and writes files through the server.
     """
     folder, secret = tmp_path_factory.mktemp("lab"), "as-good-as-any"
-    for name in ("nbs", "interlace"):
+    for name in ("nbs", "interlace", "figures"):
         shutil.copytree(
             ROOT / name,
             folder / name,
@@ -131,17 +137,12 @@ def lab(tmp_path_factory):
     )
     assert trusted.returncode == 0, trusted.stderr
     log = open(folder / "log", "w+")  # noqa: SIM115, closed when the server has ended
+    extra = f"--no-browser --allow-root --port=0 --IdentityProvider.token={secret}"
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = re.search(r"^\t\$\(BIN\)/jupyter lab (.*?)(?: {2,}#.*)?$", makefile, re.M)[1]
+    arguments = recipe.replace("$(CURDIR)", str(folder)).replace("$(LAB)", extra)
     server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "jupyterlab",
-            "--no-browser",
-            "--allow-root",
-            "--port=0",
-            f"--IdentityProvider.token={secret}",
-            f"--ServerApp.root_dir={folder}",
-        ],
+        [sys.executable, "-m", "jupyterlab", *shlex.split(arguments)],
         cwd=folder,
         env=env,
         stdout=log,
@@ -221,4 +222,8 @@ def test_lab_shows_a_notebook_and_asks_nothing_of_the_network(lab, browser):
         if not u.startswith((lab.address.split("/lab/")[0], "data:", "blob:", "ws://127.0.0.1"))
     ]
     assert not page.locator(".jp-Dialog").count(), page.inner_text(".jp-Dialog")
+    assert not page.locator(".Toastify__toast").count(), page.inner_text(".Toastify__toast")
+    page.wait_for_selector(".jp-RenderedMarkdown img")
+    lost = "images => images.filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+    assert page.eval_on_selector_all(".jp-RenderedMarkdown img", lost) == []
     context.close()

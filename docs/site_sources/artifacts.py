@@ -86,7 +86,8 @@ class Artifact:
     @property
     def title(self):
         if self.maker != self.name:
-            return f"{self.heading}: {self.name}"
+            model = "" if self.profile == "nano" else f" ({self.profile})"
+            return f"{self.heading}: {self.name.replace('_', ' ')}{model}"
         if self.profile == "nano":
             return self.heading
         return f"{self.heading} ({self.profile if paper_notebook(self.name) else self.name})"

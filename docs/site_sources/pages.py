@@ -118,6 +118,7 @@ def findings():
         _, *lines = path.read_text().splitlines()
         comments = [line.removeprefix("#").strip() for line in lines[: lines.index("set -eu")]]
         title, _, text = "\n".join(comments).partition("\n\n")
+        title = " ".join(title.split())
         found.append((title.rstrip("."), text.strip(), path.relative_to(ROOT).as_posix()))
     return found
 
