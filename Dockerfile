@@ -41,9 +41,10 @@ RUN make setup \
 ARG MAX_JOBS=4
 # pip refuses an editable project beside constraints with hashes, so only the versions are kept
 RUN if [ "$DEVICE" = cuda ]; then \
-        sed -n 's/^\([A-Za-z0-9._-]*==[^ ;]*\).*/\1/p' requirements.lock > /tmp/constraints.txt \
+        sed -n 's/^\([A-Za-z0-9._-]*==[^ ;]*\).*/\1/p' requirements.lock > constraints.txt \
         && python -m pip install --no-cache-dir --no-build-isolation \
-            --constraint /tmp/constraints.txt --editable '.[gpu]'; \
+            --constraint constraints.txt --editable '.[gpu]' \
+        && rm constraints.txt; \
     fi
 COPY --chown=reader . .
 EXPOSE 8888

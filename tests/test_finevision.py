@@ -504,7 +504,7 @@ def test_what_is_too_long_is_left_out_and_the_rest_collates(like, tmp_path, proc
         )
     with pytest.raises(
         BadInput,
-        match=f"sample {left_out[0]} of .* tokens has its images and no answer within it",
+        match=f"{left_out[0]}, of .* tokens, has its images and no answer within it",
     ):
         collate([s for s in d if s["id"] == left_out[0]])
     assert fitting(fit, processor, 2, 512) == (fit, [])

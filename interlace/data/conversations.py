@@ -365,8 +365,8 @@ def _cut(batch, samples, n):
     if not all(answered):
         b = answered.index(False)
         raise _TooLong(
-            f"max_length {n}: {name_sample(samples[b], b)} of"
-            f" {int(batch['attention_mask'][b].sum())} tokens has its images and no answer"
+            f"max_length {n}: {name_sample(samples[b], b)}, of"
+            f" {int(batch['attention_mask'][b].sum())} tokens, has its images and no answer"
             " within it; raise max_length, lower max_pixels, or take only what fits"
             " (interlace.data.conversations.fitting)"
         )
