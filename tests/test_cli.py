@@ -589,6 +589,7 @@ def test_unwritable_figures(tmp_path):
         tmp_path / "interlace",
         ignore=shutil.ignore_patterns("weights", "__pycache__"),
     )
+    (tmp_path / "interlace" / "weights").symlink_to(ROOT / "interlace" / "weights")
     (tmp_path / "figures").write_text("in the way")
     refused("reproduce", "--profile", "smoke", why="figures: cannot be written", root=tmp_path)
 
