@@ -747,8 +747,8 @@ def test_a_configuration_without_its_sizes_takes_no_memory(work, tmp_path):
     assert "config.json" in refused("evaluate", "--model", folder, "--tasks", "POPE", why=why)
 
 
-@pytest.mark.parametrize("row, named", [(dict(id="r9"), "r9"), ({}, "row 3")])
-@pytest.mark.parametrize("before", [0, 1])  # good images in the same row
+# before: good images in the same row
+@pytest.mark.parametrize("row, named, before", [(dict(id="r9"), "r9", 0), ({}, "row 3", 1)])
 def test_evaluate_names_the_row_of_an_image_that_cannot_be_read(work, tmp_path, row, named, before):
     "Numbers without a range are no colours; rows count as in the file, also behind one left out"
     import io
