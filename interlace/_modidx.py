@@ -1363,6 +1363,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'interlace/models/loading.py'),
                                           'interlace.models.loading._explain_loading': ( 'models/loading.html#_explain_loading',
                                                                                          'interlace/models/loading.py'),
+                                          'interlace.models.loading._list_stored': ( 'models/loading.html#_list_stored',
+                                                                                     'interlace/models/loading.py'),
                                           'interlace.models.loading._pixel_limits': ( 'models/loading.html#_pixel_limits',
                                                                                       'interlace/models/loading.py'),
                                           'interlace.models.loading._read_model': ( 'models/loading.html#_read_model',

@@ -215,18 +215,24 @@ def _choose_attention(loader, config, dtype, device):
     possible = fits and is_flash_attn_2_available() and _supports_flash(loader, config)
     return "flash_attention_2" if possible else None
 
-# %% ../../nbs/models/02_loading.ipynb #ffff3843
-def _check_stored_types(name, folder):
-    "Raise a `BadInput` for weights stored as integers, which transformers would read as floats"
+# %% ../../nbs/models/02_loading.ipynb #5c0e1f07
+def _list_stored(folder):
+    "Yield file, name and header of every tensor in a folder's safetensors files"
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, "pt") as stored:
             for n in stored.keys():  # noqa: SIM118 (it is no dictionary and cannot be iterated)
-                kind = stored.get_slice(n).get_dtype()
-                if not kind.startswith(("F", "BF")):
-                    raise BadInput(
-                        f"{name}: {n} in {file.name} is stored as {kind}; quantised weights can be"
-                        " neither scored nor trained: take the model in floating point"
-                    )
+                yield file, n, stored.get_slice(n)
+
+# %% ../../nbs/models/02_loading.ipynb #ffff3843
+def _check_stored_types(name, folder):
+    "Raise a `BadInput` for weights stored as integers, which transformers would read as floats"
+    for file, n, stored in _list_stored(folder):
+        kind = stored.get_dtype()
+        if not kind.startswith(("F", "BF")):
+            raise BadInput(
+                f"{name}: {n} in {file.name} is stored as {kind}; quantised weights can be"
+                " neither scored nor trained: take the model in floating point"
+            )
 
 # %% ../../nbs/models/02_loading.ipynb #6a2fe07b
 def _check_shards(name, folder):
@@ -266,11 +272,7 @@ def _check_names(name, info):
 # %% ../../nbs/models/02_loading.ipynb #5c0e1f02
 def _count_stored(folder):
     "The number of weights in the safetensors files of a folder, from their headers"
-    n = 0
-    for file in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(file, "pt") as stored:
-            n += sum(math.prod(stored.get_slice(k).get_shape()) for k in stored.keys())  # noqa: SIM118
-    return n
+    return sum(math.prod(stored.get_shape()) for _, _, stored in _list_stored(folder))
 
 # %% ../../nbs/models/02_loading.ipynb #5c0e1f03
 _FILLED = 2**28  # numbers in a model's tables of masks and positions, which no file holds
