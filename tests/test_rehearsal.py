@@ -22,7 +22,7 @@ from interlace.reproduction.rehearsal import MARK, rehearsed, short_name, small
 
 PROFILE = "qwen3-vl-8b"
 # what runs here; the whole profile has more of the same kinds
-FEWER = dict(ratios=[0.1, 0.25], ablation=["interlace-tn", "random"], domains=["ChartQA"])
+FEWER = dict(ratios=[0.25], ablation=["random"], domains=["ChartQA"])
 SETTINGS = rehearsed(load_profile(PROFILE) | FEWER)
 MATRIX = stages(SETTINGS)
 NO_HUB = dict(

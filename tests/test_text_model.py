@@ -84,10 +84,10 @@ def naive_order(model, batches, rounds):
 def test_slebs_order_is_the_naive_searchs(smollm2):
     model, tokenizer = smollm2
     batches = [
-        Collator(tokenizer, 5, 80)(
+        Collator(tokenizer, 5, 32)(
             [
-                prose_sample(w[:80], f"c/{i}", g)
-                for i, (g, w) in enumerate(prose_windows()["calibration"][:2])
+                prose_sample(w[:32], f"c/{i}", g)
+                for i, (g, w) in enumerate(prose_windows()["calibration"][:1])
             ]
         )
     ]
@@ -340,7 +340,7 @@ def test_all_stages_on_a_tiny_text_model(project):
     ini = project / "settings.ini"
     ini.write_text(
         ini.read_text()
-        + "\n[tiny]\nextends = smollm2\nmodels = mine/tiny\nratios = 0.2 0.4\nablation ="
+        + "\n[tiny]\nextends = smollm2\nmodels = mine/tiny\nratios = 0.4\nablation ="
         " random\nseeds = 42\nfraction = 0.03\nown_questions = 6\ntest_windows = 3\n"
         "sleb_samples = 2\nmax_length = 200\nmax_new_tokens = 2\n"
     )
@@ -360,7 +360,7 @@ def test_all_stages_on_a_tiny_text_model(project):
         "SLEB-FT",
         "Wanda 2:4",
         "Magnitude 2:4",
-    } and sorted(set(numbers["dropped"])) == [0, 1, 2]
+    } and sorted(set(numbers["dropped"])) == [0, 2]
     assert (
         (numbers["perplexity_low"] < numbers["perplexity"]).all()
         and (numbers["n"] == 233).all()
@@ -372,8 +372,8 @@ def test_all_stages_on_a_tiny_text_model(project):
             "Dense-FT": "dense-ft",
             "Wanda 2:4": "wanda-2-4",
             "Magnitude 2:4": "magnitude-2-4",
-        }.get(m, f"{m.lower()}-{ {1: 20, 2: 40}.get(k) }")
-        for m, k in zip(numbers["method"], numbers["dropped"], strict=True)
+        }.get(m, f"{m.lower()}-40")
+        for m in numbers["method"]
     ]
     for r in orders.to_dict("records"):
         ratio = numbers.set_index("key")["perplexity"]
