@@ -56,7 +56,7 @@ def test_chapters_and_equations_that_are_linked_are_there():
         target = (path.parent / page).resolve() if page else path
         assert target.exists(), f"{path.name}: {url}"
         if fragment.startswith("eq-"):
-            assert f"$$ ({fragment})" in TEXT[target], f"{path.name}: {url}"
+            assert f'<a id="{fragment}"></a>' in TEXT[target], f"{path.name}: {url}"
 
 
 def test_chapters_are_called_by_a_link():

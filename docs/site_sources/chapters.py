@@ -22,7 +22,7 @@ PACKAGES = dict(
     reproduction="Reproduction",
     core="Core",
 )
-EQUATION_LABEL = re.compile(r"\$\$\s*\((eq-[\w-]+)\)")
+EQUATION_LABEL = re.compile(r'<a id="(eq-[\w-]+)"></a>')
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from .names import MODULES, exported
 # what is looked for in Markdown, in this order; a name ends with the method of `Links` for it
 PATTERNS = dict(
     fence=r"^(?P<tick>`{3,}|:{3,}).*?^(?P=tick)\s*$",
-    equation=r"\$\$(?P<formula>.+?)\$\$(?:\s*\((?P<label>eq-[\w-]+)\))?",
+    equation=r'(?:<a id="(?P<label>eq-[\w-]+)"></a>\s*)?\$\$(?P<formula>.+?)\$\$',
     code=r"(?<!`)`(?P<inner>[^`\n]+)`(?!`)",
     image=r"!\[[^\]]*\]\([^)]*\)",
     link=r"\[(?P<text>(?:`[^`]*`|\[[^\]]*\]|[^\[\]`])*)\]\((?P<url>[^)\s]+)\)",
