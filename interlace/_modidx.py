@@ -2035,6 +2035,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._imported_files': ( 'reproduction/pipeline.html#_imported_files',
                                                                                                       'interlace/reproduction/pipeline.py'),
+                                                 'interlace.reproduction.pipeline._imported_names': ( 'reproduction/pipeline.html#_imported_names',
+                                                                                                      'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._in_project': ( 'reproduction/pipeline.html#_in_project',
                                                                                                   'interlace/reproduction/pipeline.py'),
                                                  'interlace.reproduction.pipeline._latency_stage': ( 'reproduction/pipeline.html#_latency_stage',

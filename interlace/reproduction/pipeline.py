@@ -747,12 +747,12 @@ def stages(
     return found
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #3dc5edbe
-def _imported_files(
+@functools.cache  # the stages share most of their files
+def _imported_names(
     code: str,  # Python
     package: str,  # dotted name of its package, where relative imports start
-    root: Path,  # the project's root folder
-) -> set:  # paths of the files
-    "Return the library files that code imports directly, wherever the import is"
+) -> frozenset:  # dotted names; some are of modules, others of what is in them
+    "Return the names of the library that code imports directly, wherever the import is"
     names, aliases = set(), set()
     tree = ast.parse(code)
     for node in ast.walk(tree):
@@ -770,9 +770,17 @@ def _imported_files(
             names.add(
                 f"interlace.{interlace._HOME.get(node.attr, '')}"
             )  # il.NAME is imported lazily
-    files = {
-        (root / Path(*n.split("."))).with_suffix(".py") for n in names if n.startswith("interlace.")
-    }
+    return frozenset(n for n in names if n.startswith("interlace."))
+
+# %% ../../nbs/reproduction/04_pipeline.ipynb #3dc5edbf
+def _imported_files(
+    code: str,  # Python
+    package: str,  # dotted name of its package, where relative imports start
+    root: Path,  # the project's root folder
+) -> set:  # paths of the files
+    "Return the library files that code imports directly"
+    names = _imported_names(code, package)
+    files = {(root / Path(*n.split("."))).with_suffix(".py") for n in names}
     return {f for f in files if f.is_file()}
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #8e3f60ad
@@ -804,6 +812,7 @@ def code_of(
     return [f"nbs/paper/{notebook}.ipynb", *sorted(f.relative_to(root).as_posix() for f in seen)]
 
 # %% ../../nbs/reproduction/04_pipeline.ipynb #c0de0001
+@functools.cache
 def _what_runs(code):
     "Return the syntax of Python code, without comments, layout and docstrings"
     tree = ast.parse(code)
