@@ -1815,6 +1815,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'interlace/reproduction/artifacts.py'),
                                                   'interlace.reproduction.artifacts.strip': ( 'reproduction/artifacts.html#strip',
                                                                                               'interlace/reproduction/artifacts.py'),
+                                                  'interlace.reproduction.artifacts.tell': ( 'reproduction/artifacts.html#tell',
+                                                                                             'interlace/reproduction/artifacts.py'),
                                                   'interlace.reproduction.artifacts.unpack_records': ( 'reproduction/artifacts.html#unpack_records',
                                                                                                        'interlace/reproduction/artifacts.py')},
             'interlace.reproduction.claims': { 'interlace.reproduction.claims._from_ablation': ( 'reproduction/claims.html#_from_ablation',
