@@ -84,9 +84,9 @@ def naive_order(model, batches, rounds):
 def test_slebs_order_is_the_naive_searchs(smollm2):
     model, tokenizer = smollm2
     batches = [
-        Collator(tokenizer, 5, 32)(
+        Collator(tokenizer, 5, 64)(
             [
-                prose_sample(w[:32], f"c/{i}", g)
+                prose_sample(w[:80], f"c/{i}", g)
                 for i, (g, w) in enumerate(prose_windows()["calibration"][:1])
             ]
         )
