@@ -184,6 +184,12 @@ def test_a_crate_of_nothing_is_refused(profile, why, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_text_profile_has_a_crate(tmp_path):
+    "The manifest of its prose names the source by a word, where others describe their files"
+    entities = described(write_crate("smollm2", tmp_path / "smollm2.zip"))
+    assert {"tables/smollm2/methods.csv", "runs/smollm2/data/manifest.json"} <= set(entities)
+
+
 def test_the_command_writes_the_crate(crate, tmp_path):
     done = command("crate", "--profile", "nano", "--out", tmp_path / "nano.zip")
     assert done.returncode == 0 and "nano.zip: " in done.stdout

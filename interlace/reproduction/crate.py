@@ -68,7 +68,9 @@ def _artifact_actions(profile, matrix):
 # %% ../../nbs/reproduction/08_crate.ipynb #b7e10e10
 def _named_content(record, model):
     "What a record of the run says it read: a description -> the fingerprint"
-    data = record.get("data") or {}
+    data = record.get("data")
+    if not isinstance(data, dict):  # the manifest of prose names its source, which no file holds
+        data = {}
     parts = {"samples": data} if "rows" in data else data
     named = {k: v for k, v in parts.items() if isinstance(v, dict) and "fingerprint" in v}
     read = {f"the weights of {model}": record["weights"]} if record.get("weights") else {}
