@@ -162,7 +162,8 @@ def _run_vllm(request):
         picture = Image.open(request["image"]).convert("RGB")
         given = dict(prompt=request["prompt"], multi_modal_data=dict(image=picture))
     greedy = SamplingParams(temperature=0, max_tokens=request["tokens"])
-    (answered,) = model.generate([given], greedy)
+    # its progress bar divides by a time that is zero where TQDM_DISABLE is set
+    (answered,) = model.generate([given], greedy, use_tqdm=False)
     return list(answered.outputs[0].token_ids)
 
 # %% ../../nbs/models/06_engine_workers.ipynb #e261000e
