@@ -214,12 +214,11 @@ def _marked(caption, mark):
     )
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #9e070002
-@dataclass(frozen=True)
-class Artifact:
-    "A saved figure, table or data file; a notebook shows its caption"
+@dataclass(frozen=True, repr=False)
+class _Text:
+    "Running text, whose lines break where a reader's window ends"
 
-    record: Path  # its JSON file
-    caption: str  # what the record says
+    caption: str
 
     def __repr__(self):
         return fill(self.caption, 100)
@@ -227,14 +226,21 @@ class Artifact:
     def _repr_markdown_(self):
         return self.caption
 
+# %% ../../nbs/reproduction/02_artifacts.ipynb #9e070020
+@dataclass(frozen=True, repr=False)
+class Artifact(_Text):
+    "A saved figure, table or data file; a notebook shows its caption, which the record has, too"
+
+    record: Path  # its JSON file
+
 # %% ../../nbs/reproduction/02_artifacts.ipynb #9e070011
 def tell(
     text: str,  # a sentence
 ):
-    "Show a sentence as running text, whose lines break where a reader's window ends"
+    "Show a sentence as running text"
     from IPython.display import display  # which is there wherever notebooks run
 
-    display({"text/markdown": text, "text/plain": fill(text, 100)}, raw=True)
+    display(_Text(text))
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #9e070005
 def _holds(file, record):
@@ -261,15 +267,15 @@ def _write_artifact(folder, name, record, files):
     same = all(path.read_bytes() == content for path, content in before.items())
     if not (same and _holds(saved, json.loads(strict_json(record)))):
         write_json(saved, record)
-    return Artifact(saved, record["caption"])
+    return Artifact(record["caption"], saved)
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #9e070007
-def _described(kind, name, caption, inputs, parameters):
-    "Return the record of an artefact"
+def _described(kind, name, folder, caption, inputs, parameters):
+    "Return the record of an artefact, whose caption says what else a reader has to know"
     return dict(
         kind=kind,
         name=name,
-        caption=caption,
+        caption=_marked(caption + _omitted(inputs), _mark(folder)),
         inputs=_inputs(inputs),
         provenance=provenance(**parameters),
     )
@@ -304,8 +310,7 @@ def save_figure(
         suffix: partial(fig.savefig, format=suffix, metadata=said)
         for suffix, said in metadata.items()
     }
-    caption = _marked(caption + _omitted(inputs), mark)
-    record = _described("figure", name, caption, inputs, parameters)
+    record = _described("figure", name, folder, caption, inputs, parameters)
     return _write_artifact(folder, name, record, files)
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #4a6fcd5e
@@ -371,18 +376,16 @@ def save_table(
 ) -> Artifact:  # with the path of the record
     "Write a table as CSV (numbers), Markdown and LaTeX (as shown) with its record"
     folder = Path(folder)
-    mark = _mark(folder)
-    caption = _marked(caption + _omitted(inputs), mark)
-    if mark:
+    record = _described("table", name, folder, caption, inputs, parameters)
+    if mark := _mark(folder):
         numbers = numbers.assign(note=mark)
     table = table.rename(columns=_heading)
     texts = dict(
         csv=numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-        md=_markdown(table) + f"\n{caption}\n",
-        tex=_latex(table, caption, name),
+        md=_markdown(table) + f"\n{record['caption']}\n",
+        tex=_latex(table, record["caption"], name),
     )
     files = {suffix: partial(Path.write_text, data=text) for suffix, text in texts.items()}
-    record = _described("table", name, caption, inputs, parameters)
     return _write_artifact(folder, name, record, files)
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #a985e20a
@@ -396,8 +399,7 @@ def save_data(
 ) -> Artifact:  # with the path of the file
     "Write the data of an interactive page, with its record in the same file"
     folder = Path(folder)
-    caption = _marked(caption + _omitted(inputs), _mark(folder))
-    record = _described("data", name, caption, inputs, parameters) | data
+    record = _described("data", name, folder, caption, inputs, parameters) | data
     return _write_artifact(folder, name, record, {})
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #1fa4b8d6
