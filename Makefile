@@ -97,7 +97,9 @@ lab: setup
 bench: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/bench.ipynb runs/bench/bench.ipynb --no-progress-bar
-	@cat tables/nano/bench.md
+	$(BIN)/python -m papermill nbs/paper/extra/bench.ipynb runs/bench/bench_mid.ipynb -p model mid -p name bench_mid -p samples 16 -p searched 8 -p steps 2 -p questions 4 --no-progress-bar
+	$(BIN)/python -m papermill nbs/paper/extra/bench.ipynb runs/bench/bench_smollm2.ipynb -p model smollm2 -p profile smollm2 -p out tables/smollm2 -p samples 16 -p searched 2 -p steps 1 --no-progress-bar
+	@cat tables/nano/bench.md tables/nano/bench_mid.md tables/smollm2/bench.md
 
 growth: setup
 	mkdir -p runs/bench
