@@ -240,10 +240,10 @@ def _score(a):
 # %% ../nbs/cli.ipynb #14132165
 def _plan_of(a, model, processor):
     from interlace.method.decoder import find_decoder
-    from interlace.method.selection import RULES, make_plan, n_drops
+    from interlace.method.selection import RULES, check_choice, make_plan
 
     n = len(find_decoder(model))
-    n_drops(n, a.ratio)  # rejects a wrong ratio before anything is scored
+    check_choice(n, a.ratio, a.strategy, a.protect)  # before anything is scored
     scores = _scores(a, model, processor)
     # a strategy of an extension may raise anything
     wrong = "{type}: {error:.200}; correct the extension that adds it"
@@ -615,6 +615,16 @@ def _count(text):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return int(text)
 
+# %% ../nbs/cli.ipynb #cce9e449
+def _share(text):
+    "An option's value as a share; what is outside [0, 1) is refused where the model is known"
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number; give a share, e.g. 0.25"
+        ) from None
+
 # %% ../nbs/cli.ipynb #5be47935
 def _add_model(c):
     "Options of commands that load a model"
@@ -707,7 +717,7 @@ def _add_selection(c):
     _add_extension(c)
     c.add_argument(
         "--ratio",
-        type=float,
+        type=_share,
         default=0.25,
         help="share of layers to drop, in [0, 1) (default: 0.25)",
     )
@@ -1013,10 +1023,17 @@ COMMANDS = {  # name -> what runs it, what adds its options, its description
     "latency": (_latency, _add_latency, "time to first token, decoding speed and memory"),
 }
 
+# %% ../nbs/cli.ipynb #c0a5d601
+class _Parser(argparse.ArgumentParser):
+    "A parser that says in one line what is wrong with the options"
+
+    def error(self, message):
+        self.exit(2, f"interlace: {message}; {self.prog} --help lists the options\n")
+
 # %% ../nbs/cli.ipynb #c0a5d600
 def _parser():
     "The parser of the command line"
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="interlace",
         description=(
             "Prune vision-language models by interleaved layer selection (INTERLACE), and reproduce"

@@ -235,6 +235,30 @@ def test_missing_model(work):
     refused("evaluate", "--model", work / "nowhere", why="no such model folder")
 
 
+def test_an_option_that_is_no_number_is_one_line(tmp_path):
+    r = interlace("prune", "--model", "nano-l", "--ratio", "25%", "--out", tmp_path / "out")
+    said = "argument --ratio: '25%' is no number; give a share, e.g. 0.25; interlace prune --help"
+    assert r.returncode == 2 and r.stderr == f"interlace: {said} lists the options\n"
+
+
+def test_a_folder_without_a_model(tmp_path):
+    refused("evaluate", "--model", tmp_path, why="no config.json in that folder")
+
+
+@pytest.mark.parametrize(
+    "option, value, why",
+    [
+        ("--strategy", "nope", "no strategy 'nope'; there are interlace"),
+        ("--protect", 40, "protect 40: it must be a number of layers from 0 to"),
+    ],
+)
+def test_a_wrong_choice_is_refused_before_the_calibration_set_is_read(
+    work, tmp_path, option, value, why
+):
+    args = ("--model", work / "model", "--calibration", tmp_path / "none.parquet")
+    refused("prune", *args, option, value, "--out", tmp_path / "out", why=why)
+
+
 @pytest.mark.parametrize(
     "name, value, why",
     [
@@ -247,6 +271,7 @@ def test_missing_model(work):
         ("image_token_id", 10**6, "config.json has image_token_id 1000000"),
         ("vision_config", dict(depth=10**9), "config.json has depth 1000000000; no model has more"),
         ("num_hidden_layers", 10**9, "config.json has num_hidden_layers 1000000000; no model"),
+        ("model_type", "qwen9_vl", "knows no model type 'qwen9_vl'"),
     ],
 )
 def test_a_configuration_that_cannot_be_used(work, tmp_path, name, value, why):

@@ -389,7 +389,7 @@ def test_bad_input(tmp_path):
     with pytest.raises(BadInput, match="4 processes train together, and there are 2 GPUs"):
         plan_run(load_profile("qwen3-vl-2b") | dict(processes=4), "H100", 2)
     (tmp_path / "model").mkdir()
-    with pytest.raises(BadInput, match="no readable config.json"):
+    with pytest.raises(BadInput, match="no config.json in that folder"):
         config_of(str(tmp_path / "model"))
 
 

@@ -251,6 +251,20 @@ def _roles(roles, strategy):
         raise BadInput(f"{must}; it gave {wrong[0][0]!r}: {wrong[0][1]!r}")
     return {int(i): f for i, f in roles.items()}
 
+# %% ../../nbs/method/03_selection.ipynb #5b10bcbb
+def check_choice(
+    n_layers: int,  # of the decoder
+    ratio: float,  # share of the layers to drop
+    strategy: str,  # a key of `STRATEGIES`
+    protect: int,  # first layers that stay
+) -> int:  # number of layers to drop
+    "Count the layers to drop; raises `BadInput` for what is wrong whatever the scores are"
+    if strategy not in STRATEGIES:
+        raise BadInput(f"no strategy '{strategy}'; there are {', '.join(STRATEGIES)}")
+    if not is_whole(protect) or not 0 <= protect < n_layers:
+        raise BadInput(f"protect {protect}: it must be a number of layers from 0 to {n_layers - 1}")
+    return n_drops(n_layers, ratio)
+
 # %% ../../nbs/method/03_selection.ipynb #5b10bcba
 def make_plan(
     scores: LayerScores,  # scores of the model to prune
@@ -268,16 +282,13 @@ def make_plan(
     finite, and for ratios that the strategy cannot reach.
     """
     L = scores.n_layers
-    if strategy not in STRATEGIES:
-        raise BadInput(f"no strategy '{strategy}'; there are {', '.join(STRATEGIES)}")
+    K = check_choice(L, ratio, strategy, protect)
     if n_layers is not None and n_layers != L:
         raise BadInput(
             f"the scores are of a model with {L} layers and this one has {n_layers}; score this"
             " model"
         )
-    if not is_whole(protect) or not 0 <= protect < L:
-        raise BadInput(f"protect {protect}: it must be a number of layers from 0 to {L - 1}")
-    K, S = n_drops(L, ratio), {s: scores.similarity(s) for s in (1, 2, 3)}
+    S = {s: scores.similarity(s) for s in (1, 2, 3)}
     for s, a in S.items():
         if np.isnan(a).any():
             raise BadInput(

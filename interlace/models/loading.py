@@ -13,8 +13,10 @@ import math
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import safe_open
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
@@ -107,6 +109,22 @@ def _check_config(name, config):
             f" {size - 1}; correct it, or make or download the folder again"
         )
 
+# %% ../../nbs/models/02_loading.ipynb #e26711fc
+def _check_type(name, file):
+    "Raise a `BadInput` for a folder without config.json, or for a type that transformers lacks"
+    if not file.is_file():
+        raise BadInput(f"{name}: no config.json in that folder; give the folder of a model")
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return  # reading it as a configuration explains more
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING and "auto_map" not in values:
+        raise BadInput(
+            f"{name}: transformers {transformers.__version__} knows no model type {kind[:40]!r};"
+            " correct model_type in config.json, or install a transformers that has it"
+        )
+
 # %% ../../nbs/models/02_loading.ipynb #e26711fd
 def load_config(
     name: str,  # as for `model_source`
@@ -114,6 +132,8 @@ def load_config(
     "Load a model's configuration; a failure raises a `BadInput`"
     where, revision = source = model_source(name)
     remedy = "it is no complete model folder: make or download it again"
+    if Path(where).is_dir():
+        _check_type(name, Path(where) / "config.json")
     _check_depths(name, Path(where) / "config.json")
     with _explain_loading(name, source, "no readable config.json", remedy):
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)

@@ -32,6 +32,11 @@ def _value(id, text, paper, unit, **about):
     "A claim about one value"
     return dict(id=id, kind="value", text=text, paper=paper, unit=unit) | about
 
+# %% ../../nbs/reproduction/01_claims.ipynb #c378f869
+def _written(method):
+    "The name of a method as this project writes it"
+    return method.replace("Interlace-", "INTERLACE-")
+
 # %% ../../nbs/reproduction/01_claims.ipynb #a14dacf3
 def _from_abstract():
     "The claims of the abstract"
@@ -44,7 +49,8 @@ def _from_comparison():
     units = dict(average="points", relative="%", ttft_speedup="x")
     for method, row in paper_table("comparison_8b_25").iterrows():
         for column, unit in units.items():
-            text = f"{method} at {row['sparsity']}%: {column.replace('_', ' ')} (Qwen3-VL-8B)"
+            at = f"{_written(method)} at {row['sparsity']}%"
+            text = f"{at}: {column.replace('_', ' ')} (Qwen3-VL-8B)"
             name = f"comparison/{method}/{column}"
             yield _value(name, text, row[column], unit, method=method, column=column)
 
@@ -63,7 +69,7 @@ def _from_ablation():
     "The ablation of the selection rule"
     what = "relative to INTERLACE, average over the benchmarks (Qwen3-VL-8B, 25%)"
     for strategy, row in paper_table("ablation_relative_to_interlace").iterrows():
-        name, text = f"ablation/{strategy}", f"{strategy} {what}"
+        name, text = f"ablation/{strategy}", f"{_written(strategy)} {what}"
         yield _value(name, text, row["average"], "%", strategy=strategy.lower())
 
 # %% ../../nbs/reproduction/01_claims.ipynb #341f394e
@@ -74,7 +80,7 @@ def _ordered(family, names, values, what):
         dict(
             id=f"order/{family}/{a} > {b}",
             kind="ordering",
-            text=f"{a} above {b} ({what})",
+            text=f"{_written(a)} above {_written(b)} ({what})",
             paper=(x, y),
             unit="%",
             above=a,
@@ -88,12 +94,12 @@ def _orders():
     "The orders between methods, rules and ratios"
     table, ablation = paper_table("comparison_8b_25"), paper_table("ablation_relative_to_interlace")
     rules, averages = ["INTERLACE", *ablation.index], [100.0, *ablation["average"]]
-    what = "relative performance at 25%"
+    what = "relative performance, Table 1"
     found = _ordered("comparison", table.index, table["relative"], what)
     # neighbours in the table are claimed; so is the method against the fine-tuned baseline
     pair = ["INTERLACE", "SLEB-FT"]
     found += _ordered("comparison", pair, table.loc[pair, "relative"], what)
-    found += _ordered("ablation", rules, averages, "average at 25%")
+    found += _ordered("ablation", rules, averages, "average, Table 3")
     for model, row in paper_table("drop_ratio_relative_cot").iterrows():
         found += _ordered(f"ratios/{model}", row.index, row, f"layers dropped of {model}")
     return found
