@@ -32,7 +32,7 @@ def readme():
         nb, {"output_files_dir": PICTURES, "unique_key": "index"}
     )
     text = text.replace("../", "")  # the notebook is one folder deeper
-    text = re.sub(r"\]\((\w+/\w+\.ipynb)", r"](nbs/\1", text)
+    text = re.sub(r"\]\(((?:\w+/)+\w+\.ipynb)", r"](nbs/\1", text)
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.strip().splitlines()))
     return text + "\n", {p: d for p, d in resources["outputs"].items() if p in text}
 

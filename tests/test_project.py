@@ -146,6 +146,12 @@ def test_readme_is_the_index():
     assert done.returncode == 0, done.stderr
 
 
+def test_links_in_the_readme_lead_to_files():
+    text = (ROOT / "README.md").read_text()
+    files = re.findall(r"\]\(([^)#:]+)[)#]", text)
+    assert len(files) > 10 and not [f for f in files if not (ROOT / f).exists()]
+
+
 def test_a_stage_depends_on_the_code_it_imports():
     assert "interlace/method/selection.py" in code_of(
         "stages/plans"
