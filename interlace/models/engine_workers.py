@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 
 # %% ../../nbs/models/06_engine_workers.ipynb #e2610004
 def _inputs(request, kind="pt"):
@@ -217,7 +218,8 @@ def answer(
         with contextlib.redirect_stdout(sys.stderr):
             return found | dict(tokens=_RUNS[engine](request))
     except Exception as e:
-        return found | dict(error=f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")
+        why = textwrap.shorten(str(e), 300, placeholder=" …")
+        return found | dict(error=f"{type(e).__name__}: {why}")
 
 # %% ../../nbs/models/06_engine_workers.ipynb #e2610011
 if __name__ == "__main__" and "__file__" in globals():
