@@ -124,7 +124,7 @@ def test_the_matrix_has_what_the_paper_has():
 
 
 @pytest.mark.parametrize(
-    "there, asked, room", [(100_000, None, 8000), (5_000, None, 4500), (100_000, 20_000, 20_000)]
+    "there, asked, room", [(100_000, None, 10_500), (5_000, None, 4500), (100_000, 20_000, 20_000)]
 )
 def test_stages_take_the_memory_of_the_profile(monkeypatch, there, asked, room):
     "Use the limit of smollm2, at most the installed memory, unless the call names another limit"
