@@ -1380,6 +1380,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'interlace/models/loading.py'),
                                           'interlace.models.loading._read_model': ( 'models/loading.html#_read_model',
                                                                                     'interlace/models/loading.py'),
+                                          'interlace.models.loading._read_values': ( 'models/loading.html#_read_values',
+                                                                                     'interlace/models/loading.py'),
                                           'interlace.models.loading._supports_flash': ( 'models/loading.html#_supports_flash',
                                                                                         'interlace/models/loading.py'),
                                           'interlace.models.loading.limit_pixels': ( 'models/loading.html#limit_pixels',

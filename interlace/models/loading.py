@@ -77,16 +77,12 @@ _DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_la
 _DEEPEST = 10_000  # layers
 
 
-def _check_depths(name, file):
+def _check_depths(name, values):
     """Raise a `BadInput` for a number of layers in a config.json that no model has
 
     Configurations hold lists with an entry for each layer, which would fill the memory.
     """
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return  # reading it as a configuration explains more
-    parts = [values] if isinstance(values, dict) else []
+    parts = [values]
     parts += [part for part in parts for part in part.values() if isinstance(part, dict)]
     for part, field in itertools.product(parts, _DEPTHS):
         if isinstance(depth := part.get(field), int) and depth > _DEEPEST:
@@ -110,20 +106,26 @@ def _check_config(name, config):
         )
 
 # %% ../../nbs/models/02_loading.ipynb #e26711fc
-def _check_type(name, file):
-    "Raise a `BadInput` for a folder without config.json, or for a type that transformers lacks"
-    if not file.is_file():
-        raise BadInput(f"{name}: no config.json in that folder; give the folder of a model")
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return  # reading it as a configuration explains more
-    kind = values.get("model_type") if isinstance(values, dict) else None
+def _check_type(name, values):
+    "Raise a `BadInput` for a model type in a config.json that transformers lacks"
+    kind = values.get("model_type")
     if isinstance(kind, str) and kind not in CONFIG_MAPPING and "auto_map" not in values:
         raise BadInput(
             f"{name}: transformers {transformers.__version__} knows no model type {kind[:40]!r};"
             " correct model_type in config.json, or install a transformers that has it"
         )
+
+# %% ../../nbs/models/02_loading.ipynb #e26711fb
+def _read_values(name, where):
+    "Return what a folder's config.json says; nothing if it cannot be read, or is on a hub"
+    file = Path(where) / "config.json"
+    if Path(where).is_dir() and not file.is_file():
+        raise BadInput(f"{name}: no config.json in that folder; give the folder of a model")
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}  # reading it as a configuration explains more
+    return values if isinstance(values, dict) else {}
 
 # %% ../../nbs/models/02_loading.ipynb #e26711fd
 def load_config(
@@ -132,9 +134,9 @@ def load_config(
     "Load a model's configuration; a failure raises a `BadInput`"
     where, revision = source = model_source(name)
     remedy = "it is no complete model folder: make or download it again"
-    if Path(where).is_dir():
-        _check_type(name, Path(where) / "config.json")
-    _check_depths(name, Path(where) / "config.json")
+    values = _read_values(name, where)
+    _check_type(name, values)
+    _check_depths(name, values)
     with _explain_loading(name, source, "no readable config.json", remedy):
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
     _check_config(name, config)
