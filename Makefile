@@ -90,9 +90,10 @@ docs: setup
 	@echo "open _docs/html/index.html"
 
 lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/lab:$(JUPYTER_CONFIG_PATH)
+lab: AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)   # as in most containers
 lab: setup
 	@git ls-files -z 'nbs/*.ipynb' | xargs -0 $(BIN)/jupyter trust > /dev/null   # and no notebook that is not part of the project
-	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(LAB) nbs/index.ipynb      # pictures and records lie beside nbs
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) $(LAB) nbs/index.ipynb      # pictures and records lie beside nbs
 
 bench: setup
 	mkdir -p runs/bench

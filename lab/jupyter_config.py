@@ -6,6 +6,9 @@ JUPYTER_CONFIG_PATH points here. JupyterLab keeps its state in the environment, 
 import sys
 from pathlib import Path
 
+from jupyter_core.paths import jupyter_config_dir
+
+CONFIGURED = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -42,5 +45,10 @@ c.NotebookNotary.db_file, c.NotebookNotary.secret_file = (
     str(kept / "notebook_secret"),
 )
 c.LabApp.workspaces_dir = str(kept / "lab" / "workspaces")  # which tabs are open
+# how outputs are laid out: your own custom.css, or else the one beside this file
+c.LabApp.custom_css = True
+c.ServerApp.tornado_settings = dict(
+    static_custom_path=[str(Path(d) / "custom") for d in (jupyter_config_dir(), CONFIGURED)]
+)
 c.LabApp.news_url = None  # no network requests
 c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"

@@ -145,10 +145,12 @@ def lab(tmp_path_factory):
     )
     assert trusted.returncode == 0, trusted.stderr
     log = open(folder / "log", "w+")  # noqa: SIM115, closed when the server has ended
-    extra = f"--no-browser --allow-root --port=0 --IdentityProvider.token={secret}"
+    extra = f"--no-browser --port=0 --IdentityProvider.token={secret}"
+    extra += f" --LabApp.workspaces_dir={folder / 'workspaces'}"  # not what a reader has open
     makefile = (ROOT / "Makefile").read_text()
     recipe = re.search(r"^\t\$\(BIN\)/jupyter lab (.*?)(?: {2,}#.*)?$", makefile, re.M)[1]
     arguments = recipe.replace("$(CURDIR)", str(folder)).replace("$(LAB)", extra)
+    arguments = arguments.replace("$(AS_ROOT)", "--allow-root")
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", *shlex.split(arguments)],
         cwd=folder,
@@ -229,6 +231,8 @@ def test_lab_shows_a_notebook_and_asks_nothing_of_the_network(lab, browser):
         for u in asked
         if not u.startswith((lab.address.split("/lab/")[0], "data:", "blob:", "ws://127.0.0.1"))
     ]
+    laid_out = "output => getComputedStyle(output).wordBreak"  # lines break between words
+    assert page.eval_on_selector(".jp-OutputArea-output pre", laid_out) == "normal"
     assert not page.locator(".jp-Dialog").count(), page.inner_text(".jp-Dialog")
     assert not page.locator(".Toastify__toast").count(), page.inner_text(".Toastify__toast")
     page.wait_for_selector(".jp-RenderedMarkdown img")
