@@ -1384,6 +1384,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'interlace/models/loading.py'),
                                           'interlace.models.loading._supports_flash': ( 'models/loading.html#_supports_flash',
                                                                                         'interlace/models/loading.py'),
+                                          'interlace.models.loading._without_retries': ( 'models/loading.html#_without_retries',
+                                                                                         'interlace/models/loading.py'),
                                           'interlace.models.loading.limit_pixels': ( 'models/loading.html#limit_pixels',
                                                                                      'interlace/models/loading.py'),
                                           'interlace.models.loading.load_config': ( 'models/loading.html#load_config',

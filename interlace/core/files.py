@@ -168,7 +168,7 @@ def missing(
         parts = Path(path).resolve().relative_to(project_root()).parts
     profile = parts[1].removesuffix("-rehearsal") if len(parts) > 2 and parts[0] == "runs" else ""
     if not profile or not _is_profile(profile):
-        return f"{path}: no such file; run the stage that makes it, or correct the path"
+        return f"{path}: no such file; correct the path"
     return (
         f"{'/'.join(parts)}: no such file; make it with: interlace reproduce --profile"
         f" {profile}{' --rehearse' if parts[1] != profile else ''}"

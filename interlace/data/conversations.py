@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ..core.errors import BadInput, explain_errors
-from ..core.files import quiet_datasets, read_json
+from ..core.files import missing, quiet_datasets, read_json
 
 # %% ../../nbs/data/01_conversations.ipynb #67b144be
 def _make_message(role, text, n_images=0):
@@ -622,11 +622,10 @@ def fitting(
 def _list_parquet_files(path):
     "A file, or the parquet files of a folder"
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not path.exists():
-        raise BadInput(
-            f"{path}: no {'parquet file in it' if path.is_dir() else 'such file'}; run the data"
-            " stage (interlace reproduce --only data), or correct the path"
-        )
+    if not path.exists():
+        raise BadInput(missing(path))
+    if not files:
+        raise BadInput(f"{path}: no parquet file in it; give a file, or a folder with such files")
     return files
 
 # %% ../../nbs/data/01_conversations.ipynb #84bc8507

@@ -6,9 +6,11 @@
 __all__ = ['load_config', 'sees', 'load_processor', 'load_model']
 
 # %% ../../nbs/models/02_loading.ipynb #442248c8
+import contextlib
 import copy
 import itertools
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -65,12 +67,29 @@ _LOADING_ERRORS = {
     Exception: _UNREADABLE,
 }
 
+# %% ../../nbs/models/02_loading.ipynb #1298eae2
+_RETRIES = "huggingface_hub.utils._http"  # the logger (huggingface_hub 1.x)
+
+
+@contextlib.contextmanager
+def _without_retries():
+    "Keep away what the hub's library logs about each retry inside the block"
+    logger = logging.getLogger(_RETRIES)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
 # %% ../../nbs/models/02_loading.ipynb #1298ead3
+@contextlib.contextmanager
 def _explain_loading(name, source, what, remedy):
     "Turn any failure in the block into a one-line `BadInput`; `source` is from `model_source`"
     repo, revision = source
     words = dict(repo=repo, revision=revision, what=what, remedy=remedy)
-    return explain_errors(name, _LOADING_ERRORS, **words)
+    with _without_retries(), explain_errors(name, _LOADING_ERRORS, **words):
+        yield
 
 # %% ../../nbs/models/02_loading.ipynb #0a2f9004
 _DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers", "depth")

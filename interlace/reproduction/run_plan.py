@@ -888,8 +888,8 @@ def _fit_lines(plan):
 def _assumptions_line(assume):
     values = ", ".join(f"{k} {v:.4g}" for k, v in asdict(assume).items())
     return (
-        f"Assumed: {values}. Parameters are counted, operations and bytes computed from them,"
-        " times estimated."
+        f"Assumed: {values}. interlace.reproduction.run_plan.Assumptions says what each means."
+        " Parameters are counted, operations and bytes computed from them, times estimated."
     )
 
 # %% ../../nbs/reproduction/06_run_plan.ipynb #18fe7b5d
