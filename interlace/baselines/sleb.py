@@ -127,7 +127,8 @@ def round_losses(
                 if naive
                 else around | {layer: given[layer] for layer in list(decoder.layers)[:i]}
             )
-            with pruned_by(model, Plan((i,), (), (), n, "sleb", 1 / n)), handing_out(known):
+            plan = Plan((i,), (), (), n, "sleb", 1 / n)
+            with pruned_by(model, plan, decoder), handing_out(known):
                 total, count = _loss(model, batch)
             sums[i] += total
             evaluations += n - 1 if naive else n - 1 - i

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..core.errors import BadInput
 from .asking import handed_on, image_inputs, logits, read_around, short_text
-from .decoder import depth_name, entering, find_decoder, places
+from .decoder import Decoder, depth_name, entering, find_decoder, places
 from .selection import Plan
 
 # %% ../../nbs/method/04_surgery.ipynb #0d5b8c1e
@@ -369,13 +369,9 @@ def _set_all(changes):
 def _config_changes(model, decoder, plan):
     "The new settings of every configuration object that describes this decoder"
     new = pruned_settings(decoder.config, plan)
-    configs = {
-        id(c): c
-        for m in [model, *model.modules()]
-        if (c := getattr(m, "config", None)) is not None
-        and type(c) is type(decoder.config)
-        and getattr(c, depth_name(c), None) == plan.n_layers
-    }
+    owned = (getattr(m, "config", None) for m in [model, *model.modules()])
+    like = {id(c): c for c in owned if type(c) is type(decoder.config)}  # layers share them
+    configs = {i: c for i, c in like.items() if getattr(c, depth_name(c), None) == plan.n_layers}
     configs[id(decoder.config)] = decoder.config
     changes = [(c, k, copy.copy(v)) for c in configs.values() for k, v in new.items()]
     if model.config is not decoder.config:
@@ -550,9 +546,10 @@ def _around_again(model, decoder, plan):
 def pruned_by(
     model: nn.Module,  # changed within the block only
     plan: Plan,  # a plan for this model; this is not checked
+    decoder: Decoder | None = None,  # the model's, if it is known already
 ):
     "Prune the model within the block and restore it afterwards, for trying many plans"
-    decoder = find_decoder(model)
+    decoder = decoder or find_decoder(model)
     undo = _cut(model, decoder, plan, _around_again(model, decoder, plan))
     try:
         yield model
