@@ -127,7 +127,7 @@ fidelity: setup
 rivals: setup
 	mkdir -p runs/bench
 	$(BIN)/python -m papermill nbs/paper/extra/rivals.ipynb runs/bench/rivals.ipynb --no-progress-bar
-	$(BIN)/python -m papermill nbs/paper/extra/rivals.ipynb runs/bench/rivals-smollm2.ipynb -p profile smollm2 -p model smollm2 -p runs runs/smollm2 -p kept runs/smollm2/rivals -p out smollm2 -p train_attention eager -p questions 0 -y 'seeds: [42]' --no-progress-bar      # one seed: its fine-tuning takes longer
+	$(BIN)/python -m papermill nbs/paper/extra/rivals.ipynb runs/bench/rivals-smollm2.ipynb -p profile smollm2 -p model smollm2 -p runs runs/smollm2 -p kept runs/smollm2/rivals -p out smollm2 -p train_attention eager -p questions 0 --no-progress-bar
 
 after-pruning: setup
 	@$(BIN)/python -c "import torchao" 2>/dev/null || { echo "torchao is needed: $(BIN)/pip install -e '.[int8]'"; exit 2; }

@@ -357,12 +357,21 @@ _HEADINGS = dict(
     wall_s="time (s)",
     peak_mib="peak (MiB)",
     trained="trained parameters",
+    train_s="fine-tuning (s)",
+    train_peak_mib="peak of fine-tuning (MiB)",
 )
 
 
 def _heading(column):
     "The heading of a column, in words"
     return _HEADINGS.get(column, str(column).replace("_", " "))
+
+# %% ../../nbs/reproduction/02_artifacts.ipynb #b30ffa03
+def worded(
+    table: pd.DataFrame,
+) -> pd.DataFrame:
+    "A table with the headings of its columns in words"
+    return table.rename(columns=_heading)
 
 # %% ../../nbs/reproduction/02_artifacts.ipynb #b30ffa04
 def save_table(
@@ -379,7 +388,7 @@ def save_table(
     record = _described("table", name, folder, caption, inputs, parameters)
     if mark := _mark(folder):
         numbers = numbers.assign(note=mark)
-    table = table.rename(columns=_heading)
+    table = worded(table)
     texts = dict(
         csv=numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
         md=_markdown(table) + f"\n{record['caption']}\n",

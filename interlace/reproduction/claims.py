@@ -47,10 +47,11 @@ def _from_abstract():
 def _from_comparison():
     "The comparison of methods at 25%"
     units = dict(average="points", relative="%", ttft_speedup="x")
+    words = dict(ttft_speedup="TTFT speed-up")
     for method, row in paper_table("comparison_8b_25").iterrows():
         for column, unit in units.items():
             at = f"{_written(method)} at {row['sparsity']}%"
-            text = f"{at}: {column.replace('_', ' ')} (Qwen3-VL-8B)"
+            text = f"{at}: {words.get(column, column)} (Qwen3-VL-8B)"
             name = f"comparison/{method}/{column}"
             yield _value(name, text, row[column], unit, method=method, column=column)
 
