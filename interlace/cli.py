@@ -26,6 +26,7 @@ from interlace.core.files import (
     package_folder,
     project_root,
     read_json,
+    read_kind,
     strict_json,
     write_json,
 )
@@ -117,6 +118,7 @@ READ = (
     "extension",
     "before",
     "after",
+    "latency",
     "adapter",
 )
 
@@ -446,7 +448,9 @@ def _report(a):
         raise BadInput("--before and --after belong together; give both records, or none")
     with _reading_records(a.what):
         compared = (read_json(a.before), read_json(a.after)) if a.before else None
-        file = write_report(a.what, a.out, compared)
+        made = "make it with: interlace latency --out FILE"
+        timed = read_kind(a.latency, "latency", lambda record: record, made) if a.latency else None
+        file = write_report(a.what, a.out, compared, timed)
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB, without links to other files")
 
 # %% ../nbs/cli.ipynb #5c8e1f70
@@ -871,6 +875,7 @@ def _add_report(c):
             metavar="FILE",
             help=f"a record of the {which}, from interlace evaluate --out, on the same questions",
         )
+    c.add_argument("--latency", metavar="FILE", help="a record from interlace latency --out")
     _add_output(c, "HTML file")
 
 # %% ../nbs/cli.ipynb #e2630001

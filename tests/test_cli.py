@@ -119,7 +119,7 @@ def test_plan_prune_finetune_evaluate(work):
     refused(*one, why="--before and --after belong together")
     two = ("--before", work / "tuned" / "evaluation.json", "--after", work / "record.json")
     refused("report", work / "tuned", *two, "--out", work / "no.html", why="same questions")
-    refused("report", "nano", *two, "--out", work / "no.html", why="for a model folder only")
+    refused("report", "nano", *two, "--out", work / "no.html", why="of a model folder only")
     assert not (work / "no.html").exists()
     ok(
         "evaluate",
@@ -173,6 +173,13 @@ def test_plan_prune_finetune_evaluate(work):
         "plan",
         str(work / "other" / "plan.json"),
     ]
+    timed = ("report", work / "tuned", "--latency")
+    ok(*timed, work / "latency.json", "--out", work / "timed.html")
+    page = (work / "timed.html").read_text()
+    assert ">Latency</h2>" in page and "first token (ms)" in page
+    refused(*timed, work / "record.json", "--out", work / "no.html", why="interlace latency --out")
+    refused(*timed, work / "latency.json", "--out", work / "latency.json", why="latency")
+    assert not (work / "no.html").exists()
 
 
 def test_help():

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 
 from ..core.errors import BadInput
 from ..core.files import finished, package_folder, project_root, read_json
+from ..evaluation.latency import quartiles
 from ..evaluation.metrics import pm
 from ..evaluation.uncertainty import difference, figures, shown, with_intervals
 from ..method.layer_scores import LayerScores
@@ -178,6 +179,25 @@ def _stored_scores_section(evaluation):
     caption = "Scores 0 to 100 ± standard error over questions."
     return Section("Scores", rows=rows, caption=caption)
 
+# %% ../../nbs/reproduction/07_report.ipynb #e05a92cc
+def _points(series, what):
+    "A dot with its interval for each name: `series` holds {name: `value`, `low`, `high`} by label"
+    names = list(next(iter(series.values())))
+    figure_style()
+    size = (2 * WIDTH, 0.6 + 0.22 * len(names))
+    fig, ax = plt.subplots(figsize=size, layout="constrained")
+    for k, (label, found) in enumerate(series.items()):
+        y = [i + 0.25 * (k - (len(series) - 1) / 2) for i in range(len(names))]
+        value, low, high = ([found[n][key] for n in names] for key in ("value", "low", "high"))
+        ax.hlines(y, low, high, color=f"C{k}", lw=1)
+        ax.plot(value, y, "o", ms=4, color=f"C{k}", label=label)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlabel(what)
+    if len(series) > 1:
+        ax.legend()
+    return _drawn(fig)
+
 # %% ../../nbs/reproduction/07_report.ipynb #f3b8d207
 def _compared_scores_section(before, after):
     "Scores before and after with 95% intervals, and their paired difference"
@@ -198,13 +218,36 @@ def _compared_scores_section(before, after):
         gap = difference(*drawn, what=name)
         rows.append([name, shown(then[name]), shown(now[name]), shown(gap), count])
     caption = "Scores 0 to 100 with 95% bootstrap intervals over questions; differences are paired."
-    return Section("Scores", rows=rows, caption=caption)
+    image = _points(dict(before=then, after=now), "score")
+    return Section("Scores", image=image, alt="scores before and after", caption=caption, rows=rows)
+
+# %% ../../nbs/reproduction/07_report.ipynb #f3b8d208
+_QUARTILES = dict(value="median", low="q1", high="q3")  # as intervals are named in a plot
+
+# %% ../../nbs/reproduction/07_report.ipynb #f3b8d209
+def _latency_section(record):
+    "The time to first token and the decoding speed of what `interlace latency` has timed"
+    timed = record["variants"]
+    rows = [["", "layers", "first token (ms)", "tokens/s", "weights (MiB)"]]
+    for name, v in timed.items():
+        times = quartiles(v["ttft_s"], 1000), quartiles(v["tokens_per_s"])
+        rows.append([name, v["layers"], *times, f"{v['weight_bytes'] / 2**20:.1f}"])
+    spread = {
+        name: {k: 1000 * v["ttft_s"][q] for k, q in _QUARTILES.items()} for name, v in timed.items()
+    }
+    first = next(iter(timed.values()))
+    caption = (
+        f"Median [quartiles] of {first['ttft_s']['n']} turns on {record['provenance']['device']}."
+    )
+    image = _points({"": spread}, "first token (ms)")
+    return Section("Latency", image=image, alt="time to first token", caption=caption, rows=rows)
 
 # %% ../../nbs/reproduction/07_report.ipynb #78c3d9e0
 def report_model(
     folder: str | Path,  # a folder that `interlace prune` or `interlace finetune` wrote
     # records of `evaluate` on the same questions: of the whole model, and of the folder's
     compared: tuple | None = None,
+    timed: dict | None = None,  # a record of `interlace latency`
 ) -> str:  # HTML
     """Write a page about a pruned model from the records in its folder.
 
@@ -221,6 +264,8 @@ def report_model(
         sections.append(_compared_scores_section(*compared))
     elif "evaluation" in records:
         sections.append(_stored_scores_section(records["evaluation"]))
+    if timed:
+        sections.append(_latency_section(timed))
     about = made["provenance"]
     rows = [["", ""], *([k, str(v)] for k, v in about.items() if not isinstance(v, dict))]
     sections.append(Section("Provenance", rows=rows, caption=f"Base model: {made['base']['name']}"))
@@ -232,12 +277,13 @@ def write_report(
     what: str,  # a profile, or the folder of a pruned model
     out: str | Path,  # the HTML file
     compared: tuple | None = None,  # as for `report_model`
+    timed: dict | None = None,  # as for `report_model`
 ) -> Path:  # the file
     "Write a report; raises `BadInput` if there is nothing to report on"
     is_model = (Path(what) / "interlace.json").is_file()
-    if compared and not is_model:
-        raise BadInput(f"{what}: two records are compared for a model folder only")
-    page = report_model(what, compared) if is_model else report_run(what)
+    if (compared or timed) and not is_model:
+        raise BadInput(f"{what}: records of models are for the report of a model folder only")
+    page = report_model(what, compared, timed) if is_model else report_run(what)
     with finished(out) as part:
         part.write_text(page)
     return Path(out)
