@@ -116,6 +116,8 @@ def write_pages(out, links, cards, artifacts):
         findings=pages.findings(),
         tables_of_contents=pages.tables_of_contents(library_chapters(), guides(), cards),
     )
+    scripts = shutil.ignore_patterns("*.md")
+    shutil.copytree(ROOT / "findings", out / "files" / "findings", ignore=scripts)
     for path in sorted((ROOT / "docs").glob("*.md")):
         write(out, path.name, pages.page(path.name, links, **values))
 
