@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from interlace.baselines.blocks import last_layers_plan, shortgpt_plan, spaced_plan
 from interlace.baselines.sleb import sleb_plan
 from interlace.core.errors import BadInput
 from interlace.method.layer_scores import LayerScores
@@ -86,6 +87,24 @@ def test_the_browser_plans_as_the_library(page, profile, model):
                 == sleb_plan(stored["sleb"][:K], L, strategy == "sleb-ft").to_json()
             ), (strategy, K)
     assert n > 100
+
+
+@pytest.mark.parametrize("profile, model", MODELS)
+def test_the_browser_plans_rivals_as_the_library(page, profile, model):
+    scores = scores_of(profile, model)
+    L = scores.n_layers
+    rivals = {
+        "shortgpt-ft": lambda ratio: shortgpt_plan(scores, ratio, tune=True),
+        "spaced-ft": lambda ratio: spaced_plan(scores, ratio, tune=True),
+        "last": lambda ratio: last_layers_plan(L, ratio),
+    }
+    for strategy, make in rivals.items():
+        for K in range(1, L):
+            got = page.evaluate(
+                "([p, m, s, r]) => interlaceExplorer.json(interlaceExplorer.plan(p, m, s, r))",
+                [profile, model, strategy, K / L],
+            )
+            assert got == make(K / L).to_json(), (strategy, K)
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.1, 0.15, 0.2, 0.25, 0.278])

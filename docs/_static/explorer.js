@@ -13,12 +13,25 @@
     "random": "layers drawn at random go, others drawn at random are tuned",
     "sleb": "the layer goes without which the calibration loss is lowest, again and again; nothing is tuned",
     "sleb-ft": "what SLEB removed, and the next kept layer after each is tuned",
+    "shortgpt-ft": "ShortGPT: the most redundant single layers go, and the next kept layer after each is tuned",
+    "spaced-ft": "at a distance: as for ShortGPT, but the layers that go are as far apart as their number allows",
+    "last": "the last layers go, and the last three that are left are tuned",
   };
 
   // ---- plans -------------------------------------------------------------------------------------------------------
   const byRedundancy = s => s.map((_, i) => i).sort((a, b) => s[b] - s[a] || a - b);
   const count = (role, f) => [...role.values()].filter(v => v === f).length;
   const span = (i, n) => Array.from({ length: n }, (_, k) => i + k);
+
+  // The next kept layer after each dropped one is tuned
+  const tuneNext = (m, order) => {
+    const role = new Map(order.map(i => [i, "drop"]));
+    for (const i of [...order].sort((a, b) => a - b)) {
+      const next = span(i + 1, m.n_layers - i - 1).find(j => !role.has(j));
+      if (next !== undefined) role.set(next, "tune");
+    }
+    return role;
+  };
 
   // Each rule gives layer -> role, and tells `why` what it looked at: {window, span, value, taken, because}
   const RULES = {
@@ -67,13 +80,19 @@
       return new Map([...order.slice(0, K).map(i => [i, "drop"]), ...order.slice(K, 2 * K).map(i => [i, "tune"])]);
     },
     "sleb": (m, K) => new Map(m.sleb.slice(0, K).map(i => [i, "drop"])),
-    "sleb-ft": (m, K) => {
-      const order = m.sleb.slice(0, K), role = new Map(order.map(i => [i, "drop"]));
-      for (const i of [...order].sort((a, b) => a - b)) {
-        const next = span(i + 1, m.n_layers - i - 1).find(j => !role.has(j));
-        if (next !== undefined) role.set(next, "tune");
+    "sleb-ft": (m, K) => tuneNext(m, m.sleb.slice(0, K)),
+    "shortgpt-ft": (m, K) => tuneNext(m, byRedundancy(m.similarity[1]).slice(0, K)),
+    "spaced-ft": (m, K) => {
+      let taken = [];
+      for (let distance = Math.max(1, Math.floor(m.n_layers / Math.max(K, 1))); distance && taken.length < Math.max(K, 1); distance--) {
+        taken = [];
+        for (const i of byRedundancy(m.similarity[1])) if (taken.every(j => Math.abs(i - j) >= distance)) taken.push(i);
       }
-      return role;
+      return tuneNext(m, taken.slice(0, K));
+    },
+    "last": (m, K) => {
+      const left = m.n_layers - K, first = Math.max(0, left - 3);
+      return new Map([...span(left, K).map(i => [i, "drop"]), ...span(first, left - first).map(i => [i, "tune"])]);
     },
   };
 
