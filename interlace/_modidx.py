@@ -1818,6 +1818,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'interlace/reproduction/artifacts.py'),
                                                   'interlace.reproduction.artifacts.read_runs': ( 'reproduction/artifacts.html#read_runs',
                                                                                                   'interlace/reproduction/artifacts.py'),
+                                                  'interlace.reproduction.artifacts.reference_variant': ( 'reproduction/artifacts.html#reference_variant',
+                                                                                                          'interlace/reproduction/artifacts.py'),
                                                   'interlace.reproduction.artifacts.save_data': ( 'reproduction/artifacts.html#save_data',
                                                                                                   'interlace/reproduction/artifacts.py'),
                                                   'interlace.reproduction.artifacts.save_figure': ( 'reproduction/artifacts.html#save_figure',

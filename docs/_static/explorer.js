@@ -83,12 +83,11 @@
     "sleb-ft": (m, K) => tuneNext(m, m.sleb.slice(0, K)),
     "shortgpt-ft": (m, K) => tuneNext(m, byRedundancy(m.similarity[1]).slice(0, K)),
     "spaced-ft": (m, K) => {
-      let taken = [];
-      for (let distance = Math.max(1, Math.floor(m.n_layers / Math.max(K, 1))); distance && taken.length < Math.max(K, 1); distance--) {
-        taken = [];
-        for (const i of byRedundancy(m.similarity[1])) if (taken.every(j => Math.abs(i - j) >= distance)) taken.push(i);
-      }
-      return tuneNext(m, taken.slice(0, K));
+      const order = byRedundancy(m.similarity[1]);
+      const apart = distance => order.reduce((taken, i) => taken.every(j => Math.abs(i - j) >= distance) ? [...taken, i] : taken, []);
+      let distance = Math.max(1, Math.floor(m.n_layers / Math.max(K, 1)));
+      while (distance > 1 && apart(distance).length < K) distance--;
+      return tuneNext(m, apart(distance).slice(0, K));
     },
     "last": (m, K) => {
       const left = m.n_layers - K, first = Math.max(0, left - 3);
